@@ -1,0 +1,110 @@
+"""RSA-CFN configuration: an audio and a text backbone, nested, and the fusion that joins them."""
+
+from typing import Literal, get_args
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PretrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+EMOTIONS = ("neutral", "happy", "angry", "surprise", "sad", "fear", "disgust")
+"""The seven emotions of KEMDy20, in the order of the paper; the order of labels, votes and logits everywhere."""
+
+Fusion = Literal["audio", "text", "early_fusion", "rsa_cfn"]
+FUSIONS = get_args(Fusion)
+
+PoolingMode = Literal["mean", "sum", "max"]
+POOLING_MODES = get_args(PoolingMode)
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_rsa_cfn.RsaCfnConfig",
+    "AutoModel": "modeling_rsa_cfn.RsaCfnForSequenceClassification",
+    "AutoModelForAudioClassification": "modeling_rsa_cfn.RsaCfnForSequenceClassification",
+    "AutoModelForSequenceClassification": "modeling_rsa_cfn.RsaCfnForSequenceClassification",
+    "AutoProcessor": "processing_rsa_cfn.RsaCfnProcessor",
+}
+
+
+@strict
+class RsaCfnConfig(PretrainedConfig):
+    r"""
+    Configuration of [`RsaCfnForSequenceClassification`].
+
+    Sizes default to those of the paper "Residual Self-Attention Cross Fusion Network" (2023 Human Understanding AI
+    paper competition). Symbols: A is `audio_config.hidden_size`, T is `text_config.hidden_size`.
+
+    Args:
+        audio_config (`dict` or `PretrainedConfig`, *optional*):
+            A wav2vec2-family encoder of raw waveforms (wav2vec2, HuBERT, WavLM, ...), found by its `model_type`.
+        text_config (`dict` or `PretrainedConfig`, *optional*):
+            A RoBERTa- or BERT-family encoder, found by its `model_type`.
+        fusion (`str`, defaults to `"rsa_cfn"`):
+            How the modalities are joined; one of `FUSIONS`.
+        pooling_mode (`str`, defaults to `"mean"`):
+            How hidden states become one vector; one of `"mean"`, `"sum"`, `"max"`.
+        mask_padding (`bool`, defaults to `True`):
+            Keep padding out of attention and pooling. `False` is the original code, whose logits depend on how
+            much a row is padded.
+        freeze_feature_encoder (`bool`, defaults to `False`):
+            Keep the convolutional feature encoder of the audio backbone at its loaded weights.
+        max_text_tokens (`int`, defaults to 256):
+            The length the original pads every transcript to; used when `mask_padding=False`.
+        projection_size (`int`, defaults to 128):
+            Width P that `rsa_cfn` projects each modality to before the (P + 1)² cross features.
+        cross_attention_size (`int`, defaults to 96):
+            Query and key size of the two self-attentions of `rsa_cfn`.
+        cross_residual_size (`int`, defaults to 1024):
+            Width of the residual block and of the classifier over the cross features of `rsa_cfn`.
+        residual_dropout (`float`, defaults to 0.3):
+            Dropout in the residual block and the classifier of `rsa_cfn`.
+
+    Raises:
+        ValueError: The audio backbone doesn't read raw waveforms.
+        huggingface_hub.errors.StrictDataclassFieldValidationError: A field has a value outside its legal set.
+    """
+
+    model_type = "rsa_cfn"
+    sub_configs_defaults = {
+        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="wav2vec2"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="roberta"),
+    }
+    keys_to_ignore_at_inference = ["audio_embeds", "text_embeds", "hidden_states", "attentions"]
+
+    audio_config: dict | PretrainedConfig | None = None
+    text_config: dict | PretrainedConfig | None = None
+    fusion: Fusion = "rsa_cfn"
+    pooling_mode: PoolingMode = "mean"
+    mask_padding: bool = True
+    freeze_feature_encoder: bool = False
+    max_text_tokens: int = 256
+    projection_size: int = 128
+    cross_attention_size: int = 96
+    cross_residual_size: int = 1024
+    residual_dropout: float | int = 0.3
+
+    def __post_init__(self, **kwargs):
+        # A save names only the class being saved; the full map makes every Auto class find the checkpoint.
+        kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
+        if self.id2label is None and kwargs.get("num_labels") in (None, len(EMOTIONS)):
+            self.id2label = dict(enumerate(EMOTIONS))
+        super().__post_init__(**kwargs)
+        if not self.label2id:
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        if not hasattr(self.audio_config, "conv_kernel"):
+            raise ValueError(
+                f"audio_config.model_type={self.audio_config.model_type!r} doesn't read raw waveforms; "
+                "give a wav2vec2-family encoder: wav2vec2, hubert, wavlm, data2vec-audio, unispeech-sat, ..."
+            )
+
+    @property
+    def audio_receptive_field(self) -> int:
+        """Samples that one frame of the feature encoder sees (400 for wav2vec2); no shorter clip gives a frame."""
+        field = 1
+        for kernel, stride in zip(reversed(self.audio_config.conv_kernel), reversed(self.audio_config.conv_stride)):
+            field = (field - 1) * stride + kernel
+        return field
+
+
+RsaCfnConfig.register_for_auto_class("AutoConfig")
+
+__all__ = ["EMOTIONS", "FUSIONS", "POOLING_MODES", "RsaCfnConfig"]

@@ -1,0 +1,495 @@
+"""RSA-CFN model: an audio and a text encoder → masked pooling → fusion → logits over emotions."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput, can_return_tuple
+
+
+try:
+    from .configuration_rsa_cfn import RsaCfnConfig
+except ImportError:
+    if __package__:
+        raise
+    from configuration_rsa_cfn import RsaCfnConfig
+
+
+@dataclass
+class RsaCfnOutput(ModelOutput):
+    """
+    Output of [`RsaCfnForSequenceClassification`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Mean cross entropy over the rows with a label; returned when `labels` are given.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
+            Scores before the softmax.
+        audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_hidden_size)`, *optional*):
+            The pooled audio; `None` when the fusion has no audio encoder.
+        text_embeds (`torch.FloatTensor` of shape `(batch_size, text_hidden_size)`, *optional*):
+            The pooled text; `None` when the fusion has no text encoder.
+        attentions (`tuple(torch.FloatTensor)`, *optional*):
+            With `output_attentions=True`, one map of shape `(batch_size, features, features)` for each self-attention
+            of the fusion: `rsa_cfn` has two, audio first.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    audio_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
+    """
+    Pool hidden states over time.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            States of an encoder.
+        counts (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+            How many times each position counts: 1 or 0 under a mask, and the length of the padding where one pad
+            position stands for all of it.
+        pooling_mode (`str`):
+            `"mean"`, `"sum"` or `"max"`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, hidden_size)`, at least float32: a sum over frames overflows float16.
+    """
+    hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+    counts = counts.to(hidden_states.dtype).unsqueeze(-1)  # (B, S, 1)
+    if pooling_mode == "max":
+        return hidden_states.masked_fill(counts == 0, -torch.inf).amax(dim=1)  # (B, H)
+    # A padded position may hold anything, NaN included, so it is cleared rather than multiplied by 0.
+    summed = (hidden_states * counts).masked_fill(counts == 0, 0.0).sum(dim=1)  # (B, H)
+    return summed if pooling_mode == "sum" else summed / counts.sum(dim=1).clamp(min=1)
+
+
+def cross_features(audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """
+    Every product of an audio and a text feature, with the features themselves and a constant: flatten([1; h] ⊗ [1; g]).
+
+    Args:
+        audio (`torch.Tensor` of shape `(batch_size, projection_size)`): h, the slow index of the result.
+        text (`torch.Tensor` of shape `(batch_size, projection_size)`): g, the fast index of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, (projection_size + 1) ** 2)`.
+    """
+    audio = F.pad(audio, (1, 0), value=1.0)  # (B, P + 1)
+    text = F.pad(text, (1, 0), value=1.0)  # (B, P + 1)
+    return (audio.unsqueeze(2) * text.unsqueeze(1)).flatten(1)  # (B, (P + 1)²)
+
+
+class ScalarSelfAttention(nn.Module):
+    """
+    Self-attention over the scalar features of one vector: each of its N features attends to all N.
+
+    With q_i = x_i·wq + bq and k_j = x_j·wk + bk, the terms of q_i·k_j without j cancel in the softmax, and what remains
+    is s_i·x_j with s_i = (x_i (wq·wk) + bq·wk) / √H: attention of head size 1, so neither the (B, N, H) queries and
+    keys nor the (B, N, N) map is built unless it is asked for. The key's bias has no effect, in this form as in the
+    plain one.
+
+    Args:
+        attention_size (`int`): H, the size of queries and keys.
+    """
+
+    def __init__(self, attention_size: int):
+        super().__init__()
+        self.attention_size = attention_size
+        self.query = nn.Linear(1, attention_size)
+        self.key = nn.Linear(1, attention_size)
+        self.value = nn.Linear(1, 1)
+
+    def forward(
+        self, features: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Args:
+            features (`torch.Tensor` of shape `(batch_size, num_features)`)
+            output_attentions (`bool`, defaults to `False`): Also build the attention map.
+
+        Returns:
+            The attended features, `(batch_size, num_features)`, and the map, `(batch_size, num_features,
+            num_features)`, or `None`.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            x = features.to(torch.promote_types(features.dtype, torch.float32))  # (B, N)
+            query_weight, query_bias, key_weight, value_weight, value_bias = (
+                parameter.to(x.dtype).flatten()
+                for parameter in (
+                    self.query.weight,
+                    self.query.bias,
+                    self.key.weight,
+                    self.value.weight,
+                    self.value.bias,
+                )
+            )
+            scores = (x * (query_weight @ key_weight) + query_bias @ key_weight) / math.sqrt(self.attention_size)
+            attentions = None
+            if output_attentions:
+                attentions = torch.softmax(scores.unsqueeze(2) * x.unsqueeze(1), dim=-1)  # (B, N, N)
+                expected = torch.einsum("bij,bj->bi", attentions, x)  # (B, N)
+            else:
+                expected = self._expected_feature(scores, x)  # (B, N)
+            return (value_weight * expected + value_bias).to(features.dtype), attentions
+
+    @staticmethod
+    def _expected_feature(scores: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        query, key = scores[:, None, :, None], features[:, None, :, None]  # (B, 1, N, 1)
+        if features.device.type == "cuda":
+            # The fused CUDA kernels want a head size divisible by 8; zeros add nothing to a product or a sum.
+            query, key = F.pad(query, (0, 7)), F.pad(key, (0, 7))  # (B, 1, N, 8)
+        expected = F.scaled_dot_product_attention(query, key, key, scale=1.0)
+        return expected[:, 0, :, 0]  # (B, N)
+
+
+class CrossResidual(nn.Module):
+    """
+    A two-layer block beside a skip: r = f(x), s = g([z; r]), z + s; f and g are Linear → ReLU → dropout.
+
+    Args:
+        size (`int`): Width of x, z and the result.
+        residual_size (`int`): Width of r.
+        dropout (`float`): Dropout after each of the two layers.
+    """
+
+    def __init__(self, size: int, residual_size: int, dropout: float):
+        super().__init__()
+        self.dense = nn.Linear(size, residual_size)
+        self.output = nn.Linear(size + residual_size, size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`features` and the result are of shape `(batch_size, size)`."""
+        residual = self.dropout(F.relu(self.dense(features)))  # (B, R)
+        update = self.dropout(F.relu(self.output(torch.cat([features, residual], dim=1))))  # (B, size)
+        return features + update
+
+
+class AudioClassifier(nn.Module):
+    """Audio alone: a → dropout → Linear(A, A) → tanh → dropout → Linear(A, C)."""
+
+    modalities = ("audio",)
+
+    def __init__(self, config):
+        super().__init__()
+        audio_size = config.audio_config.hidden_size
+        self.dropout = nn.Dropout(config.audio_config.final_dropout)
+        self.dense = nn.Linear(audio_size, audio_size)
+        self.classifier = nn.Linear(audio_size, config.num_labels)
+
+    def forward(self, audio_embeds, text_embeds=None, output_attentions=False):
+        """Audio `(batch_size, audio_hidden_size)` → logits `(batch_size, num_labels)`, no attention maps."""
+        hidden_states = torch.tanh(self.dense(self.dropout(audio_embeds)))  # (B, A)
+        return self.classifier(self.dropout(hidden_states)), ()
+
+
+class TextClassifier(nn.Module):
+    """Text alone: LayerNorm(t) → Linear(T, C)."""
+
+    modalities = ("text",)
+
+    def __init__(self, config):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.text_config.hidden_size)
+        self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
+
+    def forward(self, audio_embeds, text_embeds, output_attentions=False):
+        """Text `(batch_size, text_hidden_size)` → logits `(batch_size, num_labels)`, no attention maps."""
+        return self.classifier(self.norm(text_embeds)), ()
+
+
+class EarlyFusion(nn.Module):
+    """Concatenation: LayerNorm([a; t]) → Linear(A + T, C)."""
+
+    modalities = ("audio", "text")
+
+    def __init__(self, config):
+        super().__init__()
+        size = config.audio_config.hidden_size + config.text_config.hidden_size
+        self.norm = nn.LayerNorm(size)
+        self.classifier = nn.Linear(size, config.num_labels)
+
+    def forward(self, audio_embeds, text_embeds, output_attentions=False):
+        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
+        return self.classifier(self.norm(torch.cat([audio_embeds, text_embeds], dim=1))), ()
+
+
+class ResidualSelfAttentionCrossFusion(nn.Module):
+    """
+    The Residual Self-Attention Cross Fusion Network of the paper.
+
+    Each modality is projected to P features that attend to each other beside a skip, h = LN(SA(p) + p); the cross
+    features [1; h] ⊗ [1; g] pass a residual block and Linear((P + 1)², R) → ReLU → dropout → Linear(R, C).
+    """
+
+    modalities = ("audio", "text")
+
+    def __init__(self, config):
+        super().__init__()
+        self.audio_projection = nn.Linear(config.audio_config.hidden_size, config.projection_size)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_size)
+        self.audio_attention = ScalarSelfAttention(config.cross_attention_size)
+        self.text_attention = ScalarSelfAttention(config.cross_attention_size)
+        self.audio_norm = nn.LayerNorm(config.projection_size)
+        self.text_norm = nn.LayerNorm(config.projection_size)
+        cross_size = (config.projection_size + 1) ** 2
+        self.cross_residual = CrossResidual(cross_size, config.cross_residual_size, config.residual_dropout)
+        self.dense = nn.Linear(cross_size, config.cross_residual_size)
+        self.dropout = nn.Dropout(config.residual_dropout)
+        self.classifier = nn.Linear(config.cross_residual_size, config.num_labels)
+
+    def forward(self, audio_embeds, text_embeds, output_attentions=False):
+        """
+        Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for,
+        two attention maps `(batch_size, projection_size, projection_size)`, audio first.
+        """
+        audio = self.audio_projection(audio_embeds)  # (B, P)
+        text = self.text_projection(text_embeds)  # (B, P)
+        attended_audio, audio_attentions = self.audio_attention(audio, output_attentions)
+        attended_text, text_attentions = self.text_attention(text, output_attentions)
+        audio = self.audio_norm(attended_audio + audio)
+        text = self.text_norm(attended_text + text)
+        with torch.autocast(audio.device.type, enabled=False):
+            # Under autocast the norms may hand over half precision, which the products would lose more of.
+            crossed = cross_features(audio.to(audio_embeds.dtype), text.to(audio_embeds.dtype))  # (B, (P + 1)²)
+        hidden_states = self.dropout(F.relu(self.dense(self.cross_residual(crossed))))  # (B, R)
+        return self.classifier(hidden_states), (audio_attentions, text_attentions) if output_attentions else ()
+
+
+FUSION_CLASSES = {
+    "audio": AudioClassifier,
+    "text": TextClassifier,
+    "early_fusion": EarlyFusion,
+    "rsa_cfn": ResidualSelfAttentionCrossFusion,
+}
+
+
+class RsaCfnPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and the flags that transformers reads."""
+
+    config_class = RsaCfnConfig
+    base_model_prefix = "rsa_cfn"
+    main_input_name = "input_values"
+    input_modalities = ("audio", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        # The fusions start like the original's, from torch's own defaults: the attention over scalars would be
+        # flat from the usual N(0, 0.02). The backbones initialise themselves.
+        if isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.in_features)
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+
+
+class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
+    """
+    Emotion of an utterance from its waveform and its transcript.
+
+    Source: "Residual Self-Attention Cross Fusion Network", 2023 Human Understanding AI paper competition.
+
+    Args:
+        config ([`RsaCfnConfig`]): Sizes, backbones and fusion. The backbones start random;
+            [`~RsaCfnForSequenceClassification.from_audio_text_pretrained`] loads pretrained ones.
+    """
+
+    # Trainer then hands over the number of labels in the whole optimiser step, and the loss below divides by it.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: RsaCfnConfig):
+        super().__init__(config)
+        fusion_class = FUSION_CLASSES[config.fusion]
+        self.audio_model = AutoModel.from_config(config.audio_config) if "audio" in fusion_class.modalities else None
+        self.text_model = AutoModel.from_config(config.text_config) if "text" in fusion_class.modalities else None
+        if getattr(self.text_model, "pooler", None) is not None:
+            # Pooling is ours, so the backbone's pooler would be weights that never train.
+            self.text_model.pooler = None
+        self.fusion = fusion_class(config)
+        if config.freeze_feature_encoder:
+            self.freeze_feature_encoder()
+        self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in [`PreTrainedModel`]; loading makes new parameters, so the frozen ones are frozen again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.freeze_feature_encoder:
+            model.freeze_feature_encoder()
+        return loaded
+
+    @classmethod
+    def from_audio_text_pretrained(cls, audio_model: str, text_model: str, **kwargs):
+        """
+        Join two pretrained backbones under a new, random fusion.
+
+        The convolutional feature encoder is frozen (pass `freeze_feature_encoder=False` to train it), and the text
+        encoder's dropouts are 0, both as in the paper.
+
+        Args:
+            audio_model (`str`): Hub id or folder of a wav2vec2-family model.
+            text_model (`str`): Hub id or folder of a RoBERTa- or BERT-family model.
+            kwargs: Fields of [`RsaCfnConfig`]; with the prefix `audio_` or `text_`, fields of the backbone's
+                configuration (`audio_layerdrop=0.0`, `text_hidden_dropout_prob=0.1`).
+        """
+        config_class = cls.config_class
+        config_kwargs = {name: value for name, value in kwargs.items() if hasattr(config_class, name)}
+        backbone_kwargs = {name: value for name, value in kwargs.items() if name not in config_kwargs}
+        audio_config, text_config = AutoConfig.from_pretrained(audio_model), AutoConfig.from_pretrained(text_model)
+        # In float32 whatever the files hold: a half-precision backbone would turn the whole model half on a reload.
+        audio_config.dtype = text_config.dtype = torch.float32
+        text_config.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+        for name, value in backbone_kwargs.items():
+            modality, _, field = name.partition("_")
+            backbone_config = {"audio": audio_config, "text": text_config}.get(modality)
+            if backbone_config is None or not hasattr(backbone_config, field):
+                raise ValueError(
+                    f"{name}={value!r} is no field of {config_class.__name__}; give one of its fields, or a field of "
+                    "a backbone's configuration after 'audio_' or 'text_'."
+                )
+            setattr(backbone_config, field, value)
+        config = config_class(
+            audio_config=audio_config, text_config=text_config, **{"freeze_feature_encoder": True, **config_kwargs}
+        )
+        model = cls(config)
+        for backbone, name in ((model.audio_model, audio_model), (model.text_model, text_model)):
+            if backbone is not None:
+                pretrained = AutoModel.from_pretrained(name, config=backbone.config, dtype=torch.float32)
+                backbone.load_state_dict(
+                    {key: value for key, value in pretrained.state_dict().items() if not key.startswith("pooler.")}
+                )
+        return model
+
+    def freeze_feature_encoder(self):
+        """Keep the convolutional feature encoder of the audio backbone from training; without one, do nothing."""
+        if self.audio_model is not None:
+            self.audio_model.feature_extractor._freeze_parameters()
+
+    def get_input_embeddings(self):
+        return None if self.text_model is None else self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.text_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_attentions: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> RsaCfnOutput:
+        """
+        Args:
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
+                Waveforms at the sampling rate of the audio backbone (16 kHz), normalised as its feature extractor does.
+            audio_attention_mask (`torch.LongTensor` of shape `(batch_size, num_samples)`, *optional*):
+                1 for samples of the clip, 0 for padding at its end. All ones when left out.
+            input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
+                Tokens of the transcripts, padded at the end.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+                1 for tokens of the transcript, 0 for padding. All ones when left out.
+            labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
+                Class indices; a row with -100 has no part in the loss.
+            output_attentions (`bool`, defaults to `False`):
+                Return the attention maps of the fusion.
+            num_items_in_batch (`torch.LongTensor` or `int`, *optional*):
+                The number of labelled rows in the optimiser step, over accumulated batches and processes; given by
+                the Trainer. The loss is a sum over it, so that accumulation changes nothing.
+        """
+        audio_embeds = text_embeds = None
+        if self.audio_model is not None:
+            audio_embeds = self.get_audio_features(input_values, audio_attention_mask)  # (B, A)
+        if self.text_model is not None:
+            text_embeds = self.get_text_features(input_ids, attention_mask)  # (B, T)
+        logits, attentions = self.fusion(audio_embeds, text_embeds, output_attentions)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, num_items_in_batch)
+        return RsaCfnOutput(
+            loss=loss,
+            logits=logits,
+            audio_embeds=audio_embeds,
+            text_embeds=text_embeds,
+            attentions=attentions if output_attentions else None,
+        )
+
+    def loss_function(self, logits, labels, num_items_in_batch=None):
+        """Cross entropy in float32: the sum over labelled rows, divided by `num_items_in_batch` or their number."""
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels != -100).sum().clamp(min=1)
+        elif torch.is_tensor(num_items_in_batch):
+            num_items_in_batch = num_items_in_batch.to(logits.device)
+        return F.cross_entropy(logits.float(), labels.to(logits.device), reduction="sum") / num_items_in_batch
+
+    def get_audio_features(
+        self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """
+        Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`.
+
+        A clip shorter than the receptive field of the feature encoder counts as one frame of itself and silence.
+        """
+        if input_values is None:
+            raise ValueError(f"input_values is missing; fusion={self.config.fusion!r} reads audio.")
+        if audio_attention_mask is None:
+            audio_attention_mask = torch.ones_like(input_values, dtype=torch.long)
+        shortest = self.config.audio_receptive_field
+        missing_samples = max(shortest - input_values.shape[1], 0)
+        input_values = F.pad(input_values, (0, missing_samples)).to(self.dtype)
+        if not self.config.mask_padding:
+            hidden_states = self.audio_model(input_values).last_hidden_state  # (B, frames, A)
+            counts = torch.ones_like(hidden_states[..., 0])
+        else:
+            lengths = audio_attention_mask.sum(dim=1, keepdim=True).clamp(min=shortest)  # (B, 1)
+            positions = torch.arange(input_values.shape[1], device=input_values.device)
+            audio_attention_mask = (positions < lengths).long()  # (B, samples)
+            hidden_states = self.audio_model(input_values, attention_mask=audio_attention_mask).last_hidden_state
+            counts = self.audio_model._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
+        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Pooled text, `(batch_size, text_hidden_size)`, of tokens and their mask, `(batch_size, num_tokens)`.
+
+        With `mask_padding=False` every row is pooled over `max_text_tokens` positions. All its padded positions share
+        one hidden state (RoBERTa gives them one position, and the encoder has no dropout), so a single pad token
+        is encoded and counted as often as it would have stood there.
+        """
+        if input_ids is None:
+            raise ValueError(f"input_ids is missing; fusion={self.config.fusion!r} reads text.")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        counts = attention_mask
+        if not self.config.mask_padding:
+            lengths = attention_mask.sum(dim=1)  # (B,)
+            width = min(int(lengths.max()) + 1, self.config.max_text_tokens)
+            pads = max(width - input_ids.shape[1], 0)
+            input_ids = F.pad(input_ids, (0, pads), value=self.config.text_config.pad_token_id)[:, :width]
+            attention_mask = F.pad(attention_mask, (0, pads))[:, :width]  # (B, width)
+            counts = attention_mask.clone()
+            counts[:, -1] += self.config.max_text_tokens - lengths
+        hidden_states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state  # (B, S, T)
+        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+
+
+for auto_class in ("AutoModel", "AutoModelForAudioClassification", "AutoModelForSequenceClassification"):
+    RsaCfnForSequenceClassification.register_for_auto_class(auto_class)
+
+__all__ = ["FUSION_CLASSES", "RsaCfnForSequenceClassification", "RsaCfnOutput", "RsaCfnPreTrainedModel"]

@@ -1,0 +1,106 @@
+"""Fixtures the tests share: small backbones, a processor and a corpus, all made here and offline."""
+
+import os
+
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, Wav2Vec2FeatureExtractor
+
+from configuration_rsa_cfn import RsaCfnConfig
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from processing_rsa_cfn import RsaCfnProcessor
+
+
+AUDIO_CONFIG = {
+    "model_type": "wav2vec2",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": (8, 8, 8),
+    "conv_kernel": (10, 8, 4),
+    "conv_stride": (5, 8, 4),
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "layerdrop": 0.0,
+    "mask_time_prob": 0.0,
+}
+TEXT_CONFIG = {
+    "model_type": "roberta",
+    "vocab_size": 64,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 20,
+    "max_position_embeddings": 66,
+    "type_vocab_size": 1,
+}
+TEXT = "안녕하세요 정말 반가워요"
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    """A function that gives the configuration of a model of a few thousand parameters, with fields replaced."""
+
+    def make(audio_config=(), text_config=(), **fields):
+        sizes = {"projection_size": 6, "cross_attention_size": 4, "cross_residual_size": 10, "max_text_tokens": 16}
+        return RsaCfnConfig(
+            audio_config={**AUDIO_CONFIG, **dict(audio_config)},
+            text_config={**TEXT_CONFIG, **dict(text_config)},
+            **{**sizes, **fields},
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model(make_config):
+    """A function that gives such a model in evaluation mode."""
+
+    def make(**fields):
+        torch.manual_seed(0)
+        return RsaCfnForSequenceClassification(make_config(**fields)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def processor():
+    """A feature extractor, and a tokenizer of single syllables."""
+    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", *dict.fromkeys(TEXT.replace(" ", ""))]
+    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
+    return RsaCfnProcessor(Wav2Vec2FeatureExtractor(return_attention_mask=True), fast, max_text_tokens=16)
+
+
+@pytest.fixture(scope="session")
+def clips():
+    """Three clips of noise at 16 kHz: 0.5 s, 0.125 s and 1 s."""
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(n).astype(np.float32) for n in (8000, 2000, 16000)]
+
+
+@pytest.fixture(scope="session")
+def texts():
+    return [TEXT, "정말", "반가워요 정말"]

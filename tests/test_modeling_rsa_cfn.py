@@ -1,0 +1,227 @@
+"""The model: padding, fusions, loss, pretrained backbones, and the round trip through the Auto classes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from configuration_rsa_cfn import FUSIONS, POOLING_MODES
+from modeling_rsa_cfn import (
+    FUSION_CLASSES,
+    RsaCfnForSequenceClassification,
+    ScalarSelfAttention,
+    cross_features,
+    pool,
+)
+
+
+def test_every_fusion_has_a_class():
+    assert tuple(FUSION_CLASSES) == FUSIONS
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_output(fusion, make_model, processor, clips, texts):
+    model = make_model(fusion=fusion)
+    batch = processor(audio=clips, text=texts, sampling_rate=16000, padding=True, return_tensors="pt")
+    output = model(**batch)
+    assert output.logits.shape == (3, 7)
+    assert output.loss is None
+    assert (output.audio_embeds is None) == (fusion == "text")
+    assert (output.text_embeds is None) == (fusion == "audio")
+    labels = torch.tensor([0, 3, -100])
+    expected = nn.functional.cross_entropy(output.logits[:2], labels[:2])
+    assert model(**batch, labels=labels).loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("pooling_mode", POOLING_MODES)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_logits_of_a_clip_do_not_depend_on_its_batch(fusion, pooling_mode, make_model, processor, clips, texts):
+    model = make_model(fusion=fusion, pooling_mode=pooling_mode)
+    with torch.no_grad():
+        together = model(**processor(audio=clips, text=texts, return_tensors="pt")).logits
+        for index, (clip, text) in enumerate(zip(clips, texts)):
+            alone = model(**processor(audio=[clip], text=[text], return_tensors="pt")).logits
+            torch.testing.assert_close(alone[0], together[index], atol=1e-5, rtol=0)
+
+
+def test_padding_that_is_not_silent_has_no_effect(make_model, processor, clips, texts):
+    model = make_model()
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    expected = model(**batch).logits
+    batch["input_ids"][batch["attention_mask"] == 0] = 1
+    batch["input_values"][batch["audio_attention_mask"] == 0] = 0.3
+    # Samples after the end reach no valid frame, so what stands there can't matter.
+    torch.testing.assert_close(model(**batch).logits, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_parameter_moves_after_one_step(fusion, make_model, processor, clips, texts):
+    model = make_model(fusion=fusion).train()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=100.0)
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    model(**batch, labels=torch.tensor([1, 2, 3])).loss.backward()
+    optimizer.step()
+    unmoved = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    # Terms that cancel: a key's bias in its softmax, and a value's bias in the norm that follows.
+    cancelling = ("k_proj.bias", "key.bias", "audio_attention.value.bias", "text_attention.value.bias")
+    assert {name for name in unmoved if not name.endswith(cancelling)} == set()
+
+
+def test_feature_encoder_freezes_and_stays_frozen_after_a_reload(make_model, tmp_path):
+    new = make_model(freeze_feature_encoder=True)
+    new.save_pretrained(tmp_path)
+    for model in (new, RsaCfnForSequenceClassification.from_pretrained(tmp_path)):
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        assert frozen == {n for n, _ in model.named_parameters() if n.startswith("audio_model.feature_extractor.")}
+
+
+def test_pool_ignores_what_is_masked():
+    hidden_states = torch.tensor([[[1.0, 5.0], [3.0, -2.0], [torch.nan, torch.inf]]])
+    counts = torch.tensor([[1, 1, 0]])
+    assert pool(hidden_states, counts, "mean").tolist() == [[2.0, 1.5]]
+    assert pool(hidden_states, counts, "sum").tolist() == [[4.0, 3.0]]
+    assert pool(hidden_states, counts, "max").tolist() == [[3.0, 5.0]]
+
+
+def test_cross_features_have_the_audio_index_slow():
+    audio, text = torch.tensor([[2.0, 3.0]]), torch.tensor([[5.0, 7.0]])
+    assert cross_features(audio, text).tolist() == [[1, 5, 7, 2, 10, 14, 3, 15, 21]]
+
+
+def plain_self_attention(attention, x):
+    """The definition, with (B, N, H) queries and keys and the (B, N, N) map."""
+    query, key, value = (linear(x.unsqueeze(-1)) for linear in (attention.query, attention.key, attention.value))
+    weights = torch.softmax(query @ key.transpose(1, 2) / attention.attention_size**0.5, dim=-1)
+    return (weights @ value).squeeze(-1), weights
+
+
+def test_scalar_self_attention_equals_its_definition():
+    attention = ScalarSelfAttention(5).double()
+    x = torch.randn(3, 11, dtype=torch.float64, requires_grad=True)
+    expected, weights = plain_self_attention(attention, x)
+    result, no_weights = attention(x)
+    with_map, attentions = attention(x, output_attentions=True)
+    assert no_weights is None
+    torch.testing.assert_close(result, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(with_map, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(attentions, weights, atol=1e-12, rtol=0)
+    parameters = [x, *(p for name, p in attention.named_parameters() if name != "key.bias")]
+    for ours, plain in zip(
+        torch.autograd.grad(result.square().sum(), parameters), torch.autograd.grad(expected.square().sum(), parameters)
+    ):
+        torch.testing.assert_close(ours, plain, atol=1e-12, rtol=1e-9)
+
+
+def test_output_attentions(make_model, processor, clips, texts):
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    output = make_model()(**batch, output_attentions=True)
+    assert [tuple(attention.shape) for attention in output.attentions] == [(3, 6, 6), (3, 6, 6)]
+    torch.testing.assert_close(output.logits, make_model()(**batch).logits, atol=1e-5, rtol=0)
+
+
+def test_unmasked_text_is_pooled_over_all_256_positions(make_model, processor, clips, texts):
+    """One pad token, counted, gives what 256 real positions of padding give."""
+    short = make_model(fusion="text", mask_padding=False, text_config={"max_position_embeddings": 300})
+    short.config.max_text_tokens = 256
+    ids = processor(text=texts, return_tensors="pt")
+    full = processor.tokenizer(texts, padding="max_length", max_length=256, return_tensors="pt")
+    hidden_states = short.text_model(full["input_ids"], attention_mask=full["attention_mask"]).last_hidden_state
+    expected = hidden_states.mean(dim=1)
+    torch.testing.assert_close(short.get_text_features(**ids), expected, atol=1e-6, rtol=0)
+
+
+def test_loss_under_accumulation_equals_the_whole_batch(make_model, processor, clips, texts):
+    model = make_model()
+    labels = torch.tensor([0, 3, 5])
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    whole = model(**batch, labels=labels).loss
+    parts = [
+        model(**{k: v[i] for k, v in batch.items()}, labels=labels[i], num_items_in_batch=torch.tensor(3)).loss
+        for i in ([0, 1], [2])
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+def test_from_audio_text_pretrained(make_model, make_config, tmp_path):
+    """Backbones arrive exactly, in float32, whatever their file holds; the fusion is new; the stem is frozen."""
+    model = make_model()
+    model.audio_model.half().save_pretrained(tmp_path / "audio")
+    AutoModel.from_config(make_config().text_config).save_pretrained(tmp_path / "text")  # with a pooler
+    joined = RsaCfnForSequenceClassification.from_audio_text_pretrained(
+        tmp_path / "audio", tmp_path / "text", projection_size=6, cross_residual_size=10, audio_layerdrop=0.05
+    )
+    assert {p.dtype for p in joined.parameters()} == {torch.float32}
+    assert joined.config.freeze_feature_encoder and joined.config.audio_config.layerdrop == 0.05
+    assert joined.config.text_config.hidden_dropout_prob == 0.0
+    for name, weight in model.audio_model.state_dict().items():
+        assert torch.equal(joined.audio_model.state_dict()[name], weight.float()), name
+    saved_text = AutoModel.from_pretrained(tmp_path / "text").state_dict()
+    for name, weight in joined.text_model.state_dict().items():
+        assert torch.equal(weight, saved_text[name]), name
+    with pytest.raises(ValueError, match="audio_layerdorp=0.1 is no field"):
+        RsaCfnForSequenceClassification.from_audio_text_pretrained(
+            tmp_path / "audio", tmp_path / "text", audio_layerdorp=0.1
+        )
+
+
+@pytest.mark.parametrize("model_type", ["hubert", "wavlm", "wav2vec2-conformer", "unispeech-sat", "data2vec-audio"])
+def test_other_audio_backbones(model_type, make_model, processor, clips, texts):
+    audio_config = {"model_type": model_type}
+    if model_type == "data2vec-audio":
+        audio_config |= {"conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2}
+    logits = make_model(audio_config=audio_config)(**processor(audio=clips, text=texts, return_tensors="pt")).logits
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlm-roberta", "electra"])
+def test_other_text_backbones(model_type, make_model, processor, clips, texts):
+    model = make_model(text_config={"model_type": model_type})
+    assert not any("pooler" in name for name in model.state_dict())
+    logits = model(**processor(audio=clips, text=texts, return_tensors="pt")).logits
+    assert torch.isfinite(logits).all()
+
+
+RELOAD = """
+import json, pathlib, sys
+import torch
+import transformers
+
+batch = torch.load("batch.pt")
+for folder in map(str, sorted(pathlib.Path("checkpoints").iterdir())):
+    report = {"fusion": transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True).fusion, "logits": {}}
+    for name in ("AutoModel", "AutoModelForAudioClassification", "AutoModelForSequenceClassification"):
+        model = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True).eval()
+        report["logits"][name] = model(**batch).logits.tolist()
+    processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    report["input_ids"] = processor(text=sys.argv[1:], return_tensors="pt")["input_ids"].tolist()
+    print(json.dumps(report))
+"""
+
+
+def test_all_auto_classes_load_a_checkpoint_in_a_new_process(make_model, processor, clips, texts, tmp_path):
+    """From another directory, offline, with an empty modules cache, and without this repository on the path."""
+    batch = dict(processor(audio=clips, text=texts, return_tensors="pt"))
+    torch.save(batch, tmp_path / "batch.pt")
+    for fusion in FUSIONS:
+        make_model(fusion=fusion).save_pretrained(tmp_path / "checkpoints" / fusion)
+        processor.save_pretrained(tmp_path / "checkpoints" / fusion)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    finished = subprocess.run(
+        [sys.executable, "-c", RELOAD, *texts], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    reports = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert sorted(report["fusion"] for report in reports) == sorted(FUSIONS)
+    for report in reports:
+        expected = make_model(fusion=report["fusion"])(**batch).logits.tolist()
+        assert report["input_ids"] == batch["input_ids"].tolist()
+        for name, logits in report["logits"].items():
+            np.testing.assert_allclose(logits, expected, atol=1e-6, err_msg=f"{report['fusion']} {name}")

@@ -1,0 +1,109 @@
+"""The processor: forms of audio, masks of each modality, length limits, and errors."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from processing_rsa_cfn import RsaCfnProcessor, decode_audio
+
+
+@pytest.fixture
+def tone():
+    """One second of 440 Hz at 16 kHz."""
+    return np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32) * 0.5
+
+
+def wav_bytes(samples, sampling_rate):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sampling_rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+def test_each_modality_keeps_its_mask(processor, clips, texts):
+    batch = processor(audio=clips, text=texts, sampling_rate=16000, padding=True, return_tensors="pt")
+    assert list(batch) == processor.model_input_names
+    assert batch["input_values"].shape == batch["audio_attention_mask"].shape == (3, 16000)
+    assert batch["audio_attention_mask"].sum(dim=1).tolist() == [8000, 2000, 16000]
+    assert batch["input_ids"].shape == batch["attention_mask"].shape
+    # <s>, </s> and a token for each syllable, blanks included
+    assert batch["attention_mask"].sum(dim=1).tolist() == [15, 4, 9]
+
+
+def test_each_clip_is_normalised_alone(processor, clips):
+    batch = processor(audio=clips, return_tensors="pt")
+    for row, mask in zip(batch["input_values"], batch["audio_attention_mask"]):
+        valid = row[mask == 1]
+        assert abs(valid.mean()) < 1e-5 and abs(valid.var(unbiased=False) - 1) < 1e-3
+        assert (row[mask == 0] == 0).all()
+
+
+def test_every_form_of_audio_gives_the_same_waveform(tone, tmp_path):
+    soundfile.write(tmp_path / "tone.wav", tone, 16000, subtype="FLOAT")
+    stereo = wav_bytes(np.stack([tone, tone], axis=1), 16000)
+    forms = [
+        tone, tone.tolist(), torch.from_numpy(tone), tmp_path / "tone.wav", str(tmp_path / "tone.wav"), stereo,
+        {"bytes": wav_bytes(tone, 16000), "path": "tone.wav"}, {"bytes": None, "path": str(tmp_path / "tone.wav")},
+        {"array": tone, "sampling_rate": 16000},
+    ]  # fmt: skip
+    for form in forms:
+        np.testing.assert_allclose(decode_audio(form, None, 16000), tone, atol=1e-6)
+
+
+def test_other_sampling_rates_are_resampled(tone):
+    slow = np.sin(2 * np.pi * 440 * np.arange(8000) / 8000).astype(np.float32) * 0.5
+    for audio, sampling_rate in ((wav_bytes(slow, 8000), None), (slow, 8000)):
+        resampled = decode_audio(audio, sampling_rate, 16000)
+        assert resampled.shape == (16000,)
+        np.testing.assert_allclose(resampled[1000:-1000], tone[1000:-1000], atol=1e-3)
+
+
+def test_limits_cut_and_pad(processor, tone, texts):
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.25, max_text_tokens=5)
+    batch = short(audio=[tone, tone[:100]], text=texts[:2], padding="max_length", return_tensors="pt")
+    assert batch["input_values"].shape == (2, 4000)
+    assert batch["audio_attention_mask"].sum(dim=1).tolist() == [4000, 100]
+    assert batch["input_ids"].shape == (2, 5)
+
+
+def test_one_clip_and_one_text_make_a_batch_of_one(processor, tone):
+    batch = processor(audio=tone, text="정말", sampling_rate=16000, return_tensors="pt")
+    assert {len(values) for values in batch.values()} == {1}
+
+
+def test_a_clip_of_no_samples_is_all_padding(processor, tone):
+    batch = processor(audio=[tone, np.zeros(0, dtype=np.float32)], return_tensors="pt")
+    assert batch["audio_attention_mask"].sum(dim=1).tolist() == [16000, 0]
+    assert torch.isfinite(batch["input_values"]).all()
+
+
+def test_round_trip(processor, tmp_path, clips, texts):
+    RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.5).save_pretrained(tmp_path)
+    reloaded = RsaCfnProcessor.from_pretrained(tmp_path)
+    assert (reloaded.max_audio_seconds, reloaded.max_text_tokens) == (0.5, 256)
+    expected = processor(text=texts, return_tensors="pt")["input_ids"]
+    assert torch.equal(reloaded(text=texts, return_tensors="pt")["input_ids"], expected)
+    assert reloaded(audio=clips, return_tensors="pt")["input_values"].shape == (3, 8000)
+
+
+@pytest.mark.parametrize(
+    "audio, message",
+    [
+        (b"RIFF....", "audio can't be read"),
+        ("nowhere.wav", "audio can't be read"),
+        (np.array([0.0, np.nan], dtype=np.float32), "NaN or infinite"),
+        (np.zeros((2, 100), dtype=np.float32), r"shape \(2, 100\)"),
+    ],
+)
+def test_bad_audio_is_named(processor, audio, message):
+    with pytest.raises(ValueError, match=message):
+        processor(audio=[audio], text=["정말"])
+
+
+def test_rows_must_match(processor, clips, texts):
+    with pytest.raises(ValueError, match="audio has 3 rows and text 2"):
+        processor(audio=clips, text=texts[:2], return_tensors="pt")
+    with pytest.raises(ValueError, match="give at least one"):
+        processor()
