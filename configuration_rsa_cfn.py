@@ -10,11 +10,36 @@ from transformers.configuration_utils import SubConfigSpec
 EMOTIONS = ("neutral", "happy", "angry", "surprise", "sad", "fear", "disgust")
 """The seven emotions of KEMDy20, in the order of the paper; the order of labels, votes and logits everywhere."""
 
-Fusion = Literal["audio", "text", "early_fusion", "rsa_cfn"]
+Fusion = Literal[
+    "audio",
+    "text",
+    "early_fusion",
+    "late_fusion",
+    "mlp_mixer",
+    "stack",
+    "residual",
+    "rsa",
+    "rsa_cfn",
+    "hybrid_fusion",
+]
 FUSIONS = get_args(Fusion)
 
 PoolingMode = Literal["mean", "sum", "max"]
 POOLING_MODES = get_args(PoolingMode)
+
+SIZE_FIELDS = (
+    "max_text_tokens",
+    "max_audio_frames",
+    "multi_sample_draws",
+    "residual_size",
+    "attention_size",
+    "projection_size",
+    "cross_attention_size",
+    "cross_residual_size",
+    "mixer_size",
+    "mixer_classifier_size",
+)
+DROPOUT_FIELDS = ("multi_sample_dropout", "residual_dropout", "mixer_dropout")
 
 AUTO_MAP = {
     "AutoConfig": "configuration_rsa_cfn.RsaCfnConfig",
@@ -48,18 +73,36 @@ class RsaCfnConfig(PretrainedConfig):
         freeze_feature_encoder (`bool`, defaults to `False`):
             Keep the convolutional feature encoder of the audio backbone at its loaded weights.
         max_text_tokens (`int`, defaults to 256):
-            The length the original pads every transcript to; used when `mask_padding=False`.
+            The length that `mlp_mixer` pads every transcript to, and with `mask_padding=False` every fusion.
+        max_audio_frames (`int`, defaults to 299):
+            The length in frames of the audio encoder, 6 s at 16 kHz, that `mlp_mixer` pads every clip to.
+        multi_sample_dropout (`float`, defaults to 0.5):
+            Dropout before the classifier of `stack`.
+        multi_sample_draws (`int`, defaults to 5):
+            Dropout masks that `stack` averages its logits over in training.
+        residual_size (`int`, defaults to 512):
+            Width of the residual block of `residual`, `rsa` and that branch of `hybrid_fusion`.
+        attention_size (`int`, defaults to 256):
+            Query and key size of the self-attention of `rsa`.
         projection_size (`int`, defaults to 128):
-            Width P that `rsa_cfn` projects each modality to before the (P + 1)² cross features.
+            Width P that `rsa_cfn` projects each modality to before the (P + 1)² cross features. This field and the
+            next two also size the `rsa_cfn` branch of `hybrid_fusion`.
         cross_attention_size (`int`, defaults to 96):
             Query and key size of the two self-attentions of `rsa_cfn`.
         cross_residual_size (`int`, defaults to 1024):
             Width of the residual block and of the classifier over the cross features of `rsa_cfn`.
         residual_dropout (`float`, defaults to 0.3):
-            Dropout in the residual block and the classifier of `rsa_cfn`.
+            Dropout in every residual block, and in the classifier of `rsa_cfn`.
+        mixer_size (`int`, defaults to 256):
+            Width that `mlp_mixer` projects the frames and tokens to.
+        mixer_classifier_size (`int`, defaults to 512):
+            Width of the hidden layer in the classifier of `mlp_mixer`.
+        mixer_dropout (`float`, defaults to 0.1):
+            Dropout in the MLPs and the classifier of `mlp_mixer`.
 
     Raises:
-        ValueError: The audio backbone doesn't read raw waveforms.
+        ValueError: The audio backbone doesn't read raw waveforms; `num_labels` contradicts `id2label`; or a size, a
+            dropout or the number of attention heads of a backbone is outside its legal range.
         huggingface_hub.errors.StrictDataclassFieldValidationError: A field has a value outside its legal set.
     """
 
@@ -77,12 +120,26 @@ class RsaCfnConfig(PretrainedConfig):
     mask_padding: bool = True
     freeze_feature_encoder: bool = False
     max_text_tokens: int = 256
+    max_audio_frames: int = 299
+    multi_sample_dropout: float | int = 0.5
+    multi_sample_draws: int = 5
+    residual_size: int = 512
+    attention_size: int = 256
     projection_size: int = 128
     cross_attention_size: int = 96
     cross_residual_size: int = 1024
     residual_dropout: float | int = 0.3
+    mixer_size: int = 256
+    mixer_classifier_size: int = 512
+    mixer_dropout: float | int = 0.1
 
     def __post_init__(self, **kwargs):
+        num_labels = kwargs.get("num_labels")
+        if None not in (num_labels, self.id2label) and num_labels != len(self.id2label):
+            raise ValueError(
+                f"num_labels={num_labels} contradicts id2label, which names {len(self.id2label)} labels; give one of "
+                "the two, or make them agree."
+            )
         # A save names only the class being saved; the full map makes every Auto class find the checkpoint.
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         if self.id2label is None and kwargs.get("num_labels") in (None, len(EMOTIONS)):
@@ -95,6 +152,22 @@ class RsaCfnConfig(PretrainedConfig):
                 f"audio_config.model_type={self.audio_config.model_type!r} doesn't read raw waveforms; "
                 "give a wav2vec2-family encoder: wav2vec2, hubert, wavlm, data2vec-audio, unispeech-sat, ..."
             )
+        self._check_ranges()
+
+    def _check_ranges(self):
+        for name in SIZE_FIELDS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is out of range; give an integer of at least 1.")
+        for name in DROPOUT_FIELDS:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is out of range; give a number in [0, 1).")
+        for name, backbone in (("audio_config", self.audio_config), ("text_config", self.text_config)):
+            size, heads = backbone.hidden_size, backbone.num_attention_heads
+            if heads < 1 or size % heads:
+                raise ValueError(
+                    f"{name}.num_attention_heads={heads} doesn't divide {name}.hidden_size={size}; "
+                    "give a positive divisor of it."
+                )
 
     @property
     def audio_receptive_field(self) -> int:

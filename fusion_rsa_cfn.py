@@ -1,4 +1,4 @@
-"""The fusions of RSA-CFN: pooled audio and pooled text → logits, a class each."""
+"""The fusions of RSA-CFN: encoded audio and encoded text → logits, a class each."""
 
 import math
 
@@ -88,11 +88,11 @@ class ScalarSelfAttention(nn.Module):
 
 class CrossResidual(nn.Module):
     """
-    A two-layer block beside a skip: r = f(x), s = g([z; r]), z + s; f and g are Linear → ReLU → dropout.
+    A two-layer block beside a skip: r = f(x), s = g([x; r]), skip + s; f and g are Linear → ReLU → dropout.
 
     Args:
-        size (`int`): Width of x, z and the result.
-        residual_size (`int`): Width of r.
+        size (`int`): N, width of x, the skip and the result.
+        residual_size (`int`): R, width of r.
         dropout (`float`): Dropout after each of the two layers.
     """
 
@@ -102,14 +102,43 @@ class CrossResidual(nn.Module):
         self.output = nn.Linear(size + residual_size, size)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """`features` and the result are of shape `(batch_size, size)`."""
+    def forward(self, features: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+        """`features`, `skip` (the features themselves when left out) and the result are `(batch_size, size)`."""
         residual = self.dropout(F.relu(self.dense(features)))  # (B, R)
-        update = self.dropout(F.relu(self.output(torch.cat([features, residual], dim=1))))  # (B, size)
-        return features + update
+        update = self.dropout(F.relu(self.output(torch.cat([features, residual], dim=1))))  # (B, N)
+        return (features if skip is None else skip) + update
 
 
-class AudioClassifier(nn.Module):
+class LogitsNorm(nn.LayerNorm):
+    """LayerNorm over the C logits of a row, in float32: half precision knows the variance of so few values poorly."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        """`logits` of shape `(..., num_labels)` → the same shape in the dtype of the weight, also under autocast."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        with torch.autocast(logits.device.type, enabled=False):
+            weight, bias = self.weight.to(dtype), self.bias.to(dtype)
+            return F.layer_norm(logits.to(dtype), self.normalized_shape, weight, bias, self.eps).to(self.weight.dtype)
+
+
+class Fusion(nn.Module):
+    """
+    What every fusion has in common.
+
+    `forward(audio, text, output_attentions=False)` returns logits of shape `(batch_size, num_labels)` and a tuple of
+    attention maps, empty unless asked for. Concatenations have audio first.
+
+    Attributes:
+        modalities (`tuple[str]`): What the fusion reads; the model has no encoder for the rest.
+        reads_pooled (`bool`): Each modality comes as its pooled vector, `(batch_size, hidden_size)`; otherwise as a
+            pair, its hidden states `(batch_size, length, hidden_size)` and how often each of them counts,
+            `(batch_size, length)`.
+    """
+
+    modalities = ("audio", "text")
+    reads_pooled = True
+
+
+class AudioClassifier(Fusion):
     """Audio alone: a → dropout → Linear(A, A) → tanh → dropout → Linear(A, C)."""
 
     modalities = ("audio",)
@@ -122,12 +151,12 @@ class AudioClassifier(nn.Module):
         self.classifier = nn.Linear(audio_size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds=None, output_attentions=False):
-        """Audio `(batch_size, audio_hidden_size)` → logits `(batch_size, num_labels)`, no attention maps."""
+        """Audio `(batch_size, A)` → logits `(batch_size, num_labels)`, no attention maps."""
         hidden_states = torch.tanh(self.dense(self.dropout(audio_embeds)))  # (B, A)
         return self.classifier(self.dropout(hidden_states)), ()
 
 
-class TextClassifier(nn.Module):
+class TextClassifier(Fusion):
     """Text alone: LayerNorm(t) → Linear(T, C)."""
 
     modalities = ("text",)
@@ -138,14 +167,12 @@ class TextClassifier(nn.Module):
         self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Text `(batch_size, text_hidden_size)` → logits `(batch_size, num_labels)`, no attention maps."""
+        """Text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
         return self.classifier(self.norm(text_embeds)), ()
 
 
-class EarlyFusion(nn.Module):
-    """Concatenation: LayerNorm([a; t]) → Linear(A + T, C)."""
-
-    modalities = ("audio", "text")
+class EarlyFusion(Fusion):
+    """Concatenation: z = LayerNorm([a; t]) → Linear(A + T, C)."""
 
     def __init__(self, config):
         super().__init__()
@@ -158,15 +185,185 @@ class EarlyFusion(nn.Module):
         return self.classifier(self.norm(torch.cat([audio_embeds, text_embeds], dim=1))), ()
 
 
-class ResidualSelfAttentionCrossFusion(nn.Module):
+class LateFusion(Fusion):
+    """A classifier for each modality: the mean of LN_C(Linear(A, C)(a)) and LN_C(Linear(T, C)(t)), one norm shared."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.audio_classifier = nn.Linear(config.audio_config.hidden_size, config.num_labels)
+        self.text_classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        self.norm = LogitsNorm(config.num_labels)
+
+    def forward(self, audio_embeds, text_embeds, output_attentions=False):
+        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
+        audio_logits = self.norm(self.audio_classifier(audio_embeds))  # (B, C)
+        text_logits = self.norm(self.text_classifier(text_embeds))  # (B, C)
+        return (audio_logits + text_logits) / 2, ()
+
+
+class MixerMlp(nn.Module):
+    """Linear(n, n) → GELU → Linear(n, n) → dropout over the last axis."""
+
+    def __init__(self, size: int, dropout: float):
+        super().__init__()
+        self.dense = nn.Linear(size, size)
+        self.output = nn.Linear(size, size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """`features` and the result are of shape `(..., size)`."""
+        return self.dropout(self.output(F.gelu(self.dense(features))))
+
+
+class MlpMixerFusion(Fusion):
+    """
+    An MLP that mixes the positions of both modalities, then one that mixes their channels.
+
+    Text is projected to M channels and padded to `max_text_tokens` positions; audio is projected and padded to
+    `max_audio_frames`; the two are joined, text first, to S positions. One block, whose two steps share a norm:
+    x ← x + MLP_tokens(LN(x)ᵀ)ᵀ, x ← x + MLP_channels(LN(x)). Then LayerNorm → mean over positions → dropout →
+    Linear(M, K) → GELU → dropout → Linear(K, C).
+
+    With `mask_padding=True` a padded position holds zeros after the projection and has no part in the mean. With
+    `mask_padding=False`, as in the original, it holds what the encoder made of the padding, every position behind the
+    longest clip of the batch holds zeros, and all S positions are averaged.
+    """
+
+    reads_pooled = False
+
+    def __init__(self, config):
+        super().__init__()
+        self.mask_padding = config.mask_padding
+        self.max_text_tokens = config.max_text_tokens
+        self.max_audio_frames = config.max_audio_frames
+        size = config.mixer_size
+        self.audio_projection = nn.Linear(config.audio_config.hidden_size, size)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, size)
+        self.block_norm = nn.LayerNorm(size)
+        self.token_mlp = MixerMlp(config.max_text_tokens + config.max_audio_frames, config.mixer_dropout)
+        self.channel_mlp = MixerMlp(size, config.mixer_dropout)
+        self.norm = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(config.mixer_dropout)
+        self.dense = nn.Linear(size, config.mixer_classifier_size)
+        self.classifier = nn.Linear(config.mixer_classifier_size, config.num_labels)
+
+    def forward(self, audio, text, output_attentions=False):
+        """
+        Audio, `(batch_size, frames, A)` with counts `(batch_size, frames)`, and text, `(batch_size, num_tokens, T)`
+        with counts `(batch_size, num_tokens)` → logits `(batch_size, num_labels)`, no attention maps.
+
+        Raises:
+            ValueError: A clip has more than `max_audio_frames` frames, or a transcript more than `max_text_tokens`
+                tokens.
+        """
+        if not self.mask_padding:
+            text = self._repeat_padding(*text)
+        text_tokens, text_valid = self._pad("max_text_tokens", self.text_projection, *text)
+        audio_tokens, audio_valid = self._pad("max_audio_frames", self.audio_projection, *audio)
+        tokens = torch.cat([text_tokens, audio_tokens], dim=1)  # (B, S, M)
+        valid = torch.cat([text_valid, audio_valid], dim=1)  # (B, S)
+        tokens = tokens + self.token_mlp(self.block_norm(tokens).transpose(1, 2)).transpose(1, 2)
+        tokens = tokens + self.channel_mlp(self.block_norm(tokens))
+        tokens = self.norm(tokens) * valid.unsqueeze(-1)
+        # The sum over hundreds of positions runs in float32, whatever autocast made of them.
+        dtype = torch.promote_types(self.norm.weight.dtype, torch.float32)
+        pooled = tokens.sum(dim=1, dtype=dtype) / valid.sum(dim=1, keepdim=True).clamp(min=1)  # (B, M)
+        hidden_states = F.gelu(self.dense(self.dropout(pooled.to(self.norm.weight.dtype))))  # (B, K)
+        return self.classifier(self.dropout(hidden_states)), ()
+
+    @staticmethod
+    def _repeat_padding(hidden_states, counts):
+        """One state that stands for all the padding of its row, as often as it counts: `(batch_size, sum, T)`."""
+        repeated = hidden_states.flatten(0, 1).repeat_interleave(counts.flatten().long(), dim=0)  # (B * sum, T)
+        repeated = repeated.unflatten(0, (len(counts), -1))  # (B, sum, T)
+        return repeated, torch.ones_like(repeated[..., 0])
+
+    def _pad(self, length_field: str, projection: nn.Linear, hidden_states, counts):
+        """States `(batch_size, width, hidden_size)` → tokens `(batch_size, length, M)`, mask `(batch_size, length)`."""
+        length, width = getattr(self, length_field), hidden_states.shape[1]
+        if width > length:
+            longest = int(counts.ne(0).sum(dim=1).max())
+            if longest > length:
+                raise ValueError(
+                    f"A row of {longest} positions doesn't fit {length_field}={length}; give rows of 1 to {length} "
+                    f"positions, or a model with a larger {length_field}."
+                )
+            hidden_states, counts = hidden_states[:, :length], counts[:, :length]
+        valid = counts.ne(0)
+        tokens = projection(hidden_states).masked_fill(~valid.unsqueeze(-1), 0.0)
+        missing = max(length - width, 0)
+        tokens = F.pad(tokens, (0, 0, 0, missing))  # (B, length, M)
+        # The original averages over all positions, so there every one is valid.
+        return tokens, F.pad(valid, (0, missing), value=not self.mask_padding)
+
+
+class StackFusion(Fusion):
+    """
+    Multi-sample dropout: z = LayerNorm([a; t]); the mean of Linear(A + T, C)(dropout(z)) over several dropout masks.
+
+    The classifier is linear, so it runs once, on the mean of the masked copies of z.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        size = config.audio_config.hidden_size + config.text_config.hidden_size
+        self.draws = config.multi_sample_draws
+        self.norm = nn.LayerNorm(size)
+        self.dropout = nn.Dropout(config.multi_sample_dropout)
+        self.classifier = nn.Linear(size, config.num_labels)
+
+    def forward(self, audio_embeds, text_embeds, output_attentions=False):
+        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
+        features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
+        dropped = self.dropout(features.expand(self.draws, -1, -1))  # (draws, B, D)
+        return self.classifier(dropped.mean(dim=0)), ()
+
+
+class ResidualFusion(Fusion):
+    """z = LayerNorm([a; t]) → residual block → Linear(A + T, C)."""
+
+    def __init__(self, config):
+        super().__init__()
+        size = config.audio_config.hidden_size + config.text_config.hidden_size
+        self.norm = nn.LayerNorm(size)
+        self.residual = CrossResidual(size, config.residual_size, config.residual_dropout)
+        self.classifier = nn.Linear(size, config.num_labels)
+
+    def forward(self, audio_embeds, text_embeds, output_attentions=False):
+        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
+        features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
+        return self.classifier(self.residual(features)), ()
+
+
+class ResidualSelfAttentionFusion(ResidualFusion):
+    """
+    z = LayerNorm([a; t]); u = SA(z), each of the D = A + T features attending to all; residual block → Linear(D, C).
+
+    The block reads u; its skip carries z.
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.attention = ScalarSelfAttention(config.attention_size)
+
+    def forward(self, audio_embeds, text_embeds, output_attentions=False):
+        """
+        Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for, one
+        attention map `(batch_size, A + T, A + T)`.
+        """
+        features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
+        attended, attentions = self.attention(features, output_attentions)
+        logits = self.classifier(self.residual(attended, skip=features))
+        return logits, (attentions,) if output_attentions else ()
+
+
+class ResidualSelfAttentionCrossFusion(Fusion):
     """
     The Residual Self-Attention Cross Fusion Network of the paper.
 
     Each modality is projected to P features that attend to each other beside a skip, h = LN(SA(p) + p); the cross
     features [1; h] ⊗ [1; g] pass a residual block and Linear((P + 1)², R) → ReLU → dropout → Linear(R, C).
     """
-
-    modalities = ("audio", "text")
 
     def __init__(self, config):
         super().__init__()
@@ -200,11 +397,43 @@ class ResidualSelfAttentionCrossFusion(nn.Module):
         return self.classifier(hidden_states), (audio_attentions, text_attentions) if output_attentions else ()
 
 
+class HybridFusion(Fusion):
+    """
+    The mean of the logits of `early_fusion`, `late_fusion`, `residual` and `rsa_cfn`, each behind LN_C.
+
+    Every branch has its own weights; the four share the norm.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.early_fusion = EarlyFusion(config)
+        self.late_fusion = LateFusion(config)
+        self.residual_fusion = ResidualFusion(config)
+        self.rsa_cfn = ResidualSelfAttentionCrossFusion(config)
+        self.norm = LogitsNorm(config.num_labels)
+
+    def forward(self, audio_embeds, text_embeds, output_attentions=False):
+        """
+        Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for, the
+        two attention maps of the `rsa_cfn` branch.
+        """
+        cross_logits, attentions = self.rsa_cfn(audio_embeds, text_embeds, output_attentions)  # (B, C)
+        branches = (self.early_fusion, self.late_fusion, self.residual_fusion)
+        logits = [cross_logits, *(branch(audio_embeds, text_embeds)[0] for branch in branches)]
+        return torch.stack([self.norm(branch_logits) for branch_logits in logits]).mean(dim=0), attentions
+
+
 FUSION_CLASSES = {
     "audio": AudioClassifier,
     "text": TextClassifier,
     "early_fusion": EarlyFusion,
+    "late_fusion": LateFusion,
+    "mlp_mixer": MlpMixerFusion,
+    "stack": StackFusion,
+    "residual": ResidualFusion,
+    "rsa": ResidualSelfAttentionFusion,
     "rsa_cfn": ResidualSelfAttentionCrossFusion,
+    "hybrid_fusion": HybridFusion,
 }
 
 __all__ = ["FUSION_CLASSES", "ScalarSelfAttention", "cross_features"]

@@ -37,7 +37,7 @@ class RsaCfnOutput(ModelOutput):
             The pooled text; `None` when the fusion has no text encoder.
         attentions (`tuple(torch.FloatTensor)`, *optional*):
             With `output_attentions=True`, one map of shape `(batch_size, features, features)` for each self-attention
-            of the fusion: `rsa_cfn` has two, audio first.
+            of the fusion: `rsa` has one; `rsa_cfn` and `hybrid_fusion` have two, audio first.
     """
 
     loss: torch.FloatTensor | None = None
@@ -214,12 +214,15 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 The number of labelled rows in the optimiser step, over accumulated batches and processes; given by
                 the Trainer. The loss is a sum over it, so that accumulation changes nothing.
         """
-        audio_embeds = text_embeds = None
+        audio = text = audio_embeds = text_embeds = None
         if self.audio_model is not None:
-            audio_embeds = self.get_audio_features(input_values, audio_attention_mask)  # (B, A)
+            audio = self.encode_audio(input_values, audio_attention_mask)  # (B, frames, A), (B, frames)
+            audio_embeds = self.pool(*audio)  # (B, A)
         if self.text_model is not None:
-            text_embeds = self.get_text_features(input_ids, attention_mask)  # (B, T)
-        logits, attentions = self.fusion(audio_embeds, text_embeds, output_attentions)
+            text = self.encode_text(input_ids, attention_mask)  # (B, S, T), (B, S)
+            text_embeds = self.pool(*text)  # (B, T)
+        inputs = (audio_embeds, text_embeds) if self.fusion.reads_pooled else (audio, text)
+        logits, attentions = self.fusion(*inputs, output_attentions)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, num_items_in_batch)
@@ -239,11 +242,26 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             num_items_in_batch = num_items_in_batch.to(logits.device)
         return F.cross_entropy(logits.float(), labels.to(logits.device), reduction="sum") / num_items_in_batch
 
+    def pool(self, hidden_states: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """[`pool`] in the configured mode, `(batch_size, hidden_size)`, in the dtype of the model."""
+        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+
     def get_audio_features(
         self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
+        """Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`."""
+        return self.pool(*self.encode_audio(input_values, audio_attention_mask))
+
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Pooled text, `(batch_size, text_hidden_size)`, of tokens and their mask, `(batch_size, num_tokens)`."""
+        return self.pool(*self.encode_text(input_ids, attention_mask))
+
+    def encode_audio(
+        self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`.
+        Hidden states, `(batch_size, frames, audio_hidden_size)`, of waveforms and their mask, `(batch_size,
+        num_samples)`, and how often each counts, `(batch_size, frames)`.
 
         A clip shorter than the receptive field of the feature encoder counts as one frame of itself and silence.
         """
@@ -263,13 +281,16 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             audio_attention_mask = (positions < lengths).long()  # (B, samples)
             hidden_states = self.audio_model(input_values, attention_mask=audio_attention_mask).last_hidden_state
             counts = self.audio_model._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
-        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+        return hidden_states, counts
 
-    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def encode_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Pooled text, `(batch_size, text_hidden_size)`, of tokens and their mask, `(batch_size, num_tokens)`.
+        Hidden states, `(batch_size, num_tokens, text_hidden_size)`, of tokens and their mask, `(batch_size,
+        num_tokens)`, and how often each counts, `(batch_size, num_tokens)`.
 
-        With `mask_padding=False` every row is pooled over `max_text_tokens` positions. All its padded positions share
+        With `mask_padding=False` every row is counted over `max_text_tokens` positions. All its padded positions share
         one hidden state (RoBERTa gives them one position, and the encoder has no dropout), so a single pad token
         is encoded and counted as often as it would have stood there.
         """
@@ -280,6 +301,11 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         counts = attention_mask
         if not self.config.mask_padding:
             lengths = attention_mask.sum(dim=1)  # (B,)
+            if lengths.max() > self.config.max_text_tokens:
+                raise ValueError(
+                    f"A row of {int(lengths.max())} tokens doesn't fit max_text_tokens={self.config.max_text_tokens}; "
+                    f"give rows of 1 to {self.config.max_text_tokens} tokens."
+                )
             width = min(int(lengths.max()) + 1, self.config.max_text_tokens)
             pads = max(width - input_ids.shape[1], 0)
             input_ids = F.pad(input_ids, (0, pads), value=self.config.text_config.pad_token_id)[:, :width]
@@ -287,7 +313,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             counts = attention_mask.clone()
             counts[:, -1] += self.config.max_text_tokens - lengths
         hidden_states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state  # (B, S, T)
-        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+        return hidden_states, counts
 
 
 for auto_class in ("AutoModel", "AutoModelForAudioClassification", "AutoModelForSequenceClassification"):

@@ -57,6 +57,8 @@ def make_config():
 
     def make(audio_config=(), text_config=(), **fields):
         sizes = {"projection_size": 6, "cross_attention_size": 4, "cross_residual_size": 10, "max_text_tokens": 16}
+        sizes |= {"residual_size": 10, "attention_size": 4}
+        sizes |= {"mixer_size": 6, "mixer_classifier_size": 10, "max_audio_frames": 100}
         return RsaCfnConfig(
             audio_config={**AUDIO_CONFIG, **dict(audio_config)},
             text_config={**TEXT_CONFIG, **dict(text_config)},

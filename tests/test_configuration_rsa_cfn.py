@@ -10,6 +10,10 @@ def test_defaults_are_the_papers():
     config = RsaCfnConfig()
     assert config.fusion == "rsa_cfn"
     assert (config.projection_size, config.cross_attention_size, config.cross_residual_size) == (128, 96, 1024)
+    assert (config.residual_size, config.attention_size, config.residual_dropout) == (512, 256, 0.3)
+    assert (config.mixer_size, config.mixer_classifier_size, config.mixer_dropout) == (256, 512, 0.1)
+    assert (config.max_text_tokens, config.max_audio_frames) == (256, 299)
+    assert (config.multi_sample_dropout, config.multi_sample_draws) == (0.5, 5)
     assert config.id2label == dict(enumerate(EMOTIONS))
     assert config.audio_receptive_field == 400
 
@@ -31,6 +35,30 @@ def test_round_trip(make_config, tmp_path):
 def test_an_illegal_value_names_field_and_value(field, value):
     with pytest.raises(StrictDataclassFieldValidationError, match=rf"{field}(.|\n)*{value}"):
         RsaCfnConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"residual_size": 0}, "residual_size=0 is out of range; give an integer of at least 1"),
+        ({"max_audio_frames": -1}, "max_audio_frames=-1 is out of range"),
+        ({"multi_sample_draws": 0}, "multi_sample_draws=0 is out of range"),
+        ({"residual_dropout": 1.0}, r"residual_dropout=1.0 is out of range; give a number in \[0, 1\)"),
+        ({"mixer_dropout": -0.1}, "mixer_dropout=-0.1 is out of range"),
+        ({"num_labels": 3, "id2label": {0: "calm", 1: "upset"}}, "num_labels=3 contradicts id2label, which names 2"),
+        (
+            {"text_config": {"model_type": "roberta", "hidden_size": 10, "num_attention_heads": 3}},
+            "text_config.num_attention_heads=3 doesn't divide text_config.hidden_size=10",
+        ),
+        (
+            {"audio_config": {"model_type": "wav2vec2", "num_attention_heads": 0}},
+            "audio_config.num_attention_heads=0 doesn't divide",
+        ),
+    ],
+)
+def test_a_value_out_of_range_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        RsaCfnConfig(**fields)
 
 
 def test_a_backbone_that_reads_no_waveform_is_refused():

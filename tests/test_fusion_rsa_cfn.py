@@ -1,9 +1,27 @@
 """The fusions: the arithmetic of each, against its definition."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from configuration_rsa_cfn import FUSIONS
-from fusion_rsa_cfn import FUSION_CLASSES, ScalarSelfAttention, cross_features
+from fusion_rsa_cfn import FUSION_CLASSES, LogitsNorm, ScalarSelfAttention, cross_features
+
+
+@pytest.fixture
+def make_fusion(make_config):
+    """A function that gives a fusion alone, in float64 and evaluation mode."""
+
+    def make(name, **fields):
+        return FUSION_CLASSES[name](make_config(fusion=name, **fields)).double().eval()
+
+    return make
+
+
+@pytest.fixture
+def embeds():
+    """Pooled audio, (5, 16), and pooled text, (5, 12)."""
+    return torch.randn(5, 16, dtype=torch.float64), torch.randn(5, 12, dtype=torch.float64)
 
 
 def test_every_fusion_has_a_class():
@@ -37,3 +55,138 @@ def test_scalar_self_attention_equals_its_definition():
         torch.autograd.grad(result.square().sum(), parameters), torch.autograd.grad(expected.square().sum(), parameters)
     ):
         torch.testing.assert_close(ours, plain, atol=1e-12, rtol=1e-9)
+
+
+def test_late_fusion_norms_each_classifier_with_one_norm(make_fusion, embeds):
+    fusion = make_fusion("late_fusion")
+    weight, bias = torch.nn.init.normal_(fusion.norm.weight), torch.nn.init.normal_(fusion.norm.bias)
+    audio, text = fusion.audio_classifier(embeds[0]), fusion.text_classifier(embeds[1])
+    expected = (F.layer_norm(audio, (7,), weight, bias) + F.layer_norm(text, (7,), weight, bias)) / 2
+    torch.testing.assert_close(fusion(*embeds)[0], expected, atol=1e-12, rtol=0)
+
+
+def test_stack_averages_the_logits_of_its_dropout_masks(make_fusion, embeds):
+    fusion = make_fusion("stack", multi_sample_draws=3).train()
+    features = fusion.norm(torch.cat(embeds, dim=1))
+    torch.manual_seed(1)
+    masked = fusion.dropout(features.expand(3, -1, -1))
+    expected = sum(fusion.classifier(copy) for copy in masked) / 3
+    torch.manual_seed(1)
+    torch.testing.assert_close(fusion(*embeds)[0], expected, atol=1e-12, rtol=0)
+    assert not torch.equal(masked[0], masked[1])
+    early = make_fusion("early_fusion")
+    early.load_state_dict(fusion.state_dict())
+    torch.testing.assert_close(fusion.eval()(*embeds)[0], early(*embeds)[0], atol=1e-12, rtol=0)
+
+
+def test_rsa_reads_attended_features_and_skips_with_plain_ones(make_fusion, embeds):
+    fusion = make_fusion("rsa")
+    z = fusion.norm(torch.cat(embeds, dim=1))
+    u, weights = plain_self_attention(fusion.attention, z)
+    r = F.relu(fusion.residual.dense(u))
+    s = F.relu(fusion.residual.output(torch.cat([u, r], dim=1)))
+    logits, attentions = fusion(*embeds, output_attentions=True)
+    torch.testing.assert_close(logits, fusion.classifier(z + s), atol=1e-12, rtol=0)
+    torch.testing.assert_close(attentions[0], weights, atol=1e-12, rtol=0)
+
+
+def test_hybrid_fusion_is_the_mean_of_its_normed_branches(make_fusion, embeds):
+    fusion = make_fusion("hybrid_fusion")
+    branches = (fusion.early_fusion, fusion.late_fusion, fusion.residual_fusion, fusion.rsa_cfn)
+    expected = sum(fusion.norm(branch(*embeds)[0]) for branch in branches) / 4
+    torch.testing.assert_close(fusion(*embeds)[0], expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("fusion, size", [("rsa", 28), ("rsa_cfn", 6), ("hybrid_fusion", 6)])
+def test_attention_maps(fusion, size, make_fusion, embeds):
+    expected = 1 if fusion == "rsa" else 2
+    module = make_fusion(fusion)
+    logits, attentions = module(*embeds, output_attentions=True)
+    assert [tuple(attention.shape) for attention in attentions] == [(5, size, size)] * expected
+    for attention in attentions:
+        torch.testing.assert_close(attention.sum(dim=-1), torch.ones(5, size).double())
+    plain_logits, no_attentions = module(*embeds)
+    assert no_attentions == ()
+    torch.testing.assert_close(logits, plain_logits, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_logits_are_normed_in_float32_under_autocast(dtype):
+    norm, logits = LogitsNorm(7), torch.randn(4, 7).to(dtype)
+    with torch.autocast("cpu", dtype):
+        normed = norm(logits)
+    assert normed.dtype == torch.float32
+    torch.testing.assert_close(normed, norm(logits.float()), atol=0, rtol=0)
+    assert norm.to(dtype)(logits).dtype == dtype
+
+
+def sequences(audio_widths=(20, 7), text_widths=(9, 4)):
+    """Hidden states of two rows and a mask of each modality: `((B, S, H), (B, S))` twice, audio first."""
+    pairs = []
+    for widths, size in ((audio_widths, 16), (text_widths, 12)):
+        counts = (torch.arange(max(widths)) < torch.tensor(widths)[:, None]).long()
+        pairs.append((torch.randn(2, max(widths), size, dtype=torch.float64), counts))
+    return pairs
+
+
+def mixed(fusion, tokens):
+    """The definition of the block: one norm, used twice."""
+    normed = fusion.block_norm(tokens)
+    tokens = tokens + fusion.token_mlp(normed.transpose(1, 2)).transpose(1, 2)
+    return fusion.norm(tokens + fusion.channel_mlp(fusion.block_norm(tokens)))
+
+
+def mixer_logits(fusion, pooled):
+    return fusion.classifier(F.gelu(fusion.dense(pooled)))
+
+
+def test_mlp_mixer_masked(make_fusion):
+    """Zeros behind each row's end, the mean over what is valid: each row as if alone and never padded."""
+    fusion = make_fusion("mlp_mixer")
+    (audio, audio_counts), (text, text_counts) = sequences()
+    expected = []
+    for row in range(2):
+        text_length, audio_length = int(text_counts[row].sum()), int(audio_counts[row].sum())
+        tokens = torch.zeros(1, 116, 6, dtype=torch.float64)
+        tokens[0, :text_length] = fusion.text_projection(text[row, :text_length])
+        tokens[0, 16 : 16 + audio_length] = fusion.audio_projection(audio[row, :audio_length])
+        states = mixed(fusion, tokens)[0]
+        valid = torch.cat([states[:text_length], states[16 : 16 + audio_length]])
+        expected.append(mixer_logits(fusion, valid.mean(dim=0)))
+    logits, _ = fusion((audio, audio_counts), (text, text_counts))
+    torch.testing.assert_close(logits, torch.stack(expected), atol=1e-12, rtol=0)
+
+
+def test_mlp_mixer_unmasked(make_fusion):
+    """The last text state stands for all the padding of its row; audio ends in zeros; the mean is over all."""
+    fusion = make_fusion("mlp_mixer", mask_padding=False)
+    (audio, _), (text, text_counts) = sequences()
+    text_counts[0, -1] += 16 - 9
+    text_counts[1, -1] += 16 - 4
+    full_text = torch.cat([text[:, :8], text[:, 8:].expand(-1, 8, -1)], dim=1)
+    full_text[1, 4:] = text[1, 8]
+    tokens = torch.cat([fusion.text_projection(full_text), fusion.audio_projection(audio)], dim=1)
+    expected = mixer_logits(fusion, mixed(fusion, F.pad(tokens, (0, 0, 0, 80))).mean(dim=1))
+    logits, _ = fusion((audio, torch.ones(2, 20)), (text, text_counts))
+    torch.testing.assert_close(logits, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "field, widths", [("max_audio_frames", ((101, 3), (4, 2))), ("max_text_tokens", ((9, 9), (17, 2)))]
+)
+def test_mlp_mixer_refuses_a_row_that_does_not_fit(field, widths, make_fusion):
+    fusion = make_fusion("mlp_mixer")
+    length = getattr(fusion, field)
+    audio, text = sequences(*widths)
+    with pytest.raises(ValueError, match=f"{length + 1} positions doesn't fit {field}={length}; give rows of 1 to"):
+        fusion(audio, text)
+    # What is too long only by its padding does fit.
+    for _, counts in (audio, text):
+        counts[0, -1] = 0
+    assert torch.isfinite(fusion(audio, text)[0]).all()
+
+
+def test_unmasked_text_that_does_not_fit_is_refused(make_model):
+    model = make_model(fusion="text", mask_padding=False)
+    with pytest.raises(ValueError, match="17 tokens doesn't fit max_text_tokens=16; give rows of 1 to 16"):
+        model(input_ids=torch.full((1, 17), 3))
