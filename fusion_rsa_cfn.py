@@ -221,8 +221,8 @@ class MlpMixerFusion(Fusion):
 
     Text is projected to M channels and padded to `max_text_tokens` positions; audio is projected and padded to
     `max_audio_frames`; the two are joined, text first, to S positions. One block, whose two steps share a norm:
-    x ← x + MLP_tokens(LN(x)ᵀ)ᵀ, x ← x + MLP_channels(LN(x)). Then LayerNorm → mean over positions → dropout →
-    Linear(M, K) → GELU → dropout → Linear(K, C).
+    y = MLP_tokens(LN(x)ᵀ)ᵀ, x + y + MLP_channels(LN(y)); the channels mix y alone, unlike the block of the MLP-Mixer
+    paper. Then LayerNorm → mean over positions → dropout → Linear(M, K) → GELU → dropout → Linear(K, C).
 
     With `mask_padding=True` a padded position holds zeros after the projection and has no part in the mean. With
     `mask_padding=False`, as in the original, it holds what the encoder made of the padding, every position behind the
@@ -262,8 +262,8 @@ class MlpMixerFusion(Fusion):
         audio_tokens, audio_valid = self._pad("max_audio_frames", self.audio_projection, *audio)
         tokens = torch.cat([text_tokens, audio_tokens], dim=1)  # (B, S, M)
         valid = torch.cat([text_valid, audio_valid], dim=1)  # (B, S)
-        tokens = tokens + self.token_mlp(self.block_norm(tokens).transpose(1, 2)).transpose(1, 2)
-        tokens = tokens + self.channel_mlp(self.block_norm(tokens))
+        mixed = self.token_mlp(self.block_norm(tokens).transpose(1, 2)).transpose(1, 2)  # (B, S, M)
+        tokens = tokens + mixed + self.channel_mlp(self.block_norm(mixed))
         tokens = self.norm(tokens) * valid.unsqueeze(-1)
         # The sum over hundreds of positions runs in float32, whatever autocast made of them.
         dtype = torch.promote_types(self.norm.weight.dtype, torch.float32)
@@ -357,6 +357,24 @@ class ResidualSelfAttentionFusion(ResidualFusion):
         return logits, (attentions,) if output_attentions else ()
 
 
+class CrossNetwork(nn.Module):
+    """From h and g to R features: the cross features X = [1; h] ⊗ [1; g] → residual block → Linear((P + 1)², R)."""
+
+    def __init__(self, config):
+        super().__init__()
+        size = (config.projection_size + 1) ** 2
+        self.residual = CrossResidual(size, config.cross_residual_size, config.residual_dropout)
+        self.dense = nn.Linear(size, config.cross_residual_size)
+
+    def forward(self, audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """h and g of shape `(batch_size, projection_size)` → `(batch_size, cross_residual_size)`."""
+        with torch.autocast(audio.device.type, enabled=False):
+            # Under autocast the norms may hand over half precision, which the products would lose more of.
+            dtype = self.dense.weight.dtype
+            crossed = cross_features(audio.to(dtype), text.to(dtype))  # (B, (P + 1)²)
+        return self.dense(self.residual(crossed))
+
+
 class ResidualSelfAttentionCrossFusion(Fusion):
     """
     The Residual Self-Attention Cross Fusion Network of the paper.
@@ -373,9 +391,7 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         self.text_attention = ScalarSelfAttention(config.cross_attention_size)
         self.audio_norm = nn.LayerNorm(config.projection_size)
         self.text_norm = nn.LayerNorm(config.projection_size)
-        cross_size = (config.projection_size + 1) ** 2
-        self.cross_residual = CrossResidual(cross_size, config.cross_residual_size, config.residual_dropout)
-        self.dense = nn.Linear(cross_size, config.cross_residual_size)
+        self.cross_network = CrossNetwork(config)
         self.dropout = nn.Dropout(config.residual_dropout)
         self.classifier = nn.Linear(config.cross_residual_size, config.num_labels)
 
@@ -390,10 +406,7 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         attended_text, text_attentions = self.text_attention(text, output_attentions)
         audio = self.audio_norm(attended_audio + audio)
         text = self.text_norm(attended_text + text)
-        with torch.autocast(audio.device.type, enabled=False):
-            # Under autocast the norms may hand over half precision, which the products would lose more of.
-            crossed = cross_features(audio.to(audio_embeds.dtype), text.to(audio_embeds.dtype))  # (B, (P + 1)²)
-        hidden_states = self.dropout(F.relu(self.dense(self.cross_residual(crossed))))  # (B, R)
+        hidden_states = self.dropout(F.relu(self.cross_network(audio, text)))  # (B, R)
         return self.classifier(hidden_states), (audio_attentions, text_attentions) if output_attentions else ()
 
 

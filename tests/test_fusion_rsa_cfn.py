@@ -130,10 +130,9 @@ def sequences(audio_widths=(20, 7), text_widths=(9, 4)):
 
 
 def mixed(fusion, tokens):
-    """The definition of the block: one norm, used twice."""
-    normed = fusion.block_norm(tokens)
-    tokens = tokens + fusion.token_mlp(normed.transpose(1, 2)).transpose(1, 2)
-    return fusion.norm(tokens + fusion.channel_mlp(fusion.block_norm(tokens)))
+    """The definition of the block: one norm, used twice; the channels of what the first step made."""
+    update = fusion.token_mlp(fusion.block_norm(tokens).mT).mT
+    return fusion.norm(tokens + update + fusion.channel_mlp(fusion.block_norm(update)))
 
 
 def mixer_logits(fusion, pooled):
