@@ -16,6 +16,9 @@ from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 
 
+# Models this small gain nothing from threads, and on a busy machine threads wait for each other.
+torch.set_num_threads(1)
+
 AUDIO_CONFIG = {
     "model_type": "wav2vec2",
     "hidden_size": 16,

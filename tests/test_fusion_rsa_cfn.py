@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.scalar_attention import plain_self_attention
 from configuration_rsa_cfn import FUSIONS
 from fusion_rsa_cfn import FUSION_CLASSES, LogitsNorm, ScalarSelfAttention, cross_features
 
@@ -31,13 +32,6 @@ def test_every_fusion_has_a_class():
 def test_cross_features_have_the_audio_index_slow():
     audio, text = torch.tensor([[2.0, 3.0]]), torch.tensor([[5.0, 7.0]])
     assert cross_features(audio, text).tolist() == [[1, 5, 7, 2, 10, 14, 3, 15, 21]]
-
-
-def plain_self_attention(attention, x):
-    """The definition, with (B, N, H) queries and keys and the (B, N, N) map."""
-    query, key, value = (linear(x.unsqueeze(-1)) for linear in (attention.query, attention.key, attention.value))
-    weights = torch.softmax(query @ key.transpose(1, 2) / attention.attention_size**0.5, dim=-1)
-    return (weights @ value).squeeze(-1), weights
 
 
 def test_scalar_self_attention_equals_its_definition():
@@ -189,3 +183,32 @@ def test_unmasked_text_that_does_not_fit_is_refused(make_model):
     model = make_model(fusion="text", mask_padding=False)
     with pytest.raises(ValueError, match="17 tokens doesn't fit max_text_tokens=16; give rows of 1 to 16"):
         model(input_ids=torch.full((1, 17), 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_training_stays_finite_under_autocast(fusion, dtype, make_model):
+    """Fifty steps on waveforms a thousand times too loud, with one clip and one transcript padded."""
+    one_layer = {"num_hidden_layers": 1}
+    model = make_model(fusion=fusion, audio_config=one_layer, text_config=one_layer).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
+    batch = {
+        "input_values": 1e3 * torch.randn(3, 800),
+        "audio_attention_mask": (torch.arange(800) < torch.tensor([[800], [800], [500]])).long(),
+        "input_ids": torch.randint(3, 64, (3, 5)),
+        "attention_mask": torch.tensor([[1] * 5, [1, 1, 0, 0, 0], [1] * 5]),
+        "labels": torch.tensor([1, 4, 6]),
+    }
+    losses = []
+    for _ in range(50):
+        with torch.autocast("cpu", dtype):
+            loss = model(**batch).loss
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    assert torch.stack(losses).isfinite().all()
+    assert torch.stack(losses[-5:]).mean() < losses[0]
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
