@@ -36,6 +36,7 @@ SIZE_FIELDS = (
     "projection_size",
     "cross_attention_size",
     "cross_residual_size",
+    "cross_fusion_rank",
     "mixer_size",
     "mixer_classifier_size",
 )
@@ -91,6 +92,9 @@ class RsaCfnConfig(PretrainedConfig):
             Query and key size of the two self-attentions of `rsa_cfn`.
         cross_residual_size (`int`, defaults to 1024):
             Width of the residual block and of the classifier over the cross features of `rsa_cfn`.
+        cross_fusion_rank (`int`, *optional*):
+            Hold the weights over the cross features of `rsa_cfn` to this rank, which leaves a small part of them;
+            in full when left out, as in the paper.
         residual_dropout (`float`, defaults to 0.3):
             Dropout in every residual block, and in the classifier of `rsa_cfn`.
         mixer_size (`int`, defaults to 256):
@@ -128,6 +132,7 @@ class RsaCfnConfig(PretrainedConfig):
     projection_size: int = 128
     cross_attention_size: int = 96
     cross_residual_size: int = 1024
+    cross_fusion_rank: int | None = None
     residual_dropout: float | int = 0.3
     mixer_size: int = 256
     mixer_classifier_size: int = 512
@@ -156,8 +161,9 @@ class RsaCfnConfig(PretrainedConfig):
 
     def _check_ranges(self):
         for name in SIZE_FIELDS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range; give an integer of at least 1.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is out of range; give an integer of at least 1.")
         for name in DROPOUT_FIELDS:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range; give a number in [0, 1).")

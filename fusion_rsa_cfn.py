@@ -7,20 +7,12 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def cross_features(audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """
-    Every product of an audio and a text feature, with the features themselves and a constant: flatten([1; h] ⊗ [1; g]).
-
-    Args:
-        audio (`torch.Tensor` of shape `(batch_size, projection_size)`): h, the slow index of the result.
-        text (`torch.Tensor` of shape `(batch_size, projection_size)`): g, the fast index of the result.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, (projection_size + 1) ** 2)`.
-    """
-    audio = F.pad(audio, (1, 0), value=1.0)  # (B, P + 1)
-    text = F.pad(text, (1, 0), value=1.0)  # (B, P + 1)
-    return (audio.unsqueeze(2) * text.unsqueeze(1)).flatten(1)  # (B, (P + 1)²)
+try:
+    from .cross_network_rsa_cfn import CrossNetwork, CrossResidual, LowRankCrossNetwork
+except ImportError:
+    if __package__:
+        raise
+    from cross_network_rsa_cfn import CrossNetwork, CrossResidual, LowRankCrossNetwork
 
 
 class ScalarSelfAttention(nn.Module):
@@ -84,29 +76,6 @@ class ScalarSelfAttention(nn.Module):
             query, key = F.pad(query, (0, 7)), F.pad(key, (0, 7))  # (B, 1, N, 8)
         expected = F.scaled_dot_product_attention(query, key, key, scale=1.0)
         return expected[:, 0, :, 0]  # (B, N)
-
-
-class CrossResidual(nn.Module):
-    """
-    A two-layer block beside a skip: r = f(x), s = g([x; r]), skip + s; f and g are Linear → ReLU → dropout.
-
-    Args:
-        size (`int`): N, width of x, the skip and the result.
-        residual_size (`int`): R, width of r.
-        dropout (`float`): Dropout after each of the two layers.
-    """
-
-    def __init__(self, size: int, residual_size: int, dropout: float):
-        super().__init__()
-        self.dense = nn.Linear(size, residual_size)
-        self.output = nn.Linear(size + residual_size, size)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, features: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
-        """`features`, `skip` (the features themselves when left out) and the result are `(batch_size, size)`."""
-        residual = self.dropout(F.relu(self.dense(features)))  # (B, R)
-        update = self.dropout(F.relu(self.output(torch.cat([features, residual], dim=1))))  # (B, N)
-        return (features if skip is None else skip) + update
 
 
 class LogitsNorm(nn.LayerNorm):
@@ -357,30 +326,13 @@ class ResidualSelfAttentionFusion(ResidualFusion):
         return logits, (attentions,) if output_attentions else ()
 
 
-class CrossNetwork(nn.Module):
-    """From h and g to R features: the cross features X = [1; h] ⊗ [1; g] → residual block → Linear((P + 1)², R)."""
-
-    def __init__(self, config):
-        super().__init__()
-        size = (config.projection_size + 1) ** 2
-        self.residual = CrossResidual(size, config.cross_residual_size, config.residual_dropout)
-        self.dense = nn.Linear(size, config.cross_residual_size)
-
-    def forward(self, audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """h and g of shape `(batch_size, projection_size)` → `(batch_size, cross_residual_size)`."""
-        with torch.autocast(audio.device.type, enabled=False):
-            # Under autocast the norms may hand over half precision, which the products would lose more of.
-            dtype = self.dense.weight.dtype
-            crossed = cross_features(audio.to(dtype), text.to(dtype))  # (B, (P + 1)²)
-        return self.dense(self.residual(crossed))
-
-
 class ResidualSelfAttentionCrossFusion(Fusion):
     """
     The Residual Self-Attention Cross Fusion Network of the paper.
 
     Each modality is projected to P features that attend to each other beside a skip, h = LN(SA(p) + p); the cross
-    features [1; h] ⊗ [1; g] pass a residual block and Linear((P + 1)², R) → ReLU → dropout → Linear(R, C).
+    features [1; h] ⊗ [1; g] pass a residual block and Linear((P + 1)², R) → ReLU → dropout → Linear(R, C). With
+    `cross_fusion_rank` a [`LowRankCrossNetwork`] stands for what acts on the cross features.
     """
 
     def __init__(self, config):
@@ -391,7 +343,7 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         self.text_attention = ScalarSelfAttention(config.cross_attention_size)
         self.audio_norm = nn.LayerNorm(config.projection_size)
         self.text_norm = nn.LayerNorm(config.projection_size)
-        self.cross_network = CrossNetwork(config)
+        self.cross_network = (CrossNetwork if config.cross_fusion_rank is None else LowRankCrossNetwork)(config)
         self.dropout = nn.Dropout(config.residual_dropout)
         self.classifier = nn.Linear(config.cross_residual_size, config.num_labels)
 
@@ -449,4 +401,4 @@ FUSION_CLASSES = {
     "hybrid_fusion": HybridFusion,
 }
 
-__all__ = ["FUSION_CLASSES", "ScalarSelfAttention", "cross_features"]
+__all__ = ["FUSION_CLASSES", "ScalarSelfAttention"]

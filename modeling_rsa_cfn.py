@@ -13,11 +13,13 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 try:
     from .configuration_rsa_cfn import RsaCfnConfig
+    from .cross_network_rsa_cfn import LowRankCrossLinear
     from .fusion_rsa_cfn import FUSION_CLASSES
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig
+    from cross_network_rsa_cfn import LowRankCrossLinear
     from fusion_rsa_cfn import FUSION_CLASSES
 
 
@@ -89,7 +91,11 @@ class RsaCfnPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
             init.uniform_(module.weight, -bound, bound)
-            init.uniform_(module.bias, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, LowRankCrossLinear):
+            for name, bound in module.init_bounds().items():
+                init.uniform_(getattr(module, name), -bound, bound)
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)

@@ -41,6 +41,7 @@ def test_an_illegal_value_names_field_and_value(field, value):
     "fields, message",
     [
         ({"residual_size": 0}, "residual_size=0 is out of range; give an integer of at least 1"),
+        ({"cross_fusion_rank": 0}, "cross_fusion_rank=0 is out of range"),
         ({"max_audio_frames": -1}, "max_audio_frames=-1 is out of range"),
         ({"multi_sample_draws": 0}, "multi_sample_draws=0 is out of range"),
         ({"residual_dropout": 1.0}, r"residual_dropout=1.0 is out of range; give a number in \[0, 1\)"),

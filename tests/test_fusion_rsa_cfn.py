@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from benchmarks.scalar_attention import plain_self_attention
 from configuration_rsa_cfn import FUSIONS
-from fusion_rsa_cfn import FUSION_CLASSES, LogitsNorm, ScalarSelfAttention, cross_features
+from fusion_rsa_cfn import FUSION_CLASSES, LogitsNorm, ScalarSelfAttention
 
 
 @pytest.fixture
@@ -27,11 +27,6 @@ def embeds():
 
 def test_every_fusion_has_a_class():
     assert tuple(FUSION_CLASSES) == FUSIONS
-
-
-def test_cross_features_have_the_audio_index_slow():
-    audio, text = torch.tensor([[2.0, 3.0]]), torch.tensor([[5.0, 7.0]])
-    assert cross_features(audio, text).tolist() == [[1, 5, 7, 2, 10, 14, 3, 15, 21]]
 
 
 def test_scalar_self_attention_equals_its_definition():
