@@ -1,0 +1,95 @@
+"""
+Print a Markdown table of the fusions at full size: parameters, and the time of a training step of the head on the CPU.
+
+```bash
+python -m scripts.fusion_table > docs/fusions.md
+python -m scripts.fusion_table --repeats 0
+```
+"""
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.measure import median_seconds
+from configuration_rsa_cfn import FUSIONS, RsaCfnConfig
+from fusion_rsa_cfn import FUSION_CLASSES, Fusion
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
+
+
+# The sizes of facebook/wav2vec2-large-960h-lv60-self and klue/roberta-base; what is left out is the library's default.
+AUDIO_CONFIG = {
+    "model_type": "wav2vec2",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+}
+TEXT_CONFIG = {
+    "model_type": "roberta",
+    "vocab_size": 32000,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}
+
+
+def full_size_config(fusion: str) -> RsaCfnConfig:
+    """The configuration of the paper's model with one fusion."""
+    return RsaCfnConfig(audio_config=AUDIO_CONFIG, text_config=TEXT_CONFIG, fusion=fusion)
+
+
+def count_parameters(config: RsaCfnConfig) -> tuple[int, int]:
+    """Parameters of the fusion and of the whole model, counted without allocating them."""
+    with torch.device("meta"):
+        model = RsaCfnForSequenceClassification(config)
+    return sum(p.numel() for p in model.fusion.parameters()), model.num_parameters()
+
+
+def head_step_seconds(config: RsaCfnConfig, batch_size: int, repeats: int) -> float:
+    """Median seconds of forward and backward of the fusion alone on random encodings of full length."""
+    fusion = FUSION_CLASSES[config.fusion](config).train()
+    audio_size, text_size = config.audio_config.hidden_size, config.text_config.hidden_size
+    audio, text = torch.randn(batch_size, audio_size), torch.randn(batch_size, text_size)
+    if not fusion.reads_pooled:
+        audio, text = (
+            (torch.randn(batch_size, length, size), torch.ones(batch_size, length, dtype=torch.long))
+            for length, size in ((config.max_audio_frames, audio_size), (config.max_text_tokens, text_size))
+        )
+    labels = torch.randint(config.num_labels, (batch_size,))
+
+    def step(fusion: Fusion = fusion):
+        F.cross_entropy(fusion(audio, text)[0], labels).backward()
+        fusion.zero_grad()
+
+    return median_seconds({config.fusion: step}, repeats)[config.fusion]
+
+
+def main(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(description="A Markdown table of the fusions at full size.")
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=5, help="measured steps; 0 leaves the column out")
+    arguments = parser.parse_args(argv)
+    torch.manual_seed(0)
+    columns = ["fusion", "head parameters", "parameters"]
+    if arguments.repeats:
+        columns.append(f"head step, B = {arguments.batch_size} (ms)")
+    print(f"| {' | '.join(columns)} |")
+    print(f"|---|{'---:|' * (len(columns) - 1)}")
+    for fusion in FUSIONS:
+        config = full_size_config(fusion)
+        cells = [f"`{fusion}`", *(f"{count:,}" for count in count_parameters(config))]
+        if arguments.repeats:
+            cells.append(f"{1000 * head_step_seconds(config, arguments.batch_size, arguments.repeats):.1f}")
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

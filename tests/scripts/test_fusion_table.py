@@ -1,0 +1,28 @@
+"""The table: every fusion has the size of the paper's."""
+
+from scripts.fusion_table import main
+
+
+# Parameters of the heads of the original code.
+HEAD_PARAMETERS = {
+    "early_fusion": "16,135",
+    "late_fusion": "12,572",
+    "mlp_mixer": "1,344,207",
+    "stack": "16,135",
+    "residual": "5,064,711",
+    "rsa": "5,065,737",
+    "rsa_cfn": "328,300,813",
+    "hybrid_fusion": "333,394,245",
+}
+BACKBONE_PARAMETERS = 315_438_720 + 110_618_112 - 590_592  # the text encoder's pooler is left out
+
+
+def test_sizes_are_the_papers(capsys):
+    main(["--repeats", "0"])
+    rows = {}
+    for line in capsys.readouterr().out.splitlines()[2:]:
+        fusion, head, total = (cell.strip(" `") for cell in line.strip("|").split("|"))
+        rows[fusion] = head
+        if fusion in HEAD_PARAMETERS:
+            assert int(total.replace(",", "")) == BACKBONE_PARAMETERS + int(head.replace(",", ""))
+    assert {fusion: rows[fusion] for fusion in HEAD_PARAMETERS} == HEAD_PARAMETERS
