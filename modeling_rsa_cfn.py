@@ -13,11 +13,13 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 try:
     from .configuration_rsa_cfn import RsaCfnConfig
+    from .encoder_rsa_cfn import mask_group_norm, pool, valid_samples
     from .fusion_rsa_cfn import FUSION_CLASSES
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig
+    from encoder_rsa_cfn import mask_group_norm, pool, valid_samples
     from fusion_rsa_cfn import FUSION_CLASSES
 
 
@@ -45,31 +47,6 @@ class RsaCfnOutput(ModelOutput):
     audio_embeds: torch.FloatTensor | None = None
     text_embeds: torch.FloatTensor | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
-    """
-    Pool hidden states over time.
-
-    Args:
-        hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
-            States of an encoder.
-        counts (`torch.Tensor` of shape `(batch_size, sequence_length)`):
-            How many times each position counts: 1 or 0 under a mask, and the length of the padding where one pad
-            position stands for all of it.
-        pooling_mode (`str`):
-            `"mean"`, `"sum"` or `"max"`.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, hidden_size)`, at least float32: a sum over frames overflows float16.
-    """
-    hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
-    counts = counts.to(hidden_states.dtype).unsqueeze(-1)  # (B, S, 1)
-    if pooling_mode == "max":
-        return hidden_states.masked_fill(counts == 0, -torch.inf).amax(dim=1)  # (B, H)
-    # A padded position may hold anything, NaN included, so it is cleared rather than multiplied by 0.
-    summed = (hidden_states * counts).masked_fill(counts == 0, 0.0).sum(dim=1)  # (B, H)
-    return summed if pooling_mode == "sum" else summed / counts.sum(dim=1).clamp(min=1)
 
 
 class RsaCfnPreTrainedModel(PreTrainedModel):
@@ -117,6 +94,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if getattr(self.text_model, "pooler", None) is not None:
             # Pooling is ours, so the backbone's pooler would be weights that never train.
             self.text_model.pooler = None
+        if self.audio_model is not None and config.mask_padding:
+            mask_group_norm(self.audio_model)
         self.fusion = fusion_class(config)
         if config.freeze_feature_encoder:
             self.freeze_feature_encoder()
@@ -261,7 +240,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             lengths = audio_attention_mask.sum(dim=1, keepdim=True).clamp(min=shortest)  # (B, 1)
             positions = torch.arange(input_values.shape[1], device=input_values.device)
             audio_attention_mask = (positions < lengths).long()  # (B, samples)
-            hidden_states = self.audio_model(input_values, attention_mask=audio_attention_mask).last_hidden_state
+            with valid_samples(lengths):
+                hidden_states = self.audio_model(input_values, attention_mask=audio_attention_mask).last_hidden_state
             counts = self.audio_model._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
         return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
 

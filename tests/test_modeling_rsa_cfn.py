@@ -12,7 +12,8 @@ from torch import nn
 from transformers import AutoModel
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES
-from modeling_rsa_cfn import RsaCfnForSequenceClassification, pool
+from encoder_rsa_cfn import pool
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
