@@ -47,6 +47,9 @@ class RsaCfnConfig(PretrainedConfig):
             much a row is padded.
         freeze_feature_encoder (`bool`, defaults to `False`):
             Keep the convolutional feature encoder of the audio backbone at its loaded weights.
+        modality_dropout (`float`, defaults to 0.0):
+            Probability, from 0 to 1, that a training row loses one of its modalities: half of it for the audio, half
+            for the text, never both. A model trained with it can do without one.
         max_text_tokens (`int`, defaults to 256):
             The length the original pads every transcript to; used when `mask_padding=False`.
         projection_size (`int`, defaults to 128):
@@ -59,7 +62,7 @@ class RsaCfnConfig(PretrainedConfig):
             Dropout in the residual block and the classifier of `rsa_cfn`.
 
     Raises:
-        ValueError: The audio backbone doesn't read raw waveforms.
+        ValueError: The audio backbone doesn't read raw waveforms, or a number is out of its range.
         huggingface_hub.errors.StrictDataclassFieldValidationError: A field has a value outside its legal set.
     """
 
@@ -76,6 +79,7 @@ class RsaCfnConfig(PretrainedConfig):
     pooling_mode: PoolingMode = "mean"
     mask_padding: bool = True
     freeze_feature_encoder: bool = False
+    modality_dropout: float | int = 0.0
     max_text_tokens: int = 256
     projection_size: int = 128
     cross_attention_size: int = 96
@@ -95,6 +99,11 @@ class RsaCfnConfig(PretrainedConfig):
                 f"audio_config.model_type={self.audio_config.model_type!r} doesn't read raw waveforms; "
                 "give a wav2vec2-family encoder: wav2vec2, hubert, wavlm, data2vec-audio, unispeech-sat, ..."
             )
+        self._check_ranges()
+
+    def _check_ranges(self):
+        if not 0 <= self.modality_dropout <= 1:
+            raise ValueError(f"modality_dropout={self.modality_dropout!r} is no probability; give 0 to 1.")
 
     @property
     def audio_receptive_field(self) -> int:

@@ -29,6 +29,12 @@ def conv_output_lengths(lengths, kernels, strides):
     return lengths
 
 
+def masks_time(audio_config) -> bool:
+    """Whether SpecAugment puts its learned mask over stretches of time in training."""
+    # data2vec-audio has no such field, and augments.
+    return getattr(audio_config, "apply_spec_augment", True) and audio_config.mask_time_prob > 0
+
+
 def masked_group_norm(hidden_states: torch.Tensor, norm: nn.GroupNorm, num_frames: torch.Tensor) -> torch.Tensor:
     """
     Group norm of one channel a group, with mean and variance over the valid frames alone, in float32 at least.
@@ -48,8 +54,10 @@ def masked_group_norm(hidden_states: torch.Tensor, norm: nn.GroupNorm, num_frame
         x = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
         num_frames = num_frames.unsqueeze(-1)  # (B, 1, 1)
         padding = torch.arange(x.shape[-1], device=x.device) >= num_frames  # (B, 1, frames)
-        mean = x.masked_fill(padding, 0.0).sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
-        centred = (x - mean).masked_fill(padding, 0.0)  # (B, channels, frames)
+        # From the first frame on, since silence is all one value, and the rounding of its mean would be scaled up.
+        shifted = (x - x[..., :1]).masked_fill(padding, 0.0)  # (B, channels, frames)
+        mean = shifted.sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
+        centred = (shifted - mean).masked_fill(padding, 0.0)  # (B, channels, frames)
         variance = centred.square().sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
         scale = norm.weight.to(x.dtype)[:, None] * (variance + norm.eps).rsqrt()  # (B, channels, 1)
         return (centred * scale + norm.bias.to(x.dtype)[:, None]).to(hidden_states.dtype)
@@ -94,6 +102,32 @@ def mask_group_norm(audio_model: nn.Module):
         conv_layers[0] = MaskedGroupNormConvLayer(conv_layers[0])
 
 
+def clear_missing_rows(hidden_states: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Zeros for the states `(batch_size, sequence_length, hidden_size)` of the rows where nothing counts."""
+    return hidden_states.masked_fill((counts == 0).all(dim=1)[:, None, None], 0.0)
+
+
+def drop_modalities(
+    audio_counts: torch.Tensor, text_counts: torch.Tensor, probability: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Take at most one modality from each row: audio with half of `probability`, text with the other half.
+
+    Args:
+        audio_counts (`torch.Tensor` of shape `(batch_size, frames)`), text_counts (`torch.Tensor` of shape
+            `(batch_size, tokens)`): As [`pool`] takes them. A row that has only one modality keeps it.
+        probability (`float`): Of losing a modality, for each row independently.
+
+    Returns:
+        Both counts, zeros where a row lost the modality.
+    """
+    has_both = (audio_counts != 0).any(dim=1) & (text_counts != 0).any(dim=1)  # (B,)
+    draw = torch.rand(has_both.shape, device=has_both.device)
+    lost_audio = has_both & (draw < probability / 2)
+    lost_text = has_both & (draw >= probability / 2) & (draw < probability)
+    return audio_counts.masked_fill(lost_audio[:, None], 0), text_counts.masked_fill(lost_text[:, None], 0)
+
+
 def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
     """
     Pool hidden states over time.
@@ -121,4 +155,14 @@ def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -
     return summed if pooling_mode == "sum" else summed / counts.sum(dim=1).clamp(min=1)
 
 
-__all__ = ["MaskedGroupNormConvLayer", "conv_output_lengths", "mask_group_norm", "masked_group_norm", "pool"]
+__all__ = [
+    "MaskedGroupNormConvLayer",
+    "clear_missing_rows",
+    "conv_output_lengths",
+    "drop_modalities",
+    "mask_group_norm",
+    "masked_group_norm",
+    "masks_time",
+    "pool",
+    "valid_samples",
+]

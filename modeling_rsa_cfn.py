@@ -13,13 +13,29 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 try:
     from .configuration_rsa_cfn import RsaCfnConfig
-    from .encoder_rsa_cfn import mask_group_norm, pool, valid_samples
+    from .encoder_rsa_cfn import (
+        clear_missing_rows,
+        conv_output_lengths,
+        drop_modalities,
+        mask_group_norm,
+        masks_time,
+        pool,
+        valid_samples,
+    )
     from .fusion_rsa_cfn import FUSION_CLASSES
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig
-    from encoder_rsa_cfn import mask_group_norm, pool, valid_samples
+    from encoder_rsa_cfn import (
+        clear_missing_rows,
+        conv_output_lengths,
+        drop_modalities,
+        mask_group_norm,
+        masks_time,
+        pool,
+        valid_samples,
+    )
     from fusion_rsa_cfn import FUSION_CLASSES
 
 
@@ -177,14 +193,17 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
     ) -> RsaCfnOutput:
         """
         Args:
-            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
                 Waveforms at the sampling rate of the audio backbone (16 kHz), normalised as its feature extractor does.
+                When left out, the audio of the whole batch is missing.
             audio_attention_mask (`torch.LongTensor` of shape `(batch_size, num_samples)`, *optional*):
-                1 for samples of the clip, 0 for padding at its end. All ones when left out.
-            input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
-                Tokens of the transcripts, padded at the end.
+                1 for samples of the clip, 0 for padding at its end. All ones when left out. The audio of a row of
+                zeros is missing.
+            input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+                Tokens of the transcripts, padded at the end. When left out, the text of the whole batch is missing.
             attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-                1 for tokens of the transcript, 0 for padding. All ones when left out.
+                1 for tokens of the transcript, 0 for padding. All ones when left out. The text of a row of zeros is
+                missing.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
                 Class indices; a row with -100 has no part in the loss.
             output_attentions (`bool`, defaults to `False`):
@@ -192,12 +211,27 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             num_items_in_batch (`torch.LongTensor` or `int`, *optional*):
                 The number of labelled rows in the optimiser step, over accumulated batches and processes; given by
                 the Trainer. The loss is a sum over it, so that accumulation changes nothing.
+
+        The pooled vector of a missing modality is zeros.
+
+        Raises:
+            ValueError: A row has neither audio nor text (the masks are looked at where that is cheap, on a CPU).
         """
+        self._check_every_row_has_a_modality(input_values, audio_attention_mask, input_ids, attention_mask)
+        batch_size = len(input_ids if input_values is None else input_values)
         audio_embeds = text_embeds = None
         if self.audio_model is not None:
-            audio_embeds = self.get_audio_features(input_values, audio_attention_mask)  # (B, A)
+            audio_states, audio_counts = self._encode_audio(input_values, audio_attention_mask, batch_size)
         if self.text_model is not None:
-            text_embeds = self.get_text_features(input_ids, attention_mask)  # (B, T)
+            text_states, text_counts = self._encode_text(input_ids, attention_mask, batch_size)
+        if self.training and self.config.modality_dropout > 0 and None not in (self.audio_model, self.text_model):
+            audio_counts, text_counts = drop_modalities(audio_counts, text_counts, self.config.modality_dropout)
+        if self.audio_model is not None:
+            audio_states = clear_missing_rows(audio_states, audio_counts)  # (B, frames, A)
+            audio_embeds = self._pool(audio_states, audio_counts)  # (B, A)
+        if self.text_model is not None:
+            text_states = clear_missing_rows(text_states, text_counts)  # (B, S, T)
+            text_embeds = self._pool(text_states, text_counts)  # (B, T)
         logits, attentions = self.fusion(audio_embeds, text_embeds, output_attentions)
         loss = None
         if labels is not None:
@@ -218,56 +252,108 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             num_items_in_batch = num_items_in_batch.to(logits.device)
         return F.cross_entropy(logits.float(), labels.to(logits.device), reduction="sum") / num_items_in_batch
 
+    def _check_every_row_has_a_modality(self, input_values, audio_attention_mask, input_ids, attention_mask):
+        if input_values is None and input_ids is None:
+            raise ValueError("input_values=None and input_ids=None; give at least one of them.")
+        if self.audio_model is None or self.text_model is None:
+            return
+        missing = []
+        for values, mask in ((input_values, audio_attention_mask), (input_ids, attention_mask)):
+            if values is not None and mask is None:
+                return
+            # Elsewhere a look at the mask would wait for the device or break a trace; the processor has looked already.
+            if values is not None and (mask.device.type != "cpu" or torch.compiler.is_compiling()):
+                return
+            missing.append(torch.tensor([True]) if values is None else mask.sum(dim=1) == 0)
+        rows = (missing[0] & missing[1]).nonzero().flatten().tolist()
+        if rows:
+            raise ValueError(f"rows {rows} have neither audio nor text: both masks are 0; leave these rows out.")
+
     def get_audio_features(
         self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
         """
         Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`.
 
-        A clip shorter than the receptive field of the feature encoder counts as one frame of itself and silence.
+        A clip shorter than the receptive field of the feature encoder counts as one frame of itself and silence; a
+        clip of no samples is missing, and its vector is zeros.
         """
-        if input_values is None:
-            raise ValueError(f"input_values is missing; fusion={self.config.fusion!r} reads audio.")
-        if audio_attention_mask is None:
-            audio_attention_mask = torch.ones_like(input_values, dtype=torch.long)
-        shortest = self.config.audio_receptive_field
-        missing_samples = max(shortest - input_values.shape[1], 0)
-        input_values = F.pad(input_values, (0, missing_samples)).to(self.dtype)
-        if not self.config.mask_padding:
-            hidden_states = self.audio_model(input_values).last_hidden_state  # (B, frames, A)
-            counts = torch.ones_like(hidden_states[..., 0])
-        else:
-            lengths = audio_attention_mask.sum(dim=1, keepdim=True).clamp(min=shortest)  # (B, 1)
-            positions = torch.arange(input_values.shape[1], device=input_values.device)
-            audio_attention_mask = (positions < lengths).long()  # (B, samples)
-            with valid_samples(lengths):
-                hidden_states = self.audio_model(input_values, attention_mask=audio_attention_mask).last_hidden_state
-            counts = self.audio_model._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
-        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+        return self._pool(*self._encode_audio(input_values, audio_attention_mask, len(input_values)))
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
         Pooled text, `(batch_size, text_hidden_size)`, of tokens and their mask, `(batch_size, num_tokens)`.
 
-        With `mask_padding=False` every row is pooled over `max_text_tokens` positions. All its padded positions share
-        one hidden state (RoBERTa gives them one position, and the encoder has no dropout), so a single pad token
-        is encoded and counted as often as it would have stood there.
+        A text of no tokens is missing, and its vector is zeros. With `mask_padding=False` every other row is pooled
+        over `max_text_tokens` positions. All its padded positions share one hidden state (RoBERTa gives them one
+        position, and the encoder has no dropout), so a single pad token is encoded and counted as often as it would
+        have stood there.
         """
+        return self._pool(*self._encode_text(input_ids, attention_mask, len(input_ids)))
+
+    def _pool(self, hidden_states, counts):
+        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+
+    def _missing_states(self, batch_size, hidden_size):
+        """One position of zeros that counts 0 times: what a modality that the whole batch lacks comes to."""
+        hidden_states = torch.zeros(batch_size, 1, hidden_size, dtype=self.dtype, device=self.device)
+        return hidden_states, torch.zeros(batch_size, 1, dtype=torch.long, device=self.device)
+
+    def _encode_audio(self, input_values, audio_attention_mask, batch_size):
+        """Hidden states `(batch_size, frames, audio_hidden_size)`, and how often each counts `(batch_size, frames)`."""
+        if input_values is None:
+            return self._missing_states(batch_size, self.config.audio_config.hidden_size)
+        if audio_attention_mask is None:
+            audio_attention_mask = torch.ones_like(input_values, dtype=torch.long)
+        shortest = self.config.audio_receptive_field
+        lengths = audio_attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
+        is_present = lengths > 0
+        input_values = F.pad(input_values, (0, max(shortest - input_values.shape[1], 0))).to(self.dtype)
+        spec_augment = self._spec_augment_arguments(*input_values.shape)
+        if not self.config.mask_padding:
+            hidden_states = self.audio_model(input_values, **spec_augment).last_hidden_state  # (B, frames, A)
+            return hidden_states, is_present.expand(hidden_states.shape[:2])
+        positions = torch.arange(input_values.shape[1], device=input_values.device)
+        # The one frame of a clip that is shorter than a frame ends in silence, whatever the padding holds.
+        input_values = input_values.masked_fill(positions >= lengths, 0.0)
+        # All zeros would wrap round to all ones in the backbone, so a missing clip is encoded too, and not counted.
+        lengths = lengths.clamp(min=shortest)
+        audio_attention_mask = (positions < lengths).long()  # (B, samples)
+        with valid_samples(lengths):
+            outputs = self.audio_model(input_values, attention_mask=audio_attention_mask, **spec_augment)
+        hidden_states = outputs.last_hidden_state  # (B, frames, A)
+        mask = self.audio_model._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
+        return hidden_states, mask & is_present  # (B, frames)
+
+    def _spec_augment_arguments(self, batch_size, num_samples):
+        """SpecAugment refuses clips of fewer frames than one of its masks; a batch of such clips goes without."""
+        config = self.config.audio_config
+        num_frames = conv_output_lengths(num_samples, config.conv_kernel, config.conv_stride)
+        if not (self.audio_model.training and masks_time(config)) or num_frames >= config.mask_time_length:
+            return {}
+        return {"mask_time_indices": torch.zeros(batch_size, num_frames, dtype=torch.bool, device=self.device)}
+
+    def _encode_text(self, input_ids, attention_mask, batch_size):
+        """Hidden states `(batch_size, tokens, text_hidden_size)`, and how often each counts `(batch_size, tokens)`."""
         if input_ids is None:
-            raise ValueError(f"input_ids is missing; fusion={self.config.fusion!r} reads text.")
+            return self._missing_states(batch_size, self.config.text_config.hidden_size)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        counts = attention_mask
+        lengths = attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
+        is_present = lengths > 0
+        width = max(input_ids.shape[1], 1)
         if not self.config.mask_padding:
-            lengths = attention_mask.sum(dim=1)  # (B,)
             width = min(int(lengths.max()) + 1, self.config.max_text_tokens)
-            pads = max(width - input_ids.shape[1], 0)
-            input_ids = F.pad(input_ids, (0, pads), value=self.config.text_config.pad_token_id)[:, :width]
-            attention_mask = F.pad(attention_mask, (0, pads))[:, :width]  # (B, width)
-            counts = attention_mask.clone()
-            counts[:, -1] += self.config.max_text_tokens - lengths
-        hidden_states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state  # (B, S, T)
-        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+        pads = max(width - input_ids.shape[1], 0)
+        input_ids = F.pad(input_ids, (0, pads), value=self.config.text_config.pad_token_id)[:, :width]
+        attention_mask = F.pad(attention_mask, (0, pads))[:, :width]  # (B, width)
+        counts = attention_mask.clone()
+        if not self.config.mask_padding:
+            counts[:, -1:] += (self.config.max_text_tokens - lengths) * is_present
+        # A softmax over no position at all is NaN, so a missing text attends to its first pad, and isn't counted.
+        attention_mask[:, :1] += (~is_present).to(attention_mask.dtype)
+        hidden_states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state  # (B, width, T)
+        return hidden_states, counts
 
 
 for auto_class in ("AutoModel", "AutoModelForAudioClassification", "AutoModelForSequenceClassification"):
