@@ -102,6 +102,40 @@ def mask_group_norm(audio_model: nn.Module):
         conv_layers[0] = MaskedGroupNormConvLayer(conv_layers[0])
 
 
+def freeze_lowest_layers(backbone: nn.Module, num_layers: int):
+    """
+    Freeze the lowest `num_layers` transformer layers of a backbone and everything below them, embeddings or feature
+    encoder and projection included, so that no gradient is computed there at all.
+    """
+    stacks = (item for item in backbone.named_modules() if item[0].rpartition(".")[2] in ("layer", "layers"))
+    stack_name, layers = next(stacks, (None, None))
+    if not isinstance(layers, nn.ModuleList):
+        raise ValueError(
+            f"model_type={backbone.config.model_type!r} has no layers of its own to freeze {num_layers} of; give 0."
+        )
+    layers[:num_layers].requires_grad_(False)
+    config = backbone.config
+    norm_is_last = getattr(config, "do_stable_layer_norm", False) or "conformer" in config.model_type
+    for name, parameter in backbone.named_parameters():
+        if name.startswith(f"{stack_name}."):
+            break
+        # Some encoders list the norm that follows their layers before them.
+        if not (norm_is_last and name.startswith("encoder.layer_norm.")):
+            parameter.requires_grad = False
+
+
+def weigh_layers(layers: tuple[torch.Tensor, ...], layer_weights: torch.Tensor) -> torch.Tensor:
+    """
+    Sum of the hidden states of all layers, weighted by a softmax, as in SUPERB (https://arxiv.org/abs/2105.01051).
+
+    Args:
+        layers (`tuple` of `torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): Lowest first.
+        layer_weights (`torch.Tensor` of shape `(num_layers,)`): Before the softmax.
+    """
+    # Added up one by one, because a stack would be a second copy of all the layers.
+    return sum(weight.to(layer.dtype) * layer for weight, layer in zip(layer_weights.softmax(dim=0), layers))
+
+
 def clear_missing_rows(hidden_states: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Zeros for the states `(batch_size, sequence_length, hidden_size)` of the rows where nothing counts."""
     return hidden_states.masked_fill((counts == 0).all(dim=1)[:, None, None], 0.0)
@@ -160,9 +194,11 @@ __all__ = [
     "clear_missing_rows",
     "conv_output_lengths",
     "drop_modalities",
+    "freeze_lowest_layers",
     "mask_group_norm",
     "masked_group_norm",
     "masks_time",
     "pool",
     "valid_samples",
+    "weigh_layers",
 ]
