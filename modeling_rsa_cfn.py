@@ -24,7 +24,7 @@ try:
         valid_samples,
         weigh_layers,
     )
-    from .fusion_rsa_cfn import FUSION_CLASSES
+    from .fusion_rsa_cfn import FUSION_CLASSES, ScalarSelfAttention
 except ImportError:
     if __package__:
         raise
@@ -40,7 +40,7 @@ except ImportError:
         valid_samples,
         weigh_layers,
     )
-    from fusion_rsa_cfn import FUSION_CLASSES
+    from fusion_rsa_cfn import FUSION_CLASSES, ScalarSelfAttention
 
 
 @dataclass
@@ -128,7 +128,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         self.audio_layer_weights = self._make_layer_weights(self.audio_model)
         self.text_layer_weights = self._make_layer_weights(self.text_model)
         self.fusion = fusion_class(config)
-        self.freeze_encoders()
+        self.freeze_parameters()
         self.post_init()
 
     def _make_layer_weights(self, backbone):
@@ -141,7 +141,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         """As in [`PreTrainedModel`]; loading makes new parameters, so the frozen ones are frozen again."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.freeze_encoders()
+        model.freeze_parameters()
         return loaded
 
     @classmethod
@@ -191,8 +191,11 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if self.audio_model is not None:
             self.audio_model.feature_extractor._freeze_parameters()
 
-    def freeze_encoders(self):
-        """Freeze what the configuration says. A backbone that is frozen whole also stays in evaluation mode."""
+    def freeze_parameters(self):
+        """
+        Freeze what the configuration says, and what no gradient reaches: processes that train together wait for the
+        gradient of every parameter. A backbone that is frozen whole also stays in evaluation mode.
+        """
         config = self.config
         if config.freeze_feature_encoder or config.freeze_audio_encoder or config.freeze_audio_layers:
             self.freeze_feature_encoder()
@@ -200,12 +203,14 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             if config.freeze_audio_layers:
                 freeze_lowest_layers(self.audio_model, config.freeze_audio_layers)
             if hasattr(self.audio_model, "masked_spec_embed") and not masks_time(config.audio_config):
-                # Nothing would read it, and processes that train together wait for every gradient.
                 self.audio_model.masked_spec_embed.requires_grad = False
         if self.text_model is not None and config.freeze_text_layers:
             freeze_lowest_layers(self.text_model, config.freeze_text_layers)
         for backbone in self._frozen_backbones():
             backbone.requires_grad_(False).eval()
+        for module in self.fusion.modules():
+            if isinstance(module, ScalarSelfAttention):
+                module.key.bias.requires_grad = False  # it cancels in the softmax
 
     def _frozen_backbones(self):
         audio = [self.audio_model] if self.config.freeze_audio_encoder else []

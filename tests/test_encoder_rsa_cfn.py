@@ -27,7 +27,9 @@ def reload(tmp_path):
 
 
 def frozen_names(model):
-    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    """Without the keys' biases of the fusion, which cancel in its softmax and never train."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name for name in frozen if not name.endswith("_attention.key.bias")}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_what_is_frozen_stays_frozen_after_a_reload(fields, audio_config, prefix
         frozen = {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
         assert frozen_names(model) == frozen
         model.train()(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
-        assert all((parameter.grad is None) == (name in frozen) or "key.bias" in name
+        assert all((parameter.grad is None) == (not parameter.requires_grad)
                    for name, parameter in model.named_parameters())  # fmt: skip
 
 
