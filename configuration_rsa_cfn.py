@@ -73,6 +73,18 @@ class RsaCfnConfig(PretrainedConfig):
             much a row is padded.
         freeze_feature_encoder (`bool`, defaults to `False`):
             Keep the convolutional feature encoder of the audio backbone at its loaded weights.
+        freeze_audio_encoder, freeze_text_encoder (`bool`, defaults to `False`):
+            Keep the whole backbone at its loaded weights. It then runs as in evaluation, without dropout, layerdrop
+            and SpecAugment, and no gradient is computed for it.
+        freeze_audio_layers, freeze_text_layers (`int`, defaults to 0):
+            Keep the lowest layers of the backbone, this many, and all that is below them (feature encoder and
+            projection, or embeddings) at their loaded weights. Their dropout stays on.
+        use_weighted_layer_sum (`bool`, defaults to `False`):
+            Pool a learned weighted sum of all layers of each backbone rather than the last one, as in SUPERB. A layer
+            left out at random would shift the others, so this sets `audio_config.layerdrop` to 0.
+        modality_dropout (`float`, defaults to 0.0):
+            Probability, from 0 to 1, that a training row loses one of its modalities: half of it for the audio, half
+            for the text, never both. A model trained with it can do without one.
         max_text_tokens (`int`, defaults to 256):
             The length that `mlp_mixer` pads every transcript to, and with `mask_padding=False` every fusion.
         max_audio_frames (`int`, defaults to 299):
@@ -85,6 +97,11 @@ class RsaCfnConfig(PretrainedConfig):
             Width of the residual block of `residual`, `rsa` and that branch of `hybrid_fusion`.
         attention_size (`int`, defaults to 256):
             Query and key size of the self-attention of `rsa`.
+        class_weights (`list[float]`, *optional*):
+            Weight of each class in the loss, in the order of the labels. Scale them to a mean of 1 over the training
+            rows: the loss is divided by the number of rows, not by their weights.
+        label_smoothing (`float`, defaults to 0.0):
+            ε, from 0 to below 1: targets q become (1 - ε) q + ε / num_labels.
         projection_size (`int`, defaults to 128):
             Width P that `rsa_cfn` projects each modality to before the (P + 1)² cross features. This field and the
             next two also size the `rsa_cfn` branch of `hybrid_fusion`.
@@ -105,8 +122,8 @@ class RsaCfnConfig(PretrainedConfig):
             Dropout in the MLPs and the classifier of `mlp_mixer`.
 
     Raises:
-        ValueError: The audio backbone doesn't read raw waveforms; `num_labels` contradicts `id2label`; or a size, a
-            dropout or the number of attention heads of a backbone is outside its legal range.
+        ValueError: The audio backbone doesn't read raw waveforms; `num_labels` contradicts `id2label`; or a size,
+            a probability, a weight or the number of attention heads of a backbone is outside its legal range.
         huggingface_hub.errors.StrictDataclassFieldValidationError: A field has a value outside its legal set.
     """
 
@@ -123,12 +140,20 @@ class RsaCfnConfig(PretrainedConfig):
     pooling_mode: PoolingMode = "mean"
     mask_padding: bool = True
     freeze_feature_encoder: bool = False
+    freeze_audio_encoder: bool = False
+    freeze_text_encoder: bool = False
+    freeze_audio_layers: int = 0
+    freeze_text_layers: int = 0
+    use_weighted_layer_sum: bool = False
+    modality_dropout: float | int = 0.0
     max_text_tokens: int = 256
     max_audio_frames: int = 299
     multi_sample_dropout: float | int = 0.5
     multi_sample_draws: int = 5
     residual_size: int = 512
     attention_size: int = 256
+    class_weights: list[float | int] | None = None
+    label_smoothing: float | int = 0.0
     projection_size: int = 128
     cross_attention_size: int = 96
     cross_residual_size: int = 1024
@@ -158,6 +183,8 @@ class RsaCfnConfig(PretrainedConfig):
                 "give a wav2vec2-family encoder: wav2vec2, hubert, wavlm, data2vec-audio, unispeech-sat, ..."
             )
         self._check_ranges()
+        if self.use_weighted_layer_sum:
+            self.audio_config.layerdrop = 0.0
 
     def _check_ranges(self):
         for name in SIZE_FIELDS:
@@ -174,6 +201,27 @@ class RsaCfnConfig(PretrainedConfig):
                     f"{name}.num_attention_heads={heads} doesn't divide {name}.hidden_size={size}; "
                     "give a positive divisor of it."
                 )
+        if not 0 <= self.modality_dropout <= 1:
+            raise ValueError(f"modality_dropout={self.modality_dropout!r} is no probability; give 0 to 1.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing!r} is out of range; give 0 to below 1.")
+        weights = self.class_weights
+        if weights is not None and (len(weights) != self.num_labels or min(weights) < 0):
+            raise ValueError(
+                f"class_weights={weights!r} doesn't fit num_labels={self.num_labels}; give one weight of 0 or more "
+                "for each label, in their order."
+            )
+        for modality, backbone in (("audio", self.audio_config), ("text", self.text_config)):
+            value = getattr(self, f"freeze_{modality}_layers")
+            if not 0 <= value <= backbone.num_hidden_layers:
+                raise ValueError(
+                    f"freeze_{modality}_layers={value!r} is out of range; {modality}_config has "
+                    f"{backbone.num_hidden_layers} layers, give 0 to {backbone.num_hidden_layers}."
+                )
+        if self.use_weighted_layer_sum and getattr(self.audio_config, "add_adapter", False):
+            raise ValueError(
+                "use_weighted_layer_sum=True needs layers of one length; give audio_config.add_adapter=False."
+            )
 
     @property
     def audio_receptive_field(self) -> int:

@@ -14,13 +14,35 @@ from transformers.utils import ModelOutput, can_return_tuple
 try:
     from .configuration_rsa_cfn import RsaCfnConfig
     from .cross_network_rsa_cfn import LowRankCrossLinear
-    from .fusion_rsa_cfn import FUSION_CLASSES
+    from .encoder_rsa_cfn import (
+        clear_missing_rows,
+        conv_output_lengths,
+        drop_modalities,
+        freeze_lowest_layers,
+        mask_group_norm,
+        masks_time,
+        pool,
+        valid_samples,
+        weigh_layers,
+    )
+    from .fusion_rsa_cfn import FUSION_CLASSES, ScalarSelfAttention
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig
     from cross_network_rsa_cfn import LowRankCrossLinear
-    from fusion_rsa_cfn import FUSION_CLASSES
+    from encoder_rsa_cfn import (
+        clear_missing_rows,
+        conv_output_lengths,
+        drop_modalities,
+        freeze_lowest_layers,
+        mask_group_norm,
+        masks_time,
+        pool,
+        valid_samples,
+        weigh_layers,
+    )
+    from fusion_rsa_cfn import FUSION_CLASSES, ScalarSelfAttention
 
 
 @dataclass
@@ -30,13 +52,16 @@ class RsaCfnOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
-            Mean cross entropy over the rows with a label; returned when `labels` are given.
+            Cross entropy over the rows with a label; returned when `labels` are given.
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
             Scores before the softmax.
         audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_hidden_size)`, *optional*):
             The pooled audio; `None` when the fusion has no audio encoder.
         text_embeds (`torch.FloatTensor` of shape `(batch_size, text_hidden_size)`, *optional*):
             The pooled text; `None` when the fusion has no text encoder.
+        audio_hidden_states, text_hidden_states (`tuple(torch.FloatTensor)`, *optional*):
+            With `output_hidden_states=True`, the states of each backbone before its first layer and after each, of
+            shape `(batch_size, sequence_length, hidden_size)`; `None` for a backbone that didn't run.
         attentions (`tuple(torch.FloatTensor)`, *optional*):
             With `output_attentions=True`, one map of shape `(batch_size, features, features)` for each self-attention
             of the fusion: `rsa` has one; `rsa_cfn` and `hybrid_fusion` have two, audio first.
@@ -46,32 +71,9 @@ class RsaCfnOutput(ModelOutput):
     logits: torch.FloatTensor | None = None
     audio_embeds: torch.FloatTensor | None = None
     text_embeds: torch.FloatTensor | None = None
+    audio_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    text_hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
-    """
-    Pool hidden states over time.
-
-    Args:
-        hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
-            States of an encoder.
-        counts (`torch.Tensor` of shape `(batch_size, sequence_length)`):
-            How many times each position counts: 1 or 0 under a mask, and the length of the padding where one pad
-            position stands for all of it.
-        pooling_mode (`str`):
-            `"mean"`, `"sum"` or `"max"`.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, hidden_size)`, at least float32: a sum over frames overflows float16.
-    """
-    hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
-    counts = counts.to(hidden_states.dtype).unsqueeze(-1)  # (B, S, 1)
-    if pooling_mode == "max":
-        return hidden_states.masked_fill(counts == 0, -torch.inf).amax(dim=1)  # (B, H)
-    # A padded position may hold anything, NaN included, so it is cleared rather than multiplied by 0.
-    summed = (hidden_states * counts).masked_fill(counts == 0, 0.0).sum(dim=1)  # (B, H)
-    return summed if pooling_mode == "sum" else summed / counts.sum(dim=1).clamp(min=1)
 
 
 class RsaCfnPreTrainedModel(PreTrainedModel):
@@ -99,6 +101,10 @@ class RsaCfnPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, RsaCfnForSequenceClassification) and self.config.use_weighted_layer_sum:
+            for weights in (module.audio_layer_weights, module.text_layer_weights):
+                if weights is not None:
+                    init.constant_(weights, 1 / len(weights))
 
 
 class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
@@ -123,18 +129,25 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if getattr(self.text_model, "pooler", None) is not None:
             # Pooling is ours, so the backbone's pooler would be weights that never train.
             self.text_model.pooler = None
+        if self.audio_model is not None and config.mask_padding:
+            mask_group_norm(self.audio_model)
+        self.audio_layer_weights = self._make_layer_weights(self.audio_model)
+        self.text_layer_weights = self._make_layer_weights(self.text_model)
         self.fusion = fusion_class(config)
-        if config.freeze_feature_encoder:
-            self.freeze_feature_encoder()
+        self.freeze_parameters()
         self.post_init()
+
+    def _make_layer_weights(self, backbone):
+        if backbone is None or not self.config.use_weighted_layer_sum:
+            return None
+        return nn.Parameter(torch.empty(backbone.config.num_hidden_layers + 1))
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
         """As in [`PreTrainedModel`]; loading makes new parameters, so the frozen ones are frozen again."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if model.config.freeze_feature_encoder:
-            model.freeze_feature_encoder()
+        model.freeze_parameters()
         return loaded
 
     @classmethod
@@ -184,6 +197,39 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if self.audio_model is not None:
             self.audio_model.feature_extractor._freeze_parameters()
 
+    def freeze_parameters(self):
+        """
+        Freeze what the configuration says, and what no gradient reaches: processes that train together wait for the
+        gradient of every parameter. A backbone that is frozen whole also stays in evaluation mode.
+        """
+        config = self.config
+        if config.freeze_feature_encoder or config.freeze_audio_encoder or config.freeze_audio_layers:
+            self.freeze_feature_encoder()
+        if self.audio_model is not None:
+            if config.freeze_audio_layers:
+                freeze_lowest_layers(self.audio_model, config.freeze_audio_layers)
+            if hasattr(self.audio_model, "masked_spec_embed") and not masks_time(config.audio_config):
+                self.audio_model.masked_spec_embed.requires_grad = False
+        if self.text_model is not None and config.freeze_text_layers:
+            freeze_lowest_layers(self.text_model, config.freeze_text_layers)
+        for backbone in self._frozen_backbones():
+            backbone.requires_grad_(False).eval()
+        for module in self.fusion.modules():
+            if isinstance(module, ScalarSelfAttention):
+                module.key.bias.requires_grad = False  # it cancels in the softmax
+
+    def _frozen_backbones(self):
+        audio = [self.audio_model] if self.config.freeze_audio_encoder else []
+        text = [self.text_model] if self.config.freeze_text_encoder else []
+        return [backbone for backbone in audio + text if backbone is not None]
+
+    def train(self, mode: bool = True):
+        """As in [`torch.nn.Module`]; a backbone that is frozen whole stays without dropout and SpecAugment."""
+        super().train(mode)
+        for backbone in self._frozen_backbones():
+            backbone.eval()
+        return self
+
     def get_input_embeddings(self):
         return None if self.text_model is None else self.text_model.get_input_embeddings()
 
@@ -198,37 +244,70 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_attentions: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ) -> RsaCfnOutput:
         """
         Args:
-            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`):
+            input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
                 Waveforms at the sampling rate of the audio backbone (16 kHz), normalised as its feature extractor does.
+                When left out, the audio of the whole batch is missing.
             audio_attention_mask (`torch.LongTensor` of shape `(batch_size, num_samples)`, *optional*):
-                1 for samples of the clip, 0 for padding at its end. All ones when left out.
-            input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
-                Tokens of the transcripts, padded at the end.
+                1 for samples of the clip, 0 for padding at its end. All ones when left out. The audio of a row of
+                zeros is missing.
+            input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
+                Tokens of the transcripts, padded at the end. When left out, the text of the whole batch is missing.
             attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
-                1 for tokens of the transcript, 0 for padding. All ones when left out.
+                1 for tokens of the transcript, 0 for padding. All ones when left out. The text of a row of zeros is
+                missing.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
-                Class indices; a row with -100 has no part in the loss.
-            output_attentions (`bool`, defaults to `False`):
-                Return the attention maps of the fusion.
+                Class indices, or class shares of shape `(batch_size, num_labels)`; a row with -100 has no part in the
+                loss. See [`~RsaCfnForSequenceClassification.loss_function`].
+            output_attentions (`bool`, *optional*):
+                Return the attention maps of the fusion; `config.output_attentions` when left out.
+            output_hidden_states (`bool`, *optional*):
+                Return the states of all layers of the backbones; `config.output_hidden_states` when left out.
             num_items_in_batch (`torch.LongTensor` or `int`, *optional*):
                 The number of labelled rows in the optimiser step, over accumulated batches and processes; given by
                 the Trainer. The loss is a sum over it, so that accumulation changes nothing.
+
+        The pooled vector of a missing modality is zeros.
+
+        Raises:
+            ValueError: A row has neither audio nor text (the masks are looked at where that is cheap, on a CPU).
         """
-        audio = text = audio_embeds = text_embeds = None
+        self._check_every_row_has_a_modality(input_values, audio_attention_mask, input_ids, attention_mask)
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        batch_size = len(input_ids if input_values is None else input_values)
+        audio_states = text_states = audio_counts = text_counts = None
+        audio_embeds = text_embeds = audio_layers = text_layers = None
         if self.audio_model is not None:
-            audio = self.encode_audio(input_values, audio_attention_mask)  # (B, frames, A), (B, frames)
-            audio_embeds = self.pool(*audio)  # (B, A)
+            audio_states, audio_counts, audio_layers = self._encode_audio(
+                input_values, audio_attention_mask, batch_size, output_hidden_states
+            )
         if self.text_model is not None:
-            text = self.encode_text(input_ids, attention_mask)  # (B, S, T), (B, S)
-            text_embeds = self.pool(*text)  # (B, T)
-        inputs = (audio_embeds, text_embeds) if self.fusion.reads_pooled else (audio, text)
-        logits, attentions = self.fusion(*inputs, output_attentions)
+            text_states, text_counts, text_layers = self._encode_text(
+                input_ids, attention_mask, batch_size, output_hidden_states
+            )
+        if self.training and self.config.modality_dropout > 0 and None not in (self.audio_model, self.text_model):
+            audio_counts, text_counts = drop_modalities(audio_counts, text_counts, self.config.modality_dropout)
+        if self.audio_model is not None:
+            audio_states = clear_missing_rows(audio_states, audio_counts)  # (B, frames, A)
+            audio_embeds = self._pool(audio_states, audio_counts)  # (B, A)
+        if self.text_model is not None:
+            text_states = clear_missing_rows(text_states, text_counts)  # (B, S, T)
+            text_embeds = self._pool(text_states, text_counts)  # (B, T)
+        if self.fusion.reads_pooled:
+            logits, attentions = self.fusion(audio_embeds, text_embeds, output_attentions)
+        else:
+            logits, attentions = self.fusion(
+                (audio_states, audio_counts), (text_states, text_counts), output_attentions
+            )
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, num_items_in_batch)
@@ -237,89 +316,181 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             logits=logits,
             audio_embeds=audio_embeds,
             text_embeds=text_embeds,
+            audio_hidden_states=audio_layers if output_hidden_states else None,
+            text_hidden_states=text_layers if output_hidden_states else None,
             attentions=attentions if output_attentions else None,
         )
 
     def loss_function(self, logits, labels, num_items_in_batch=None):
-        """Cross entropy in float32: the sum over labelled rows, divided by `num_items_in_batch` or their number."""
-        if num_items_in_batch is None:
-            num_items_in_batch = (labels != -100).sum().clamp(min=1)
-        elif torch.is_tensor(num_items_in_batch):
-            num_items_in_batch = num_items_in_batch.to(logits.device)
-        return F.cross_entropy(logits.float(), labels.to(logits.device), reduction="sum") / num_items_in_batch
+        """
+        Cross entropy in float32, with the class weights and the label smoothing of the configuration.
 
-    def pool(self, hidden_states: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-        """[`pool`] in the configured mode, `(batch_size, hidden_size)`, in the dtype of the model."""
-        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+        The weighted terms of the labelled rows are summed and divided by `num_items_in_batch` or the rows' number. It
+        isn't torch's weighted mean, whose divisor, the sum of the weights, would depend on how rows fall into batches;
+        weights whose mean over the training rows is 1 keep the scale of the loss.
+
+        Args:
+            logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`): Scores before the softmax.
+            labels (`torch.LongTensor` of shape `(batch_size,)` or `torch.FloatTensor` of shape `(batch_size,
+                num_labels)`): Classes, or shares of the classes that add up to 1 in each row. A row of -100, and one
+                whose shares are all 0, has no part; the Trainer counts the second kind, and not the first.
+            num_items_in_batch (`torch.LongTensor` or `int`, *optional*): Labels that aren't -100 in the optimiser
+                step, as the Trainer counts them: for shares, `num_labels` a row.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        labels = labels.to(logits.device)
+        if torch.is_tensor(num_items_in_batch):
+            num_items_in_batch = num_items_in_batch.to(logits.device)
+        if labels.is_floating_point():
+            labels = labels.to(logits.dtype).clamp(min=0)  # (B, C)
+            is_labelled = labels.sum(dim=1) > 0  # (B,)
+            if num_items_in_batch is not None:
+                num_items_in_batch = num_items_in_batch / labels.shape[1]
+        else:
+            is_labelled = labels != -100  # (B,)
+        if num_items_in_batch is None:
+            num_items_in_batch = is_labelled.sum().clamp(min=1)
+        weights = self.config.class_weights
+        losses = F.cross_entropy(
+            logits,
+            labels,
+            weight=None if weights is None else logits.new_tensor(weights),
+            label_smoothing=self.config.label_smoothing,
+            reduction="none",
+        )  # (B,)
+        return (losses * is_labelled).sum() / num_items_in_batch
+
+    def _check_every_row_has_a_modality(self, input_values, audio_attention_mask, input_ids, attention_mask):
+        if input_values is None and input_ids is None:
+            raise ValueError("input_values=None and input_ids=None; give at least one of them.")
+        if self.audio_model is None or self.text_model is None:
+            return
+        missing = []
+        for values, mask in ((input_values, audio_attention_mask), (input_ids, attention_mask)):
+            if values is not None and mask is None:
+                return
+            # Elsewhere a look at the mask would wait for the device or break a trace; the processor has looked already.
+            if values is not None and (mask.device.type != "cpu" or torch.compiler.is_compiling()):
+                return
+            missing.append(torch.tensor([True]) if values is None else mask.sum(dim=1) == 0)
+        rows = (missing[0] & missing[1]).nonzero().flatten().tolist()
+        if rows:
+            raise ValueError(f"rows {rows} have neither audio nor text: both masks are 0; leave these rows out.")
 
     def get_audio_features(
         self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`."""
-        return self.pool(*self.encode_audio(input_values, audio_attention_mask))
+        """
+        Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`.
+
+        A clip shorter than the receptive field of the feature encoder counts as one frame of itself and silence; a
+        clip of no samples is missing, and its vector is zeros.
+        """
+        hidden_states, counts, _ = self._encode_audio(input_values, audio_attention_mask, len(input_values))
+        return self._pool(hidden_states, counts)
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Pooled text, `(batch_size, text_hidden_size)`, of tokens and their mask, `(batch_size, num_tokens)`."""
-        return self.pool(*self.encode_text(input_ids, attention_mask))
-
-    def encode_audio(
-        self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Hidden states, `(batch_size, frames, audio_hidden_size)`, of waveforms and their mask, `(batch_size,
-        num_samples)`, and how often each counts, `(batch_size, frames)`.
+        Pooled text, `(batch_size, text_hidden_size)`, of tokens and their mask, `(batch_size, num_tokens)`.
 
-        A clip shorter than the receptive field of the feature encoder counts as one frame of itself and silence.
+        A text of no tokens is missing, and its vector is zeros. With `mask_padding=False` every other row is pooled
+        over `max_text_tokens` positions. All its padded positions share one hidden state (RoBERTa gives them one
+        position, and the encoder has no dropout), so a single pad token is encoded and counted as often as it would
+        have stood there.
         """
+        hidden_states, counts, _ = self._encode_text(input_ids, attention_mask, len(input_ids))
+        return self._pool(hidden_states, counts)
+
+    def _pool(self, hidden_states, counts):
+        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+
+    def _missing_states(self, batch_size, hidden_size):
+        """One position of zeros that counts 0 times: what a modality that the whole batch lacks comes to."""
+        hidden_states = torch.zeros(batch_size, 1, hidden_size, dtype=self.dtype, device=self.device)
+        return hidden_states, torch.zeros(batch_size, 1, dtype=torch.long, device=self.device), None
+
+    def _run_backbone(self, backbone, layer_weights, inputs, output_hidden_states, **kwargs):
+        """The backbone's hidden states, weighed over its layers if so configured, and those layers if asked for."""
+        needs_layers = output_hidden_states or layer_weights is not None
+        outputs = backbone(inputs, output_hidden_states=needs_layers, **kwargs)
+        hidden_states, layers = outputs.last_hidden_state, None
+        if needs_layers:
+            # Of an encoder that ends in a norm, the last layer is meant behind it.
+            layers = (*outputs.hidden_states[:-1], hidden_states)
+        if layer_weights is not None:
+            hidden_states = weigh_layers(layers, layer_weights)
+        return hidden_states, layers
+
+    def _encode_audio(self, input_values, audio_attention_mask, batch_size, output_hidden_states=False):
+        """Hidden states `(batch_size, frames, A)`, how often each counts `(batch_size, frames)`, and all layers."""
         if input_values is None:
-            raise ValueError(f"input_values is missing; fusion={self.config.fusion!r} reads audio.")
+            return self._missing_states(batch_size, self.config.audio_config.hidden_size)
         if audio_attention_mask is None:
             audio_attention_mask = torch.ones_like(input_values, dtype=torch.long)
         shortest = self.config.audio_receptive_field
-        missing_samples = max(shortest - input_values.shape[1], 0)
-        input_values = F.pad(input_values, (0, missing_samples)).to(self.dtype)
+        lengths = audio_attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
+        is_present = lengths > 0
+        input_values = F.pad(input_values, (0, max(shortest - input_values.shape[1], 0))).to(self.dtype)
+        backbone, spec_augment = self.audio_model, self._spec_augment_arguments(*input_values.shape)
         if not self.config.mask_padding:
-            hidden_states = self.audio_model(input_values).last_hidden_state  # (B, frames, A)
-            counts = torch.ones_like(hidden_states[..., 0])
-        else:
-            lengths = audio_attention_mask.sum(dim=1, keepdim=True).clamp(min=shortest)  # (B, 1)
-            positions = torch.arange(input_values.shape[1], device=input_values.device)
-            audio_attention_mask = (positions < lengths).long()  # (B, samples)
-            hidden_states = self.audio_model(input_values, attention_mask=audio_attention_mask).last_hidden_state
-            counts = self.audio_model._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
-        return hidden_states, counts
+            hidden_states, layers = self._run_backbone(
+                backbone, self.audio_layer_weights, input_values, output_hidden_states, **spec_augment
+            )  # (B, frames, A)
+            return hidden_states, is_present.expand(hidden_states.shape[:2]), layers
+        positions = torch.arange(input_values.shape[1], device=input_values.device)
+        # The one frame of a clip that is shorter than a frame ends in silence, whatever the padding holds.
+        input_values = input_values.masked_fill(positions >= lengths, 0.0)
+        # All zeros would wrap round to all ones in the backbone, so a missing clip is encoded too, and not counted.
+        lengths = lengths.clamp(min=shortest)
+        audio_attention_mask = (positions < lengths).long()  # (B, samples)
+        with valid_samples(lengths):
+            hidden_states, layers = self._run_backbone(
+                backbone,
+                self.audio_layer_weights,
+                input_values,
+                output_hidden_states,
+                attention_mask=audio_attention_mask,
+                **spec_augment,
+            )  # (B, frames, A)
+        mask = backbone._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
+        return hidden_states, mask & is_present, layers
 
-    def encode_text(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Hidden states, `(batch_size, num_tokens, text_hidden_size)`, of tokens and their mask, `(batch_size,
-        num_tokens)`, and how often each counts, `(batch_size, num_tokens)`.
+    def _spec_augment_arguments(self, batch_size, num_samples):
+        """SpecAugment refuses clips of fewer frames than one of its masks; a batch of such clips goes without."""
+        config = self.config.audio_config
+        num_frames = conv_output_lengths(num_samples, config.conv_kernel, config.conv_stride)
+        if not (self.audio_model.training and masks_time(config)) or num_frames >= config.mask_time_length:
+            return {}
+        return {"mask_time_indices": torch.zeros(batch_size, num_frames, dtype=torch.bool, device=self.device)}
 
-        With `mask_padding=False` every row is counted over `max_text_tokens` positions. All its padded positions share
-        one hidden state (RoBERTa gives them one position, and the encoder has no dropout), so a single pad token
-        is encoded and counted as often as it would have stood there.
-        """
+    def _encode_text(self, input_ids, attention_mask, batch_size, output_hidden_states=False):
+        """Hidden states `(batch_size, tokens, T)`, how often each counts `(batch_size, tokens)`, and all layers."""
         if input_ids is None:
-            raise ValueError(f"input_ids is missing; fusion={self.config.fusion!r} reads text.")
+            return self._missing_states(batch_size, self.config.text_config.hidden_size)
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        counts = attention_mask
+        lengths = attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
+        is_present = lengths > 0
+        width = max(input_ids.shape[1], 1)
         if not self.config.mask_padding:
-            lengths = attention_mask.sum(dim=1)  # (B,)
-            if lengths.max() > self.config.max_text_tokens:
+            longest, limit = int(lengths.max()), self.config.max_text_tokens
+            if longest > limit:
                 raise ValueError(
-                    f"A row of {int(lengths.max())} tokens doesn't fit max_text_tokens={self.config.max_text_tokens}; "
-                    f"give rows of 1 to {self.config.max_text_tokens} tokens."
+                    f"A row of {longest} tokens doesn't fit max_text_tokens={limit}; give rows of 1 to {limit}."
                 )
-            width = min(int(lengths.max()) + 1, self.config.max_text_tokens)
-            pads = max(width - input_ids.shape[1], 0)
-            input_ids = F.pad(input_ids, (0, pads), value=self.config.text_config.pad_token_id)[:, :width]
-            attention_mask = F.pad(attention_mask, (0, pads))[:, :width]  # (B, width)
-            counts = attention_mask.clone()
-            counts[:, -1] += self.config.max_text_tokens - lengths
-        hidden_states = self.text_model(input_ids, attention_mask=attention_mask).last_hidden_state  # (B, S, T)
-        return hidden_states, counts
+            width = min(longest + 1, limit)
+        pads = max(width - input_ids.shape[1], 0)
+        input_ids = F.pad(input_ids, (0, pads), value=self.config.text_config.pad_token_id)[:, :width]
+        attention_mask = F.pad(attention_mask, (0, pads))[:, :width]  # (B, width)
+        counts = attention_mask.clone()
+        if not self.config.mask_padding:
+            counts[:, -1:] += (self.config.max_text_tokens - lengths) * is_present
+        # A softmax over no position at all is NaN, so a missing text attends to its first pad, and isn't counted.
+        attention_mask[:, :1] += (~is_present).to(attention_mask.dtype)
+        hidden_states, layers = self._run_backbone(
+            self.text_model, self.text_layer_weights, input_ids, output_hidden_states, attention_mask=attention_mask
+        )  # (B, width, T)
+        return hidden_states, counts, layers
 
 
 for auto_class in ("AutoModel", "AutoModelForAudioClassification", "AutoModelForSequenceClassification"):

@@ -74,15 +74,15 @@ class RsaCfnProcessor(ProcessorMixin):
     def __call__(
         self,
         audio=None,
-        text: str | list[str] | None = None,
+        text: str | list[str | None] | None = None,
         sampling_rate: int | None = None,
         padding: bool | str = True,
         return_tensors: str | None = None,
     ) -> BatchFeature:
         """
         Args:
-            audio: One clip or a list of clips, in any form [`decode_audio`] takes.
-            text (`str` or `list[str]`): One transcript or a list of them.
+            audio: One clip or a list of clips, in any form [`decode_audio`] takes; `None` for a row without audio.
+            text (`str` or `list[str | None]`): One transcript or a list of them; `None` for a row without text.
             sampling_rate (`int`, *optional*): Of clips given as bare samples, in Hz.
             padding (`bool` or `str`, defaults to `True`): `True` pads each modality to its longest row, `"max_length"`
                 to `max_audio_seconds` and `max_text_tokens`.
@@ -90,34 +90,41 @@ class RsaCfnProcessor(ProcessorMixin):
 
         Returns:
             [`BatchFeature`] with `input_values` and `audio_attention_mask` of shape `(batch_size, num_samples)`, and
-            `input_ids` and `attention_mask` of shape `(batch_size, num_tokens)`.
+            `input_ids` and `attention_mask` of shape `(batch_size, num_tokens)`. The mask of a missing row is all 0,
+            and so is that of a clip of no samples; a modality that every row lacks has no key.
+
+        Raises:
+            ValueError: A row has neither audio nor text, or the modalities differ in their number of rows.
         """
+        is_one_clip = isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float))
+        clips = list(audio) if isinstance(audio, (list, tuple)) and not is_one_clip else [audio]
+        transcripts = [text] if text is None or isinstance(text, str) else list(text)
+        if audio is None:
+            clips = [None] * len(transcripts)
+        elif text is None:
+            transcripts = [None] * len(clips)
+        if len(clips) != len(transcripts):
+            raise ValueError(f"audio has {len(clips)} rows and text {len(transcripts)}; give as many of each.")
+        target = self.feature_extractor.sampling_rate
+        waveforms = [None if clip is None else decode_audio(clip, sampling_rate, target) for clip in clips]
+        # A clip of no samples needs a transcript only beside other transcripts: a model of audio alone has none.
+        no_audio = [waveform is None or (text is not None and not len(waveform)) for waveform in waveforms]
+        empty = [row for row, transcript in enumerate(transcripts) if transcript is None and no_audio[row]]
+        if empty:
+            raise ValueError(f"rows {empty} have neither audio nor text; give at least one of them.")
         features = {}
-        if audio is not None:
-            features.update(self._extract_audio(audio, sampling_rate, padding, return_tensors))
-        if text is not None:
-            encoded = self.tokenizer(
-                [text] if isinstance(text, str) else list(text),
-                padding=padding,
-                truncation=True,
-                max_length=self.max_text_tokens,
-                return_tensors=return_tensors,
-            )
-            features.update({name: encoded[name] for name in ("input_ids", "attention_mask")})
-        if audio is None and text is None:
-            raise ValueError("audio=None and text=None; give at least one of them.")
-        sizes = {len(values) for values in features.values()}
-        if len(sizes) > 1:
-            raise ValueError(f"audio has {len(features['input_values'])} rows and text {len(features['input_ids'])}.")
+        if any(waveform is not None for waveform in waveforms):
+            features |= self._extract_audio(waveforms, padding, return_tensors)
+        if any(transcript is not None for transcript in transcripts):
+            features |= self._tokenize(transcripts, padding, return_tensors)
         return BatchFeature(features, tensor_type=None)
 
-    def _extract_audio(self, audio, sampling_rate, padding, return_tensors) -> dict:
+    def _extract_audio(self, waveforms, padding, return_tensors) -> dict:
         target = self.feature_extractor.sampling_rate
-        is_batch = isinstance(audio, (list, tuple)) and not (audio and isinstance(audio[0], (int, float)))
-        clips = [decode_audio(clip, sampling_rate, target) for clip in (audio if is_batch else [audio])]
+        silence = np.zeros(1, dtype=np.float32)
         extracted = self.feature_extractor(
             # The feature extractor can't normalise a clip of no samples; it is one of silence, masked out below.
-            [clip if len(clip) else np.zeros(1, dtype=np.float32) for clip in clips],
+            [silence if waveform is None or not len(waveform) else waveform for waveform in waveforms],
             sampling_rate=target,
             padding=padding,
             truncation=True,
@@ -126,10 +133,25 @@ class RsaCfnProcessor(ProcessorMixin):
             return_tensors=return_tensors,
         )
         audio_attention_mask = extracted["attention_mask"]
-        for index, clip in enumerate(clips):
-            if not len(clip):
-                audio_attention_mask[index][0] = 0
+        for row, waveform in enumerate(waveforms):
+            if waveform is None or not len(waveform):
+                audio_attention_mask[row][0] = 0
         return {"input_values": extracted["input_values"], "audio_attention_mask": audio_attention_mask}
+
+    def _tokenize(self, transcripts, padding, return_tensors) -> dict:
+        encoded = self.tokenizer(
+            ["" if transcript is None else transcript for transcript in transcripts],
+            padding=padding,
+            truncation=True,
+            max_length=self.max_text_tokens,
+            return_tensors=return_tensors,
+        )
+        for row, transcript in enumerate(transcripts):
+            if transcript is None:  # the special tokens of the empty text that stood in for it
+                for position in range(len(encoded["input_ids"][row])):
+                    encoded["input_ids"][row][position] = self.tokenizer.pad_token_id
+                    encoded["attention_mask"][row][position] = 0
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
 
 RsaCfnProcessor.register_for_auto_class("AutoProcessor")

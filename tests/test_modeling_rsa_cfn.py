@@ -12,7 +12,8 @@ from torch import nn
 from transformers import AutoModel
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES
-from modeling_rsa_cfn import RsaCfnForSequenceClassification, pool
+from encoder_rsa_cfn import pool
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -69,8 +70,10 @@ def test_feature_encoder_freezes_and_stays_frozen_after_a_reload(make_model, tmp
     new = make_model(freeze_feature_encoder=True)
     new.save_pretrained(tmp_path)
     for model in (new, RsaCfnForSequenceClassification.from_pretrained(tmp_path)):
-        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-        assert frozen == {n for n, _ in model.named_parameters() if n.startswith("audio_model.feature_extractor.")}
+        frozen = {name for name, parameter in model.audio_model.named_parameters() if not parameter.requires_grad}
+        assert frozen == {
+            name for name, _ in model.audio_model.named_parameters() if name.startswith("feature_extractor.")
+        }
 
 
 def test_pool_ignores_what_is_masked():

@@ -105,5 +105,33 @@ def test_bad_audio_is_named(processor, audio, message):
 def test_rows_must_match(processor, clips, texts):
     with pytest.raises(ValueError, match="audio has 3 rows and text 2"):
         processor(audio=clips, text=texts[:2], return_tensors="pt")
-    with pytest.raises(ValueError, match="give at least one"):
-        processor()
+
+
+def test_a_row_may_lack_one_modality(processor, clips):
+    batch = processor(audio=[clips[0], None, clips[1]], text=[None, "정말", "정말"], return_tensors="pt")
+    assert batch["audio_attention_mask"].sum(dim=1).tolist() == [8000, 0, 2000]
+    assert batch["attention_mask"].sum(dim=1).tolist() == [0, 4, 4]
+    assert (batch["input_ids"][0] == processor.tokenizer.pad_token_id).all()
+    assert (batch["input_values"][1] == 0).all()
+    unpadded = processor(audio=[clips[0], None], text=[None, "정말"], padding=False)
+    assert [sum(mask) for mask in unpadded["attention_mask"]] == [0, 4]
+
+
+@pytest.mark.parametrize("nothing", [None, [None, None]])
+def test_a_modality_that_every_row_lacks_has_no_key(nothing, processor, clips, texts):
+    assert list(processor(audio=clips[:2], text=nothing)) == ["input_values", "audio_attention_mask"]
+    assert list(processor(audio=nothing, text=texts[:2])) == ["input_ids", "attention_mask"]
+
+
+@pytest.mark.parametrize(
+    "audio, text, rows",
+    [
+        (None, None, r"\[0\]"),
+        ([np.ones(800), None], ["정말", None], r"\[1\]"),
+        ([None, np.ones(800), None], None, r"\[0, 2\]"),
+        ([np.ones(800), np.zeros(0)], ["정말", None], r"\[1\]"),
+    ],
+)
+def test_rows_of_no_modality_are_named(processor, audio, text, rows):
+    with pytest.raises(ValueError, match=f"rows {rows} have neither audio nor text"):
+        processor(audio=audio, text=text)

@@ -1,0 +1,166 @@
+"""The loss: cross entropy with weights, smoothing and soft labels, whatever accumulation and processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import Trainer, TrainingArguments
+
+
+VARIANTS = {
+    "plain": ({}, False),
+    "weighted": ({"class_weights": [0.5, 2.0, 1.0, 1.0, 1.5, 0.25, 1], "label_smoothing": 0.1}, False),
+    "soft": ({"class_weights": [0.5, 2.0, 1.0, 1.0, 1.5, 0.25, 1], "label_smoothing": 0.1}, True),
+}
+
+
+@pytest.fixture
+def logits():
+    return torch.randn(5, 7, requires_grad=True)
+
+
+@pytest.fixture
+def rows():
+    """16 rows of one length with a class; a row isn't labelled, so that batches differ in their number of labels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 7, (16,), generator=generator)
+    labels[3] = -100
+    return [
+        {
+            "input_values": torch.randn(800, generator=generator),
+            "input_ids": torch.randint(3, 64, (6,), generator=generator),
+            "labels": label,
+        }
+        for label in labels
+    ]
+
+
+def soften(rows):
+    """Vote shares in place of classes; -100 for each class of the row that has none."""
+    shares = [torch.full((7,), -100.0) if r["labels"] < 0 else 0.8 * F.one_hot(r["labels"], 7) + 0.2 / 7 for r in rows]
+    return [{**row, "labels": share} for row, share in zip(rows, shares)]
+
+
+def test_plain_loss_is_cross_entropy(make_model, logits):
+    labels = torch.tensor([0, 6, -100, 3, 3])
+    loss = make_model(fusion="text").loss_function(logits, labels)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels))
+    assert make_model(fusion="text").loss_function(logits, torch.full((5,), -100)).item() == 0
+
+
+def test_weights_and_smoothing(make_model, logits):
+    fields, _ = VARIANTS["weighted"]
+    labels = torch.tensor([0, 6, -100, 3, 3])
+    loss = make_model(fusion="text", **fields).loss_function(logits, labels)
+    weight = torch.tensor(fields["class_weights"])
+    expected = F.cross_entropy(logits, labels, weight=weight, label_smoothing=0.1, reduction="sum") / 4
+    torch.testing.assert_close(loss, expected)
+
+
+def test_soft_labels(make_model, logits):
+    fields, _ = VARIANTS["weighted"]
+    model = make_model(fusion="text", **fields)
+    shares = torch.tensor([[0.5, 0.5, 0, 0, 0, 0, 0], [0.0] * 7, [0, 0, 0, 0.2, 0.2, 0.6, 0], [-100.0] * 7, [0.0] * 7])
+    targets = 0.9 * shares[[0, 2]] + 0.1 / 7
+    weight = torch.tensor(fields["class_weights"])
+    expected = -(weight * targets * logits[[0, 2]].log_softmax(dim=1)).sum() / 2
+    torch.testing.assert_close(model.loss_function(logits, shares), expected)
+    torch.testing.assert_close(model.loss_function(logits, shares, torch.tensor(2 * 7)), expected)
+    # A share of 1 is the class itself.
+    labels = torch.tensor([0, 6, 2, 3, 3])
+    hard = model.loss_function(logits, labels)
+    torch.testing.assert_close(model.loss_function(logits, F.one_hot(labels, 7).float()), hard)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"class_weights": [1.0, 2.0]}, r"class_weights=\[1.0, 2.0\] doesn't fit num_labels=7"),
+        ({"class_weights": [-1.0] * 7}, "give one weight of 0 or more"),
+        ({"label_smoothing": 1.0}, "label_smoothing=1.0 is out of range; give 0 to below 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing=-0.1 is out of range"),
+    ],
+)
+def test_illegal_values_are_named(fields, message, make_config):
+    with pytest.raises(ValueError, match=message):
+        make_config(**fields)
+
+
+def make_untouched_model(make_model, **fields):
+    """One without dropout, so that only the way of batching can make a difference."""
+    dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+    text_dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    return make_model(
+        fusion="early_fusion",
+        audio_config=dict.fromkeys(dropouts, 0.0),
+        text_config=dict.fromkeys(text_dropouts, 0.0),
+        **fields,
+    )
+
+
+def train(model, rows, folder, batch_size, accumulation, steps=5):
+    """The loss of each optimiser step, as the Trainer logs it."""
+    arguments = TrainingArguments(
+        folder, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, max_steps=steps,
+        learning_rate=1e-2, optim="sgd", logging_steps=1, save_strategy="no", use_cpu=True, report_to="none",
+        train_sampling_strategy="sequential", disable_tqdm=True, remove_unused_columns=False,
+        lr_scheduler_type="constant",
+    )  # fmt: skip
+    trainer = Trainer(model, arguments, train_dataset=rows)
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_accumulation_gives_the_curve_and_the_weights_of_the_whole_batch(variant, make_model, rows, tmp_path):
+    fields, is_soft = VARIANTS[variant]
+    rows = soften(rows) if is_soft else rows
+    whole, parts = make_untouched_model(make_model, **fields), make_untouched_model(make_model, **fields)
+    expected = train(whole, rows, tmp_path / "whole", batch_size=8, accumulation=1)
+    losses = train(parts, rows, tmp_path / "parts", batch_size=1, accumulation=8)
+    assert len(expected) == 5 and losses == pytest.approx(expected, abs=1e-5)
+    for (name, weight), other in zip(whole.named_parameters(), parts.parameters()):
+        torch.testing.assert_close(other, weight, atol=1e-5, rtol=0, msg=name)
+
+
+TWO_PROCESSES = """
+import json, sys
+import torch
+from transformers import HfArgumentParser, Trainer, TrainingArguments
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
+
+arguments, = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()
+model = RsaCfnForSequenceClassification.from_pretrained("model")
+trainer = Trainer(model, arguments, train_dataset=torch.load("rows.pt"))
+trainer.train()
+if trainer.is_world_process_zero():
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    json.dump({"losses": losses, "processes": arguments.world_size}, open("losses.json", "w"))
+"""
+
+
+def test_two_processes_give_the_losses_of_one(make_model, rows, tmp_path):
+    fields, _ = VARIANTS["weighted"]
+    model = make_untouched_model(make_model, **fields)
+    model.save_pretrained(tmp_path / "model")
+    torch.save(rows, tmp_path / "rows.pt")
+    (tmp_path / "train.py").write_text(TWO_PROCESSES)
+    command = (
+        "-m torch.distributed.run --standalone --nproc_per_node 2 train.py --use_cpu --output_dir out --max_steps 2 "
+        "--per_device_train_batch_size 2 --gradient_accumulation_steps 2 --learning_rate 1e-2 --optim sgd "
+        "--lr_scheduler_type constant --logging_steps 1 --save_strategy no --disable_tqdm True "
+        "--train_sampling_strategy sequential --remove_unused_columns False"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    finished = subprocess.run(
+        [sys.executable, *command.split()], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads((tmp_path / "losses.json").read_text())
+    expected = train(model, rows, tmp_path / "one", batch_size=8, accumulation=1, steps=2)
+    assert report["processes"] == 2
+    assert report["losses"] == pytest.approx(expected, abs=1e-5)

@@ -1,0 +1,152 @@
+"""Padding: the logits of a row don't depend on the rows beside it, for every fusion and both wav2vec2 families."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import AutoModel
+
+from configuration_rsa_cfn import FUSIONS
+from encoder_rsa_cfn import MaskedGroupNormConvLayer, masked_group_norm
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
+
+
+LAYER = {"feat_extract_norm": "layer"}
+GROUP = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
+FAMILIES = pytest.mark.parametrize("family", [LAYER, GROUP], ids=["layer", "group"])
+
+
+@pytest.fixture(scope="session")
+def make_batch():
+    """A function that gives noise and random tokens of these lengths, padded together."""
+
+    def make(num_samples, num_tokens):
+        generator = torch.Generator().manual_seed(1)
+        rows = len(num_samples)
+        batch = {
+            "input_values": torch.zeros(rows, max(num_samples)),
+            "audio_attention_mask": torch.zeros(rows, max(num_samples), dtype=torch.long),
+            "input_ids": torch.ones(rows, max(num_tokens), dtype=torch.long),
+            "attention_mask": torch.zeros(rows, max(num_tokens), dtype=torch.long),
+        }
+        for row, (samples, tokens) in enumerate(zip(num_samples, num_tokens)):
+            # An offset that drifts makes statistics over another stretch of time different ones.
+            noise = torch.randn(samples, generator=generator)
+            batch["input_values"][row, :samples] = noise * (row + 1) + torch.linspace(-1, row, samples)
+            batch["audio_attention_mask"][row, :samples] = 1
+            batch["input_ids"][row, :tokens] = torch.randint(3, 64, (tokens,), generator=generator)
+            batch["attention_mask"][row, :tokens] = 1
+        return batch
+
+    return make
+
+
+@torch.no_grad()
+def assert_rows_do_not_depend_on_their_batch(model, batch, num_samples, num_tokens):
+    together = model(**batch).logits
+    for row, (samples, tokens) in enumerate(zip(num_samples, num_tokens)):
+        alone = model(
+            input_values=batch["input_values"][row : row + 1, :samples],
+            input_ids=batch["input_ids"][row : row + 1, :tokens],
+        ).logits
+        torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=0)
+
+
+@FAMILIES
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_frame_beside_six_seconds(fusion, family, make_model, make_batch):
+    num_samples, num_tokens = (400, 4000, 96000), (16, 2, 7)
+    model = make_model(fusion=fusion, audio_config=family)
+    assert_rows_do_not_depend_on_their_batch(model, make_batch(num_samples, num_tokens), num_samples, num_tokens)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 12000), st.integers(1, 16)), min_size=1, max_size=4),
+    family=st.sampled_from([LAYER, GROUP]),
+    model_type=st.sampled_from(["wav2vec2", "hubert", "wavlm"]),
+)
+def test_any_lengths(make_model, make_batch, rows, family, model_type):
+    num_samples, num_tokens = zip(*rows)
+    model = make_model(fusion="early_fusion", audio_config={"model_type": model_type, **family})
+    assert_rows_do_not_depend_on_their_batch(model, make_batch(num_samples, num_tokens), num_samples, num_tokens)
+
+
+def test_masked_group_norm_is_the_plain_one_on_each_row_alone():
+    norm = nn.GroupNorm(4, 4, dtype=torch.float64)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    hidden_states = torch.randn(3, 4, 50, dtype=torch.float64)
+    num_frames = torch.tensor([[50], [2], [17]])
+    hidden_states[2, :, 17:] = torch.nan  # what the padding holds can't matter
+    masked = masked_group_norm(hidden_states, norm, num_frames)
+    for row, frames in enumerate(num_frames.flatten().tolist()):
+        alone = norm(hidden_states[row : row + 1, :, :frames])
+        torch.testing.assert_close(masked[row, :, :frames], alone[0])
+    assert masked.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_masked_group_norm_keeps_half_precision_from_overflow(dtype):
+    norm = nn.GroupNorm(2, 2, dtype=dtype)
+    # The sum of 4,000 frames of 100, and that of their squares, are past float16's 65,504.
+    hidden_states = 100 + torch.randn(1, 2, 4000)
+    masked = masked_group_norm(hidden_states.to(dtype), norm, torch.tensor([[4000]]))
+    assert masked.dtype == dtype
+    expected = nn.functional.group_norm(hidden_states.to(dtype).float(), 2)
+    torch.testing.assert_close(masked.float(), expected, atol=0.02, rtol=0.01)
+
+
+def test_group_model_under_autocast_and_in_half(make_model, make_batch):
+    model = make_model(audio_config=GROUP)
+    batch = make_batch((4000, 900), (5, 9))
+    with torch.no_grad():
+        expected = model(**batch).logits
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(model(**batch).logits.float(), expected, atol=0.03, rtol=0)
+        torch.testing.assert_close(model.half()(**batch).logits.float(), expected, atol=0.01, rtol=0)
+
+
+@FAMILIES
+def test_activation_checkpointing_changes_no_gradient(family, make_model, make_batch):
+    """Two forwards, of other lengths, come before the backward: each recomputation sees its own."""
+    dropouts = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
+    text_dropouts = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    plain = make_model(audio_config={**family, **dropouts}, text_config=text_dropouts, residual_dropout=0.0).train()
+    checkpointed = copy.deepcopy(plain)
+    checkpointed.activation_checkpointing_enable()
+    assert checkpointed.audio_model.encoder.layers[0].gradient_checkpointing
+    assert checkpointed.audio_model.feature_extractor.conv_layers[0].gradient_checkpointing
+    assert checkpointed.text_model.encoder.layer[0].gradient_checkpointing
+    labels = torch.tensor([1, 2])
+    for model in (plain, checkpointed):
+        first = model(**make_batch((4000, 900), (5, 9)), labels=labels).loss
+        second = model(**make_batch((2000, 6000), (3, 4)), labels=labels).loss
+        (first + second).backward()
+    for (name, expected), parameter in zip(plain.named_parameters(), checkpointed.parameters()):
+        assert (parameter.grad is not None) == (expected.grad is not None) == parameter.requires_grad, name
+        torch.testing.assert_close(parameter.grad, expected.grad, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_group_checkpoints_are_interchangeable_with_the_librarys(make_model, make_batch, tmp_path):
+    model = make_model(audio_config=GROUP)
+    nn.init.normal_(model.audio_model.feature_extractor.conv_layers[0].layer_norm.weight)
+    library = AutoModel.from_config(model.config.audio_config)
+    assert library.load_state_dict(model.audio_model.state_dict()) == ([], [])
+    model.save_pretrained(tmp_path)
+    reloaded, report = RsaCfnForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert isinstance(reloaded.audio_model.feature_extractor.conv_layers[0], MaskedGroupNormConvLayer)
+    batch = make_batch((4000, 900), (5, 9))
+    assert torch.equal(reloaded(**batch).logits, model(**batch).logits)
+
+
+def test_without_mask_padding_the_backbone_is_the_librarys(make_model, make_batch):
+    model = make_model(audio_config=GROUP, fusion="audio", mask_padding=False)
+    assert not any(isinstance(module, MaskedGroupNormConvLayer) for module in model.modules())
+    batch = make_batch((4000, 900), (5, 9))
+    expected = model.audio_model(batch["input_values"]).last_hidden_state.mean(dim=1)
+    assert torch.equal(model(**batch).audio_embeds, expected)
