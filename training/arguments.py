@@ -111,6 +111,7 @@ def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
         "per_device_eval_batch_size": 16,
         "metric_for_best_model": "macro_f1",
         "logging_strategy": "epoch",
+        "length_column_name": "duration",
         # Pushes in the middle of training would lack the code that the checkpoint needs.
         "hub_strategy": "end",
         # bf16 and two processes on a machine without an accelerator need it said.
@@ -122,8 +123,9 @@ def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
             "weight_decay": 0.01,
             "lr_scheduler_type": "cosine",
             "warmup_steps": 0.1,
-            "num_train_epochs": 12,
+            "num_train_epochs": 8,
             "per_device_train_batch_size": 16,
+            "train_sampling_strategy": "group_by_length",
             "save_strategy": "no",
         }
     return defaults | {

@@ -153,49 +153,56 @@ def _encode_labels(part: Dataset, label_names: list[str]) -> Dataset:
 
 
 def _usable(part: Dataset, name: str) -> Dataset:
-    """The rows whose audio can be read and whose text isn't null; the others are counted with their IDs in the log."""
+    """
+    The rows whose audio can be read and whose text isn't null, with a column `duration` (seconds) by which batches can
+    be grouped; the others are counted with their IDs in the log.
+    """
     problems: dict[str, list[str]] = {}
-    usable = []
+    usable, durations = [], []
     ids = part["segment_id"] if "segment_id" in part.column_names else range(len(part))
-    columns = part.select_columns(["audio", "text"])
-    for index, (row, row_id) in enumerate(zip(tqdm(columns, desc=f"Checking {name}", unit=" rows"), ids)):
-        problem = "no transcript" if row["text"] is None else _audio_problem(row["audio"])
-        if problem is None:
+    rows = tqdm(part.select_columns(["audio", "text"]), desc=f"Checking {name}", unit=" rows")
+    for index, (row, row_id) in enumerate(zip(rows, ids)):
+        try:
+            if row["text"] is None:
+                raise _UnusableRowError("no transcript")
+            durations.append(_duration(row["audio"]))
             usable.append(index)
-        else:
-            problems.setdefault(problem, []).append(str(row_id))
-    for problem, bad_ids in problems.items():
-        shown = ", ".join(bad_ids[:SHOWN_IDS]) + (
-            f" and {len(bad_ids) - SHOWN_IDS} more" if len(bad_ids) > SHOWN_IDS else ""
-        )
-        logger.warning(f"{len(bad_ids)} of {len(part)} rows of {name} are left out, {problem}: {shown}")
+        except _UnusableRowError as problem:
+            problems.setdefault(str(problem), []).append(str(row_id))
+    for problem, bad in problems.items():
+        shown = ", ".join(bad[:SHOWN_IDS]) + (f" and {len(bad) - SHOWN_IDS} more" if len(bad) > SHOWN_IDS else "")
+        logger.warning(f"{len(bad)} of {len(part)} rows of {name} are left out, {problem}: {shown}")
     if not usable:
         raise InputError(f"no row of split {name!r} can be used ({'; '.join(problems) or 'it is empty'})")
-    return part if len(usable) == len(part) else part.select(usable)
+    return part.select(usable).add_column("duration", durations)
 
 
-def _audio_problem(audio) -> str | None:
-    """Why a clip can't be used, in a few words; only the header is read, and the samples where they can be NaN."""
+class _UnusableRowError(Exception):
+    """The row can't be used; the message says why in a few words."""
+
+
+def _duration(audio) -> float:
+    """Seconds of a clip, from its header; samples are only read where they can be NaN."""
     if isinstance(audio, dict) and audio.get("array") is not None:
-        audio = audio["array"]
-    elif isinstance(audio, dict):
+        samples = np.asarray(audio["array"], dtype=np.float32)
+        if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
+            raise _UnusableRowError("audio not finite, empty, or of several channels")
+        return len(samples) / audio["sampling_rate"]
+    if isinstance(audio, dict):
         audio = audio["path"] if audio.get("bytes") is None else audio["bytes"]
     if audio is None:
-        return "no audio"
+        raise _UnusableRowError("no audio")
     if not isinstance(audio, (str, bytes)):
-        samples = np.asarray(audio, dtype=np.float32)
-        return (
-            None if samples.ndim == 1 and len(samples) and np.isfinite(samples).all() else "audio not finite or empty"
-        )
+        raise _UnusableRowError("audio neither a file nor samples with a sampling rate")
     try:
         with soundfile.SoundFile(io.BytesIO(audio) if isinstance(audio, bytes) else audio) as recording:
             if not recording.frames:
-                return "audio empty"
+                raise _UnusableRowError("audio empty")
             if recording.subtype in ("FLOAT", "DOUBLE") and not np.isfinite(recording.read()).all():
-                return "audio not finite"
+                raise _UnusableRowError("audio not finite")
+            return recording.frames / recording.samplerate
     except (soundfile.LibsndfileError, OSError):
-        return "audio unreadable"
-    return None
+        raise _UnusableRowError("audio unreadable") from None
 
 
 def _default_split(parts: dict[str, Dataset]) -> str:

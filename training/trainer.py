@@ -27,7 +27,7 @@ class RsaCfnDataCollator:
 
 class RsaCfnTrainer(Trainer):
     """
-    [`Trainer`] with two additions.
+    [`Trainer`] with real float16 on a CPU, rows scored in their own order, and a weighted sampler.
 
     Args:
         weighted_sampler (`bool`, defaults to `False`):
@@ -44,6 +44,10 @@ class RsaCfnTrainer(Trainer):
         if self.accelerator.mixed_precision == "fp16" and self.accelerator.device.type == "cpu":
             self.accelerator.native_amp = True
             self.accelerator.scaler = torch.amp.GradScaler("cpu")
+
+    def _get_eval_sampler(self, eval_dataset):
+        # Grouping by length would reorder these rows too, and predictions would no longer be theirs.
+        return torch.utils.data.SequentialSampler(eval_dataset)
 
     def _get_train_sampler(self, train_dataset=None):
         if not self.weighted_sampler:

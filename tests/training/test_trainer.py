@@ -90,3 +90,17 @@ def test_training_learns_what_the_words_say(make_trainer, rows):
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     assert trainer.evaluate()["eval_loss"] < before / 10
+
+
+def test_grouping_by_length_leaves_predictions_in_order(make_trainer, rows):
+    durations = [soundfile.info(io.BytesIO(audio["bytes"])).duration for audio in rows["audio"]]
+    timed = rows.add_column("duration", durations)
+    trainer = make_trainer(
+        train_sampling_strategy="group_by_length", length_column_name="duration", per_device_eval_batch_size=4
+    )
+    trainer.train_dataset = timed
+    assert list(trainer._get_train_sampler()) != sorted(trainer._get_train_sampler())
+    plain = make_trainer().predict(rows)
+    grouped = trainer.predict(timed)
+    assert grouped.label_ids.tolist() == rows["label"][:]
+    np.testing.assert_allclose(grouped.predictions, plain.predictions, atol=1e-5)
