@@ -12,7 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, Wav2Vec2FeatureExtractor
 
 from configuration_rsa_cfn import RsaCfnConfig
+from corpora.demo import write_corpus
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from prepare_dataset import prepare
 from processing_rsa_cfn import RsaCfnProcessor
 
 
@@ -109,3 +111,20 @@ def clips():
 @pytest.fixture(scope="session")
 def texts():
     return [TEXT, "정말", "반가워요 정말"]
+
+
+@pytest.fixture(scope="session")
+def prepared_dir(tmp_path_factory):
+    """The Arrow dataset of a demo corpus of 60 utterances in 6 sessions."""
+    folder = tmp_path_factory.mktemp("demo")
+    write_corpus(folder / "corpus", num_utterances=60, num_sessions=6)
+    prepare("kemdy20", folder / "corpus", folder / "dataset")
+    return folder / "dataset"
+
+
+@pytest.fixture(scope="session")
+def demo_corpus_dir(tmp_path_factory):
+    """A demo corpus of 40 utterances in 4 sessions."""
+    folder = tmp_path_factory.mktemp("demo") / "corpus"
+    write_corpus(folder, num_utterances=40, num_sessions=4)
+    return folder

@@ -1,0 +1,105 @@
+"""Train, evaluate and save a fusion of speech and transcript for emotion recognition.
+
+accelerate launch run_classification.py --fusion rsa_cfn
+accelerate launch run_classification.py --fusion rsa_cfn --dataset_name data/kemdy20 --output_dir runs/first
+python run_classification.py arguments.json
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+from transformers import TrainingArguments, set_seed
+
+from corpora import CorpusError
+from training import InputError
+from training.arguments import DataArguments, ModelArguments, parse_arguments
+from training.data import DEMO_DIR, Splits, load_splits
+from training.metrics import EmotionMetric
+from training.model import load_model
+from training.report import draw_confusion_matrix, format_summary, write_predictions
+from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
+
+
+logger = logging.getLogger("run_classification")
+
+
+def main(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, float]:
+    """
+    One run: from rows to a folder with the checkpoint, scores, predictions and a confusion matrix.
+
+    Returns:
+        The metrics of the evaluation, as in `all_results.json`.
+
+    Raises:
+        InputError: Something given can't be used; nothing was trained.
+    """
+    set_seed(training_args.seed)
+    if data_args.dataset_name is None:
+        logger.info(
+            f"No dataset given and no data/kemdy20 found: running on the demo corpus in {DEMO_DIR} (synthetic speech, "
+            "tiny random backbones); its scores mean nothing about emotion."
+        )
+    with training_args.main_process_first(desc="preparing the dataset"):
+        splits = load_splits(data_args, with_validation=training_args.eval_strategy != "no")
+    logger.info(f"{len(splits.train)} rows train, {len(splits.test)} are scored: {splits.description}.")
+    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"])
+    trainer = build_trainer(model, processor, splits, data_args, training_args)
+    if training_args.do_train:
+        resume = training_args.resume_from_checkpoint
+        trained = trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+        trainer.save_model()
+        trainer.save_state()
+        trainer.save_metrics("train", trained.metrics)
+    metrics = score(trainer, splits) if training_args.do_eval or training_args.do_predict else {}
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
+
+
+def build_trainer(
+    model, processor, splits: Splits, data_args: DataArguments, training_args: TrainingArguments
+) -> RsaCfnTrainer:
+    """The Trainer of a run; epochs are compared on the validation part, where there is one."""
+    metric = EmotionMetric(splits.label_names)
+    # The collator makes the model's inputs out of columns that aren't any.
+    training_args.remove_unused_columns = False
+    training_args.label_names = ["labels"]
+    return RsaCfnTrainer(
+        model=model,
+        args=training_args,
+        data_collator=RsaCfnDataCollator(processor),
+        train_dataset=splits.train,
+        eval_dataset=splits.validation,
+        processing_class=processor,
+        compute_metrics=lambda scored: metric.compute(
+            predictions=scored.predictions.argmax(axis=1), references=scored.label_ids
+        ),
+        weighted_sampler=data_args.weighted_sampler,
+    )
+
+
+def score(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
+    """The only place that reads the test part: one pass gives the scores, predictions.csv and the confusion matrix."""
+    output = trainer.predict(splits.test, metric_key_prefix="eval")
+    metrics = {**output.metrics, "eval_rows": len(splits.test)}
+    trainer.save_metrics("eval", metrics)
+    if trainer.is_world_process_zero():
+        folder = Path(trainer.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_predictions(folder / "predictions.csv", splits.test, output.predictions, splits.label_names)
+        predictions = np.argmax(output.predictions, axis=1)
+        draw_confusion_matrix(folder / "confusion_matrix.png", output.label_ids, predictions, splits.label_names)
+        print(format_summary(metrics, splits.label_names))
+        print(f"\nWritten to {folder}: the model, all_results.json, predictions.csv and confusion_matrix.png")
+    return metrics
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    try:
+        main(*parse_arguments(sys.argv[1:]))
+    except (InputError, CorpusError) as error:
+        print(f"run_classification.py: {error}", file=sys.stderr)
+        sys.exit(2)

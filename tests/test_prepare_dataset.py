@@ -1,0 +1,303 @@
+"""The way from a corpus folder to a dataset on disk: its content, its report, what killed runs and users do to it.
+The corpus is a small demo corpus, damaged where a test needs it; some tests start the real command."""
+
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow
+import pytest
+import soundfile
+from datasets import Audio, ClassLabel, DatasetDict, List, Value, load_from_disk
+
+import prepare_dataset
+from configuration_rsa_cfn import EMOTIONS
+from corpora import CorpusError
+from corpora.arrow import ROWS_PER_BATCH
+from corpora.demo import write_corpus
+from prepare_dataset import NothingToWriteError, main, prepare
+
+
+SCRIPT = Path(prepare_dataset.__file__)
+
+
+@pytest.fixture(scope="module")
+def pristine_corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pristine") / "corpus"
+    write_corpus(folder, num_utterances=60, num_sessions=3)
+    return folder
+
+
+@pytest.fixture
+def corpus(pristine_corpus, tmp_path):
+    return Path(shutil.copytree(pristine_corpus, tmp_path / "corpus"))
+
+
+@pytest.fixture
+def damaged_corpus(corpus):
+    """Session 1 lacks a recording, session 2 has wrong prefixes and a duplicate, nothing of session 3 can be used."""
+    next(iter(sorted((corpus / "wav" / "Session01").glob("*.wav")))).unlink()
+    second = corpus / "annotation" / "Sess02_eval.csv"
+    lines = second.read_text().replace("Sess02_", "Sess42_").splitlines()
+    second.write_text("\n".join([*lines, lines[2], ""]))
+    for wav in (corpus / "wav" / "Session03").glob("*.wav"):
+        wav.write_bytes(b"")
+    return corpus
+
+
+def annotation_cells(corpus):
+    for file in sorted((corpus / "annotation").iterdir()):
+        yield from (line.split(",") for line in file.read_text().splitlines()[2:])
+
+
+def incomplete_folders(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_dataset_holds_the_corpus(corpus, tmp_path):
+    report = prepare("kemdy20", corpus, tmp_path / "out")
+    dataset = DatasetDict.load_from_disk(tmp_path / "out")
+    assert list(dataset) == ["train"]
+    rows = dataset["train"]
+    assert dict(rows.features) == {
+        "audio": Audio(sampling_rate=16000, decode=False),
+        "text": Value("string"),
+        "raw_text": Value("string"),
+        "label": ClassLabel(names=list(EMOTIONS)),
+        "emotions": List(ClassLabel(names=list(EMOTIONS))),
+        "votes": List(Value("int32"), length=7),
+        "valence": Value("float32"),
+        "arousal": Value("float32"),
+        "segment_id": Value("string"),
+        "session": Value("int32"),
+        "speaker": Value("string"),
+        "gender": Value("string"),
+        "start": Value("float64"),
+        "end": Value("float64"),
+        "duration": Value("float32"),
+    }
+    assert rows.column_names == list(rows.features)
+    cells = list(annotation_cells(corpus))
+    assert rows["segment_id"][:] == [row[3] for row in cells]
+    names = [[EMOTIONS[index] for index in emotions] for emotions in rows["emotions"]]
+    assert names == [row[4].replace("disqust", "disgust").split(";") for row in cells]
+    for row, emotions in zip(rows, names, strict=True):
+        assert row["label"] == (EMOTIONS.index(emotions[0]) if len(emotions) == 1 else None)
+        assert sum(row["votes"]) == 10
+        assert all(row["votes"][EMOTIONS.index(emotion)] == max(row["votes"]) for emotion in emotions)
+        wav = corpus / "wav" / f"Session{row['session']:02d}" / row["audio"]["path"]
+        assert row["audio"] == {"bytes": wav.read_bytes(), "path": f"{row['segment_id']}.wav"}
+        assert row["duration"] == pytest.approx(soundfile.info(wav).duration)
+        assert row["raw_text"] == wav.with_suffix(".txt").read_bytes().decode("cp949").strip()
+    assert rows["label"][:].count(None) == report["labels"]["tie"] > 0
+    assert report["hours"] == pytest.approx(sum(rows["duration"]) / 3600)
+
+
+def test_recordings_are_inside_the_dataset(corpus, tmp_path):
+    prepare("kemdy20", corpus, tmp_path / "out")
+    shutil.rmtree(corpus)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    row = load_from_disk(tmp_path / "moved")["train"][-1]
+    samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+    assert rate == 16000 and len(samples) / rate == pytest.approx(row["duration"])
+
+
+def test_dataset_can_be_worked_with(corpus, tmp_path):
+    prepare("kemdy20", corpus, tmp_path / "out")
+    rows = load_from_disk(tmp_path / "out")["train"]
+    untied = rows.filter(lambda label: label is not None, input_columns="label")
+    assert len(untied) == len(rows) - rows["label"][:].count(None)
+    assert untied.train_test_split(0.5, seed=0)["test"].features == rows.features
+    longest = rows.map(lambda row: {"size": len(row["audio"]["bytes"])}).sort("size", reverse=True)[0]
+    assert longest["duration"] == max(rows["duration"])
+
+
+def test_report_accounts_for_every_row(damaged_corpus, tmp_path, capsys):
+    assert main(["--corpus_dir", str(damaged_corpus), "--output_dir", str(tmp_path / "out")]) == 0
+    table = capsys.readouterr().out
+    report = json.loads((tmp_path / "out" / "conversion_report.json").read_text(encoding="utf-8"))
+    rows = load_from_disk(tmp_path / "out")["train"]
+    skipped = {kind: len(names) for kind, names in report["skipped"].items()}
+    in_third = sum(cells[3].startswith("Sess03") for cells in annotation_cells(damaged_corpus))
+    assert skipped == {"audio missing": 1, "duplicate Segment ID": 1, "audio empty": in_third}
+    assert report["rows_read"] == len(list(annotation_cells(damaged_corpus)))
+    assert report["rows_written"] == len(rows) == report["rows_read"] - sum(skipped.values())
+    assert sum(report["labels"].values()) == len(rows)
+    corrected = report["repairs"]["Segment ID prefix corrected"]
+    assert corrected == [name for name in rows["segment_id"] if name.startswith("Sess02_")]
+    assert set(rows["session"]) == {1, 2}
+    for kind, names in (report["skipped"] | report["repairs"]).items():
+        line = next(line for line in table.splitlines() if line.strip().startswith(kind))
+        assert f" {len(names)}  {', '.join(names[:5])}" in line
+    assert f" and {len(corrected) - 5} more" in table
+    assert str(tmp_path / "out") in table
+
+
+def test_number_of_processes_does_not_show(damaged_corpus, tmp_path):
+    one = prepare("kemdy20", damaged_corpus, tmp_path / "one", num_proc=1)
+    two = prepare("kemdy20", damaged_corpus, tmp_path / "two", num_proc=2)
+    assert one == two
+    rows = [load_from_disk(tmp_path / name)["train"] for name in ("one", "two")]
+    assert rows[0].to_list() == rows[1].to_list()
+    assert incomplete_folders(tmp_path) == []
+
+
+def test_few_rows_are_held_in_memory(corpus, tmp_path):
+    prepare("kemdy20", corpus, tmp_path / "out")
+    for file in (tmp_path / "out" / "train").glob("*.arrow"):
+        batches = [len(batch) for batch in pyarrow.ipc.open_stream(str(file))]
+        assert max(batches) <= ROWS_PER_BATCH < sum(batches)
+
+
+def test_changed_source_is_noticed(corpus, tmp_path):
+    before = prepare("kemdy20", corpus, tmp_path / "before")
+    txt = sorted((corpus / "wav" / "Session01").glob("*.txt"))[0]
+    txt.write_bytes("바뀐 말.\n".encode("cp949"))
+    after = prepare("kemdy20", corpus, tmp_path / "after")
+    rows = load_from_disk(tmp_path / "after")["train"]
+    assert rows["text"][rows["segment_id"][:].index(txt.stem)] == "바뀐 말."
+    # Results that `datasets` has cached for the old content are looked up by this.
+    assert before["fingerprint"] != after["fingerprint"]
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_killed_run_leaves_nothing_that_loads_and_can_be_repeated(corpus, tmp_path, num_proc):
+    # The run is held at a transcript that is a pipe without a writer, so that it is killed half way for certain.
+    txt = sorted((corpus / "wav" / "Session03").glob("*.txt"))[-1]
+    content = txt.read_bytes()
+    txt.unlink()
+    os.mkfifo(txt)
+    output = tmp_path / "out"
+    process = multiprocessing.get_context("fork").Process(target=prepare, args=("kemdy20", corpus, output, num_proc))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.incomplete-*/shards/session03.arrow")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with pytest.raises(CorpusError, match="being written by another run"):
+        prepare("kemdy20", corpus, output)
+    process.kill()
+    process.join()
+    assert not output.exists()
+    (remains,) = incomplete_folders(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        load_from_disk(tmp_path / remains)
+    txt.unlink()
+    txt.write_bytes(content)
+    wait_until_unlocked(corpus, output)
+    assert len(load_from_disk(output)["train"]) == 60
+    assert incomplete_folders(tmp_path) == []
+
+
+def wait_until_unlocked(corpus, output):
+    """Workers end a moment after the main process they belonged to; until then the folder counts as in use."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return prepare("kemdy20", corpus, output)
+        except CorpusError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def test_failure_half_way_leaves_nothing(corpus, tmp_path, monkeypatch):
+    def disk_is_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("corpora.arrow.pyarrow.ipc.new_stream", disk_is_full)
+    assert main(["--corpus_dir", str(corpus), "--output_dir", str(tmp_path / "out")]) == 1
+    assert not (tmp_path / "out").exists() and incomplete_folders(tmp_path) == []
+
+
+def test_corpus_without_a_usable_row(corpus, tmp_path, capsys):
+    shutil.rmtree(corpus / "wav")
+    (corpus / "wav").mkdir()
+    with pytest.raises(NothingToWriteError, match="none of the 60 rows"):
+        prepare("kemdy20", corpus, tmp_path / "out")
+    assert main(["--corpus_dir", str(corpus), "--output_dir", str(tmp_path / "out")]) == 1
+    assert "audio and transcript missing 60" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and incomplete_folders(tmp_path) == []
+
+
+def test_empty_output_folder_is_used(corpus, tmp_path):
+    (tmp_path / "out").mkdir()
+    prepare("kemdy20", corpus, tmp_path / "out")
+    assert len(load_from_disk(tmp_path / "out")["train"]) == 60
+
+
+def test_demo_corpus_is_generated_and_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("corpora.demo.write_corpus", lambda folder: write_corpus(folder, 12, 2))
+    thrown_away = prepare("demo", None, tmp_path / "one")
+    kept = prepare("demo", tmp_path / "corpus", tmp_path / "two")
+    again = prepare("kemdy20", tmp_path / "corpus", tmp_path / "three")
+    assert thrown_away == kept == again
+    assert thrown_away["rows_written"] == 12 and not thrown_away["skipped"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "one", "three", "two"]
+
+
+def bad_arguments(corpus, folder):
+    out = ["--output_dir", str(folder / "out")]
+    given = ["--corpus_dir", str(corpus)]
+    (folder / "file").touch()
+    (folder / "full").mkdir()
+    (folder / "full" / "file").touch()
+    (folder / "empty").mkdir()
+    return {
+        "output_dir": given,
+        "--colour": [*given, *out, "--colour"],
+        "give one of kemdy20, demo": [*given, *out, "--corpus", "iemocap"],
+        "--corpus_dir is missing": out,
+        "does not exist": ["--corpus_dir", str(folder / "nowhere"), *out],
+        "is not a folder": ["--corpus_dir", str(folder / "file"), *out],
+        "has no annotation/ and no wav/": ["--corpus_dir", str(folder / "empty"), *out],
+        f"one folder below, give {corpus}": ["--corpus_dir", str(folder), *out],
+        "--num_proc 0 is less": [*given, *out, "--num_proc", "0"],
+        "'two' is not a whole number": [*given, *out, "--num_proc", "two"],
+        "is not empty: give": [*given, "--output_dir", str(folder / "full")],
+        "is a file": [*given, "--output_dir", str(folder / "file")],
+        "can't be written": [*given, "--output_dir", str(folder / "file" / "out")],
+        "lies in the corpus folder": [*given, "--output_dir", str(corpus / "out")],
+        "holds the corpus folder": [*given, "--output_dir", str(folder)],
+        "code of this repository": [*given, "--output_dir", str(SCRIPT.parent)],
+        "not an empty folder": [*given, *out, "--corpus", "demo"],
+    }
+
+
+def test_bad_arguments_are_refused_in_one_line(corpus, tmp_path, capsys):
+    for told, arguments in bad_arguments(corpus, tmp_path).items():
+        try:
+            status = main(arguments)
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        assert status == 2, arguments
+        assert told in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+        assert not (tmp_path / "out").exists() and incomplete_folders(tmp_path) == []
+
+
+def test_csv_of_another_shape_is_refused_before_any_work(corpus, tmp_path, capsys):
+    (corpus / "annotation" / "Sess09_eval.csv").write_text("Numb,WAV\n")
+    assert main(["--corpus_dir", str(corpus), "--output_dir", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert "Sess09_eval.csv has 2 columns" in message and message.count("\n") == 1
+
+
+def run_command(folder, *arguments):
+    command = [sys.executable, SCRIPT, "--corpus_dir", "corpus", "--output_dir", "new/out", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+
+
+def test_command(corpus, tmp_path):
+    done = run_command(tmp_path, "--num_proc", "64")
+    assert done.returncode == 0, done.stderr
+    assert "Rows written      60" in done.stdout and "60/60" in done.stderr
+    assert len(load_from_disk(tmp_path / "new" / "out")["train"]) == 60
+    refused = run_command(tmp_path)
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert "is not empty" in refused.stderr and refused.stderr.count("\n") == 1

@@ -1,0 +1,140 @@
+"""The whole run: real training on a small demo corpus, through main and through the command line."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_from_disk
+from transformers import AutoModel
+
+from configuration_rsa_cfn import EMOTIONS
+from processing_rsa_cfn import RsaCfnProcessor
+from run_classification import main
+from training.arguments import parse_arguments
+
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def run(dataset, output_dir, *arguments):
+    given = ["--dataset_name", str(dataset), "--output_dir", str(output_dir)]
+    if "--model_name_or_path" not in arguments:
+        given += ["--audio_model", "tiny", "--text_model", "tiny"]
+    given += ["--num_train_epochs", "1", "--disable_tqdm", "true", *arguments]
+    return main(*parse_arguments(given))
+
+
+@pytest.fixture(scope="module")
+def finished(prepared_dir, tmp_path_factory):
+    """The folder and the metrics of a run of rsa_cfn."""
+    folder = tmp_path_factory.mktemp("models") / "rsa_cfn"
+    return folder, run(prepared_dir, folder, "--fusion", "rsa_cfn", "--max_audio_seconds", "1")
+
+
+def test_a_run_leaves_checkpoint_scores_predictions_and_picture(finished, prepared_dir):
+    folder, metrics = finished
+    results = json.loads((folder / "all_results.json").read_text())
+    for name in ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy"):
+        assert results[f"eval_{name}"] == metrics[f"eval_{name}"]
+        assert f"eval_majority_{name}" in results
+    for emotion in EMOTIONS:
+        assert {f"eval_{kind}_{emotion}" for kind in ("f1", "recall", "count", "predicted_count")} <= results.keys()
+    assert results["train_loss"] > 0
+    assert (folder / "confusion_matrix.png").stat().st_size > 10_000
+    with (folder / "predictions.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    held_out = load_from_disk(prepared_dir)["train"].filter(
+        lambda session, label: session == 6 and label is not None, input_columns=["session", "label"]
+    )
+    assert [row["segment_id"] for row in rows] == held_out["segment_id"][:]
+    assert [EMOTIONS.index(row["label"]) for row in rows] == held_out["label"][:]
+    accuracy = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert accuracy == pytest.approx(results["eval_accuracy"])
+
+
+def test_the_checkpoint_predicts_what_the_run_wrote(finished, prepared_dir):
+    folder, _ = finished
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    processor = RsaCfnProcessor.from_pretrained(folder)
+    assert processor.max_audio_seconds == 1
+    with (folder / "predictions.csv").open(encoding="utf-8") as stream:
+        first = next(csv.DictReader(stream))
+    row = next(r for r in load_from_disk(prepared_dir)["train"] if r["segment_id"] == first["segment_id"])
+    with torch.no_grad():
+        batch = processor(audio=row["audio"], text=row["text"], return_tensors="pt")
+        probabilities = model(**batch).logits.softmax(dim=-1)[0]
+    written = [float(first[f"probability_{emotion}"]) for emotion in EMOTIONS]
+    np.testing.assert_allclose(probabilities, written, atol=1e-5)
+
+
+def test_a_saved_model_scores_the_same_without_training(finished, prepared_dir, tmp_path):
+    folder, metrics = finished
+    again = run(prepared_dir, tmp_path / "again", "--model_name_or_path", str(folder), "--do_train", "false")
+    assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=1e-5)
+    assert (tmp_path / "again" / "predictions.csv").read_text() == (folder / "predictions.csv").read_text()
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(prepared_dir, tmp_path):
+    arguments = ["--fusion", "early_fusion", "--save_strategy", "epoch", "--num_train_epochs", "2"]
+    whole = run(prepared_dir, tmp_path / "whole", *arguments)
+    checkpoints = sorted((tmp_path / "whole").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    (tmp_path / "resumed").mkdir()
+    (checkpoints[0]).rename(tmp_path / "resumed" / checkpoints[0].name)
+    resumed = run(prepared_dir, tmp_path / "resumed", *arguments, "--resume_from_checkpoint", "true")
+    assert resumed["eval_loss"] == pytest.approx(whole["eval_loss"], abs=1e-5)
+
+
+def test_epochs_are_compared_on_a_part_that_is_not_reported(prepared_dir, tmp_path):
+    arguments = "--fusion text --eval_strategy epoch --save_strategy epoch --load_best_model_at_end".split()
+    metrics = run(prepared_dir, tmp_path / "best", *arguments, "--num_train_epochs", "2")
+    state = json.loads((tmp_path / "best" / "trainer_state.json").read_text())
+    evaluations = [entry for entry in state["log_history"] if "eval_macro_f1" in entry]
+    assert len(evaluations) == 2
+    dataset = load_from_disk(prepared_dir)["train"]
+    held_out = sum(s == 6 and lab is not None for s, lab in zip(dataset["session"], dataset["label"]))
+    assert metrics["eval_rows"] == held_out
+    counts = [sum(entry[f"eval_count_{emotion}"] for emotion in EMOTIONS) for entry in evaluations]
+    assert all(0 < count < held_out + 3 for count in counts)
+    assert state["best_metric"] == max(entry["eval_macro_f1"] for entry in evaluations)
+
+
+@pytest.fixture
+def command(tmp_path):
+    """A function that runs the script as a user does, elsewhere, and gives the finished process."""
+
+    def command(*arguments, launcher=(sys.executable,)):
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+        return subprocess.run(
+            [*launcher, str(REPOSITORY / "run_classification.py"), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    return command
+
+
+def test_wrong_input_is_one_line_and_status_2(command):
+    finished = command("--fusion", "sum")
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("run_classification.py: --fusion sum is unknown; give one of audio, text,")
+    assert finished.stderr.count("\n") == 1
+
+
+def test_two_processes_score_every_row_once(command, prepared_dir, tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517")
+    arguments = "--fusion text --audio_model tiny --text_model tiny --output_dir out --max_steps 2".split()
+    finished = command("--dataset_name", str(prepared_dir), *arguments, launcher=launcher)
+    assert finished.returncode == 0, finished.stderr
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as stream:
+        ids = [row["segment_id"] for row in csv.DictReader(stream)]
+    dataset = load_from_disk(prepared_dir)["train"]
+    rows = zip(dataset["segment_id"], dataset["session"], dataset["label"])
+    assert ids == [name for name, session, label in rows if session == 6 and label is not None]

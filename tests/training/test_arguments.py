@@ -1,0 +1,99 @@
+"""The arguments: defaults that fit the run, JSON files, and one line for what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training import InputError
+from training.arguments import parse_arguments
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_arguments_it_is_the_demo():
+    model_args, data_args, training_args = parse_arguments([])
+    assert (model_args.fusion, model_args.audio_model, model_args.text_model) == ("rsa_cfn", "tiny", "tiny")
+    assert data_args.dataset_name is None
+    assert training_args.output_dir == "models/rsa_cfn"
+    assert training_args.do_train and training_args.do_eval
+    assert training_args.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    "fusion, learning_rate, batch_size", [("rsa_cfn", 1e-5, 4), ("early_fusion", 1e-5, 6), ("audio", 1e-4, 16)]
+)
+def test_pretrained_backbones_train_as_in_the_paper(fusion, learning_rate, batch_size):
+    Path("data/kemdy20").mkdir(parents=True)
+    model_args, data_args, training_args = parse_arguments(["--fusion", fusion])
+    assert data_args.dataset_name == "data/kemdy20"
+    assert model_args.audio_model == "facebook/wav2vec2-large-960h-lv60-self"
+    assert model_args.text_model == "klue/roberta-base"
+    assert training_args.output_dir == f"models/{fusion}"
+    assert training_args.learning_rate == learning_rate
+    assert training_args.per_device_train_batch_size == batch_size
+    assert (training_args.num_train_epochs, training_args.lr_scheduler_type) == (10, "constant")
+    assert (training_args.weight_decay, training_args.max_grad_norm, training_args.seed) == (0, 0, 2023)
+
+
+def test_what_is_given_wins_over_the_defaults():
+    arguments = ["--learning_rate", "0.5", "--do_eval", "false", "--output_dir", "elsewhere"]
+    _, _, training_args = parse_arguments(arguments)
+    assert (training_args.learning_rate, training_args.do_eval, training_args.output_dir) == (0.5, False, "elsewhere")
+
+
+def test_a_json_file_says_the_same_as_the_command_line():
+    given = {"fusion": "text", "split": "paper", "learning_rate": 0.002, "num_train_epochs": 3, "do_eval": False}
+    Path("run.json").write_text(json.dumps(given))
+    from_file = parse_arguments(["run.json"])
+    from_line = parse_arguments(
+        "--fusion text --split paper --learning_rate 0.002 --num_train_epochs 3 --do_eval false".split()
+    )
+    for ours, theirs in zip(from_file[:2], from_line[:2]):
+        assert ours == theirs
+    assert from_file[2].to_dict() == from_line[2].to_dict()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--fusion sum", "--fusion sum is unknown; give one of audio, text, early_fusion"),
+        ("--pooling_mode median", "--pooling_mode median is unknown; give one of mean, sum, max"),
+        ("--split random", "--split random is unknown; give one of session, paper, predefined"),
+        ("--fusoin text", "unknown arguments: --fusoin text"),
+        ("--learning_rate fast", "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
+        ("--max_audio_seconds 0", "--max_audio_seconds 0.0 is not above 0"),
+        ("--max_text_tokens 2", "--max_text_tokens 2 is less than 3"),
+        ("--do_train false", "leaves nothing to evaluate"),
+        ("--label_smoothing_factor 0.1", "would replace the model's own loss"),
+        ("--model_name_or_path x --audio_model y", "brings its own backbones"),
+        ("--eval_strategy sometimes", "sometimes"),
+        (f"--output_dir {Path(__file__).parents[2]}", "holds the code of this repository"),
+        (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
+        ("--output_dir full", "already holds another run"),
+        ("nowhere.json", "nowhere.json can't be read as JSON"),
+        ("unknown.json", "unknown arguments: fusoin"),
+        ("illegal.json", "--fusion sum is unknown"),
+        ("list.json", "holds no JSON object"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments, message):
+    Path("full").mkdir()
+    Path("full/config.json").touch()
+    Path("unknown.json").write_text('{"fusoin": "text"}')
+    Path("illegal.json").write_text('{"fusion": "sum"}')
+    Path("list.json").write_text("[]")
+    with pytest.raises(InputError) as error:
+        parse_arguments(arguments.split())
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_can_be_resumed_in_its_folder():
+    Path("full").mkdir()
+    Path("full/config.json").touch()
+    *_, training_args = parse_arguments("--output_dir full --resume_from_checkpoint true".split())
+    assert training_args.output_dir == "full"

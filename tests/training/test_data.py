@@ -1,0 +1,175 @@
+"""Data: columns and labels of any dataset, rows left out and reported, and splits that keep sides apart."""
+
+import io
+import logging
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_from_disk
+from sklearn.model_selection import train_test_split
+
+from configuration_rsa_cfn import EMOTIONS
+from training import InputError
+from training.arguments import DataArguments
+from training.data import load_splits
+
+
+def wav(seconds=0.1, value=0.1, sampling_rate=16000):
+    buffer = io.BytesIO()
+    samples = np.full(int(seconds * sampling_rate), value, dtype=np.float32)
+    soundfile.write(buffer, samples, sampling_rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def save(tmp_path):
+    """A function that saves columns as a dataset and gives the arguments that load it."""
+
+    def save(columns, parts=None, **arguments):
+        count = len(columns["label"])
+        columns = {"audio": [{"bytes": wav(), "path": None}] * count, "text": ["안녕"] * count, **columns}
+        dataset = Dataset.from_dict(columns)
+        if parts:
+            DatasetDict({name: dataset.select(rows) for name, rows in parts.items()}).save_to_disk(tmp_path / "d")
+        else:
+            dataset.save_to_disk(tmp_path / "d")
+        return DataArguments(dataset_name=str(tmp_path / "d"), **arguments)
+
+    return save
+
+
+def test_session_split_holds_out_the_last_fifth_of_the_sessions(prepared_dir):
+    dataset = load_from_disk(prepared_dir)["train"]
+    splits = load_splits(DataArguments(dataset_name=str(prepared_dir)), with_validation=False)
+    assert splits.label_names == list(EMOTIONS)
+    assert set(splits.test["session"]) == {6} and set(splits.train["session"]) == {1, 2, 3, 4, 5}
+    labelled = dataset.filter(lambda label: label is not None, input_columns="label")
+    assert splits.train["segment_id"][:] + splits.test["segment_id"][:] == labelled["segment_id"][:]
+
+
+def test_validation_part_comes_from_the_training_sessions(prepared_dir):
+    splits = load_splits(DataArguments(dataset_name=str(prepared_dir)), with_validation=True)
+    sessions = [set(part["session"]) for part in (splits.train, splits.validation, splits.test)]
+    assert [len(part) for part in sessions] == [4, 1, 1]
+    assert set.union(*sessions) == {1, 2, 3, 4, 5, 6}
+
+
+def test_paper_split_is_sklearns_on_the_labelled_rows_in_order(prepared_dir):
+    dataset = load_from_disk(prepared_dir)["train"]
+    labelled = [index for index, label in enumerate(dataset["label"]) if label is not None]
+    train, test = train_test_split(
+        labelled, test_size=0.2, random_state=42, stratify=[dataset["label"][index] for index in labelled]
+    )
+    splits = load_splits(DataArguments(dataset_name=str(prepared_dir), split="paper"), with_validation=False)
+    assert splits.train["segment_id"][:] == dataset.select(sorted(train))["segment_id"][:]
+    assert splits.test["segment_id"][:] == dataset.select(sorted(test))["segment_id"][:]
+
+
+def test_label_transform_adds_ties_of_neutral_and_one_other_to_training(save):
+    neutral, happy, angry, *_ = range(7)
+    columns = {
+        "label": [neutral, None, None, None, happy, None],
+        "emotions": [[neutral], [neutral, happy], [happy, angry], [neutral, happy, angry], [happy], [neutral, angry]],
+        "session": [1, 1, 1, 1, 2, 2],
+    }
+    names = list(EMOTIONS)
+    arguments = save(columns)
+    dataset = load_from_disk(arguments.dataset_name).cast_column("label", ClassLabel(names=names))
+    dataset.save_to_disk(arguments.dataset_name + "-named")
+    arguments.dataset_name += "-named"
+    plain = load_splits(arguments, with_validation=False)
+    assert (plain.train["label"][:], plain.test["label"][:]) == ([neutral], [happy])
+    arguments.label_transform = True
+    transformed = load_splits(arguments, with_validation=False)
+    assert transformed.train["label"][:] == [neutral, happy]
+    assert transformed.test["label"][:] == [happy]
+
+
+def test_any_column_names_and_labels_in_words(save):
+    audio = [{"bytes": wav(), "path": None}] * 4
+    columns = {"label": [9] * 4, "text": ["not this"] * 4, "speech": audio, "sentence": list("가나다라")}
+    columns["mood"] = ["upset", "calm", "upset", "calm"]
+    arguments = save(
+        columns,
+        {"train": [0, 1], "test": [2, 3]},
+        audio_column_name="speech",
+        text_column_name="sentence",
+        label_column_name="mood",
+    )
+    splits = load_splits(arguments, with_validation=False)
+    assert splits.label_names == ["calm", "upset"]
+    assert splits.train["text"][:] == ["가", "나"] and splits.train["label"][:] == [1, 0]
+    assert splits.test["text"][:] == ["다", "라"]
+
+
+def test_predefined_splits_keep_their_sides(save):
+    parts = {"train": [0, 1, 2], "validation": [3], "test": [4, 5]}
+    arguments = save({"label": [0, 1, 2, 1, 0, -1]}, parts)
+    splits = load_splits(arguments, with_validation=True)
+    assert splits.label_names == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert [part["label"][:] for part in (splits.train, splits.validation, splits.test)] == [[0, 1, 2], [1], [0]]
+
+
+def test_an_audio_feature_is_read_without_decoding(save):
+    arguments = save({"label": ["a", "b"] * 10})
+    dataset = load_from_disk(arguments.dataset_name).cast_column("audio", Audio(16000, decode=True))
+    dataset.save_to_disk(arguments.dataset_name + "-audio")
+    arguments.dataset_name += "-audio"
+    splits = load_splits(arguments, with_validation=False)
+    assert splits.train[0]["audio"]["bytes"] == wav()
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_named(save, caplog):
+    contents = [wav(), b"", wav(seconds=0), b"no wav", wav(value=np.nan), wav(), None, wav()]
+    columns = {
+        "audio": [{"bytes": content, "path": None} for content in contents],
+        "text": ["가", "나", "다", "라", "마", None, "바", ""],
+        "label": [0, 0, 0, 0, 0, 0, 0, 1],
+        "segment_id": [f"row{index}" for index in range(8)],
+        "session": [1] * 7 + [2],
+    }
+    with caplog.at_level(logging.WARNING):
+        splits = load_splits(save(columns), with_validation=False)
+    assert splits.train["segment_id"][:] == ["row0"]
+    # An empty transcript is a transcript: the row is scored.
+    assert splits.test["segment_id"][:] == ["row7"]
+    warnings = "\n".join(record.getMessage() for record in caplog.records)
+    for expected in (
+        "2 of 8 rows of train are left out, audio unreadable: row1, row3",
+        "1 of 8 rows of train are left out, audio empty: row2",
+        "1 of 8 rows of train are left out, audio not finite: row4",
+        "1 of 8 rows of train are left out, no transcript: row5",
+        "1 of 8 rows of train are left out, no audio: row6",
+    ):
+        assert expected in warnings
+
+
+@pytest.mark.parametrize(
+    "columns, arguments, message",
+    [
+        ({}, {"text_column_name": "words"}, "--text_column_name words is no column of split 'train'; give one of"),
+        ({"label": [0.5] * 4}, {}, "the labels are of type"),
+        ({}, {"split": "session"}, "--split session needs a column named session"),
+        ({"session": [3] * 4}, {"split": "session"}, "--split session needs two sessions"),
+        ({}, {"split": "predefined"}, "--split predefined needs splits named train and test"),
+        ({"label": [0, 0, 0, 1]}, {"split": "paper"}, "--split paper can't be stratified"),
+        ({"label": [0, 0, 0, -1], "session": [1, 1, 1, 2]}, {}, "leaves no labelled evaluation row"),
+        ({"session": [1, 1, 2, 2]}, {"label_transform": True}, "--label_transform needs a column named emotions"),
+        ({"text": [None] * 4}, {}, "no row of split 'train' can be used"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said_in_one_line(save, columns, arguments, message):
+    with pytest.raises(InputError) as error:
+        load_splits(save({"label": [0, 1, 0, 1], **columns}, **arguments), with_validation=False)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_folders_that_are_no_dataset(demo_corpus_dir, tmp_path):
+    with pytest.raises(InputError, match="is a corpus; convert it first: python prepare_dataset.py"):
+        load_splits(DataArguments(dataset_name=str(demo_corpus_dir)), with_validation=False)
+    for name in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match="can't be loaded; give a folder from prepare_dataset.py") as error:
+            load_splits(DataArguments(dataset_name=str(name)), with_validation=False)
+        assert "\n" not in str(error.value)

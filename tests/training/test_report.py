@@ -1,0 +1,44 @@
+"""The report: a line per row, a picture, and a table."""
+
+import csv
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from matplotlib import image
+
+from training.report import draw_confusion_matrix, format_summary, write_predictions
+
+
+NAMES = ["neutral", "happy"]
+LOGITS = np.log(np.array([[0.75, 0.25], [0.2, 0.8], [0.9, 0.1]], dtype=np.float32))
+
+
+@pytest.mark.parametrize("ids", [["a", "b", "c"], None])
+def test_predictions_file(ids, tmp_path):
+    test = Dataset.from_dict({"label": [0, 0, 1], **({"segment_id": ids} if ids else {})})
+    write_predictions(tmp_path / "predictions.csv", test, LOGITS, NAMES)
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["segment_id"] for row in rows] == (ids or ["0", "1", "2"])
+    assert [row["label"] for row in rows] == ["neutral", "neutral", "happy"]
+    assert [row["prediction"] for row in rows] == ["neutral", "happy", "neutral"]
+    assert [float(row["probability_happy"]) for row in rows] == pytest.approx([0.25, 0.8, 0.1], abs=1e-5)
+
+
+def test_confusion_matrix_is_a_picture_with_ink(tmp_path):
+    draw_confusion_matrix(tmp_path / "matrix.png", np.array([0, 0, 1]), np.array([0, 1, 1]), NAMES)
+    picture = image.imread(tmp_path / "matrix.png")
+    assert min(picture.shape[:2]) > 300
+    assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
+
+
+def test_summary_has_the_majority_beside_the_model():
+    scores = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
+    metrics = {f"eval_{name}": 0.5 for name in scores} | {f"eval_majority_{name}": 0.125 for name in scores}
+    for name in NAMES:
+        metrics |= {f"eval_f1_{name}": 0.25, f"eval_recall_{name}": 0.75}
+        metrics |= {f"eval_count_{name}": 7, f"eval_predicted_count_{name}": 3}
+    lines = format_summary(metrics, NAMES).splitlines()
+    assert lines[1].split() == ["macro_f1", "0.500", "0.125"]
+    assert lines[-1].split() == ["happy", "0.250", "0.750", "7", "3"]

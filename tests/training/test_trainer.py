@@ -1,0 +1,106 @@
+"""The Trainer: batches, balanced drawing, and half precision that is real."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Dataset
+from transformers import TrainingArguments
+
+from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
+
+
+@pytest.fixture
+def rows():
+    """16 rows of noise between 0.1 and 0.4 s, of which the first 14 are of one class."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(16):
+        buffer = io.BytesIO()
+        samples = rng.uniform(-0.1, 0.1, rng.integers(1600, 6400))
+        soundfile.write(buffer, samples, 16000, format="WAV")
+        audio = {"bytes": buffer.getvalue(), "path": None}
+        rows.append({"audio": audio, "text": "정말" if index % 2 else "반가워요", "label": int(index >= 14)})
+    return Dataset.from_list(rows)
+
+
+@pytest.fixture
+def make_trainer(make_model, processor, rows, tmp_path):
+    def make(weighted_sampler=False, fusion="rsa_cfn", **arguments):
+        arguments = {"output_dir": str(tmp_path), "use_cpu": True, "disable_tqdm": True, **arguments}
+        arguments |= {"remove_unused_columns": False, "label_names": ["labels"], "save_strategy": "no"}
+        return RsaCfnTrainer(
+            model=make_model(fusion=fusion),
+            args=TrainingArguments(**arguments),
+            data_collator=RsaCfnDataCollator(processor),
+            train_dataset=rows,
+            eval_dataset=rows,
+            weighted_sampler=weighted_sampler,
+        )
+
+    return make
+
+
+def test_collator_pads_each_modality_to_its_own_length(rows, processor):
+    batch = RsaCfnDataCollator(processor)([rows[0], rows[15]])
+    lengths = [len(soundfile.read(io.BytesIO(rows[index]["audio"]["bytes"]))[0]) for index in (0, 15)]
+    assert batch["audio_attention_mask"].sum(dim=1).tolist() == lengths
+    assert batch["attention_mask"].sum(dim=1).tolist() == [6, 4]
+    assert batch["labels"].tolist() == [0, 1]
+
+
+def test_weighted_sampler_draws_each_class_as_often(make_trainer, rows):
+    sampler = make_trainer(weighted_sampler=True)._get_train_sampler()
+    drawn = np.array([rows["label"][index] for _ in range(50) for index in sampler])
+    assert len(drawn) == 50 * 16
+    assert abs(drawn.mean() - 0.5) < 0.06
+    plain = sorted(make_trainer()._get_train_sampler())
+    assert plain == list(range(16))
+
+
+@pytest.mark.parametrize("precision, dtype", [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_half_precision_on_a_cpu_is_half_precision(precision, dtype, make_trainer):
+    trainer = make_trainer(max_steps=3, learning_rate=1e-3, **{precision: True})
+    seen = set()
+    trainer.model.fusion.dense.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    before = trainer.model.fusion.dense.weight.detach().clone()
+    trained = trainer.train()
+    assert seen == {dtype}
+    assert np.isfinite(trained.training_loss)
+    assert not torch.equal(trainer.model.fusion.dense.weight, before)
+    assert trainer.model.fusion.dense.weight.dtype == torch.float32
+
+
+def test_prediction_scores_every_row_in_order(make_trainer, rows, processor):
+    """Also the last, partial batch; and each row as it scores alone."""
+    trainer = make_trainer(per_device_eval_batch_size=5)
+    output = trainer.predict(rows)
+    assert output.label_ids.tolist() == rows["label"][:]
+    with torch.no_grad():
+        alone = [trainer.model(**processor(audio=[r["audio"]], text=[r["text"]], return_tensors="pt")) for r in rows]
+    np.testing.assert_allclose(output.predictions, np.concatenate([one.logits for one in alone]), atol=1e-5)
+
+
+def test_training_learns_what_the_words_say(make_trainer, rows):
+    trainer = make_trainer(fusion="text", num_train_epochs=15, learning_rate=1e-2, per_device_train_batch_size=4)
+    labels = [int(text == "정말") for text in rows["text"]]
+    trainer.train_dataset = trainer.eval_dataset = rows.remove_columns("label").add_column("label", labels)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before / 10
+
+
+def test_grouping_by_length_leaves_predictions_in_order(make_trainer, rows):
+    durations = [soundfile.info(io.BytesIO(audio["bytes"])).duration for audio in rows["audio"]]
+    timed = rows.add_column("duration", durations)
+    trainer = make_trainer(
+        train_sampling_strategy="group_by_length", length_column_name="duration", per_device_eval_batch_size=4
+    )
+    trainer.train_dataset = timed
+    assert list(trainer._get_train_sampler()) != sorted(trainer._get_train_sampler())
+    plain = make_trainer().predict(rows)
+    grouped = trainer.predict(timed)
+    assert grouped.label_ids.tolist() == rows["label"][:]
+    np.testing.assert_allclose(grouped.predictions, plain.predictions, atol=1e-5)

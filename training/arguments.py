@@ -1,0 +1,240 @@
+"""The arguments of run_classification.py: model and data beside all TrainingArguments, with fitting defaults."""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+
+from configuration_rsa_cfn import FUSIONS, POOLING_MODES
+from training import InputError
+
+
+TINY = "tiny"
+REPOSITORY = Path(__file__).resolve().parents[1]
+KEMDY20_DIR = "data/kemdy20"
+SPLITS = ("session", "paper", "predefined")
+AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
+TEXT_MODEL = "klue/roberta-base"
+# Of the original's main.py where they differ from 6.
+PAPER_BATCH_SIZES = {"audio": 16, "text": 16, "rsa_cfn": 4, "hybrid_fusion": 4}
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained."""
+
+    fusion: str = field(default="rsa_cfn", metadata={"help": f"How the modalities are joined: {', '.join(FUSIONS)}."})
+    audio_model: str | None = field(
+        default=None,
+        metadata={
+            "help": f"wav2vec2-family model: Hub id, folder, or '{TINY}' for a small random one "
+            f"(default {AUDIO_MODEL}; '{TINY}' on the demo corpus)."
+        },
+    )
+    text_model: str | None = field(
+        default=None,
+        metadata={
+            "help": f"RoBERTa- or BERT-family model: Hub id, folder, or '{TINY}' for a small random one with a "
+            f"tokenizer built from the training transcripts (default {TEXT_MODEL}; '{TINY}' on the demo corpus)."
+        },
+    )
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones."},
+    )
+    pooling_mode: str = field(
+        default="mean", metadata={"help": f"How hidden states become one vector: {', '.join(POOLING_MODES)}."}
+    )
+
+    @property
+    def is_tiny(self) -> bool:
+        return TINY in (self.audio_model, self.text_model)
+
+
+@dataclass
+class DataArguments:
+    """What it is trained on and how that is divided."""
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": f"A folder from prepare_dataset.py, or any dataset that `datasets` loads (default {KEMDY20_DIR} "
+            "where that exists, otherwise the demo corpus)."
+        },
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "The dataset's configuration on the Hub."})
+    audio_column_name: str = field(default="audio", metadata={"help": "Column with the recordings."})
+    text_column_name: str = field(default="text", metadata={"help": "Column with the transcripts."})
+    label_column_name: str = field(default="label", metadata={"help": "Column with the classes."})
+    split: str | None = field(
+        default=None,
+        metadata={
+            "help": "session: the last fifth of the sessions is held out; paper: a stratified 80/20 that mixes "
+            "speakers; predefined: the dataset's own splits (default: the first of predefined, session and paper that "
+            "the dataset allows)."
+        },
+    )
+    label_transform: bool = field(
+        default=False,
+        metadata={"help": "Train also on ties between neutral and one other emotion, as that other emotion."},
+    )
+    weighted_sampler: bool = field(
+        default=False, metadata={"help": "Draw training rows with replacement, each class as often as any other."}
+    )
+    max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cut, in seconds."})
+    max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
+
+
+class OneLineArgumentParser(HfArgumentParser):
+    """Reports a wrong argument in one line: the usage of 150 arguments would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see --help)")
+
+
+def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
+    """
+    Defaults of TrainingArguments for a run: the paper's recipe, or one under which tiny random backbones learn.
+
+    Args:
+        fusion (`str`): One of `FUSIONS`.
+        is_tiny (`bool`): Whether a backbone is tiny and random.
+    """
+    defaults = {
+        "output_dir": f"models/{fusion}",
+        "do_train": True,
+        "do_eval": True,
+        "do_predict": True,
+        "per_device_eval_batch_size": 16,
+        "metric_for_best_model": "macro_f1",
+        "logging_strategy": "epoch",
+        "length_column_name": "duration",
+        # Pushes in the middle of training would lack the code that the checkpoint needs.
+        "hub_strategy": "end",
+        # bf16 and two processes on a machine without an accelerator need it said.
+        "use_cpu": not torch.accelerator.is_available(),
+    }
+    if is_tiny:
+        return defaults | {
+            "learning_rate": 1e-3,
+            "weight_decay": 0.01,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 0.1,
+            "num_train_epochs": 8,
+            "per_device_train_batch_size": 16,
+            "train_sampling_strategy": "group_by_length",
+            "save_strategy": "no",
+        }
+    return defaults | {
+        "learning_rate": 1e-4 if fusion == "audio" else 1e-5,
+        "weight_decay": 0.0,
+        "lr_scheduler_type": "constant",
+        "num_train_epochs": 10,
+        "per_device_train_batch_size": PAPER_BATCH_SIZES.get(fusion, 6),
+        "max_grad_norm": 0.0,
+        "seed": 2023,
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+    }
+
+
+def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+    """
+    Read the command line, or a JSON file that is its only argument.
+
+    The defaults of the training arguments depend on the model, so the model's arguments are read first.
+
+    Raises:
+        InputError: An argument is unknown or has an illegal value.
+    """
+    given = _read_json(arguments[0]) if len(arguments) == 1 and arguments[0].endswith(".json") else None
+    parser = OneLineArgumentParser((ModelArguments, DataArguments, TrainingArguments), allow_abbrev=False)
+    try:
+        if given is None:
+            first = OneLineArgumentParser((ModelArguments, DataArguments), allow_abbrev=False, add_help=False)
+            model_args, data_args, _ = first.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+        else:
+            model_args, data_args = (
+                cls(**{name: given[name] for name in given.keys() & {f.name for f in fields(cls)}})
+                for cls in (ModelArguments, DataArguments)
+            )
+        _complete(model_args, data_args)
+        defaults = default_training_arguments(model_args.fusion, model_args.is_tiny)
+        if given is None:
+            parser.set_defaults(**defaults)
+            *_, training_args, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+        else:
+            unknown = given.keys() - {f.name for cls in parser.dataclass_types for f in fields(cls)}
+            own = {f.name for cls in (ModelArguments, DataArguments) for f in fields(cls)}
+            training_args = TrainingArguments(
+                **defaults | {name: value for name, value in given.items() if name not in own | unknown}
+            )
+    except (ValueError, TypeError, ImportError) as error:
+        raise InputError(" ".join(str(error).split())) from error
+    if unknown:
+        raise InputError(f"unknown arguments: {' '.join(sorted(unknown))} (see --help)")
+    check_arguments(model_args, data_args, training_args)
+    return model_args, data_args, training_args
+
+
+def _read_json(name: str) -> dict:
+    try:
+        given = json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} can't be read as JSON ({error})") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{name} holds no JSON object; give one of argument names and values")
+    return given
+
+
+def _complete(model_args: ModelArguments, data_args: DataArguments) -> None:
+    """Fill in what depends on other arguments, and check what the defaults of training depend on."""
+    _check_choice("--fusion", model_args.fusion, FUSIONS)
+    if data_args.dataset_name is None and Path(KEMDY20_DIR).is_dir():
+        data_args.dataset_name = KEMDY20_DIR
+    is_demo = data_args.dataset_name is None
+    if model_args.model_name_or_path is None:
+        model_args.audio_model = model_args.audio_model or (TINY if is_demo else AUDIO_MODEL)
+        model_args.text_model = model_args.text_model or (TINY if is_demo else TEXT_MODEL)
+    elif model_args.audio_model or model_args.text_model:
+        raise InputError("--model_name_or_path brings its own backbones; leave out --audio_model and --text_model")
+
+
+def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
+    """Refuse what can be seen to be wrong before anything is loaded."""
+    _check_choice("--pooling_mode", model_args.pooling_mode, POOLING_MODES)
+    if data_args.split is not None:
+        _check_choice("--split", data_args.split, SPLITS)
+    if not data_args.max_audio_seconds > 0:
+        raise InputError(f"--max_audio_seconds {data_args.max_audio_seconds} is not above 0; the paper's value is 6")
+    if data_args.max_text_tokens < 3:
+        raise InputError(f"--max_text_tokens {data_args.max_text_tokens} is less than 3; the paper's value is 256")
+    if not training_args.do_train and model_args.model_name_or_path is None:
+        raise InputError("--do_train false leaves nothing to evaluate; give a saved model with --model_name_or_path")
+    if training_args.label_smoothing_factor:
+        raise InputError(
+            f"--label_smoothing_factor {training_args.label_smoothing_factor} would replace the model's own loss; "
+            "leave it at 0"
+        )
+    _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
+
+
+def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> None:
+    resolved = output_dir.expanduser().resolve()
+    if resolved == REPOSITORY or resolved in REPOSITORY.parents or resolved.is_relative_to(REPOSITORY / ".git"):
+        raise InputError(f"--output_dir {output_dir} is or holds the code of this repository; give a new folder")
+    if resolved.is_file():
+        raise InputError(f"--output_dir {output_dir} is a file; give a new folder")
+    if resolved.is_dir() and any(resolved.iterdir()) and not resume_from_checkpoint:
+        raise InputError(
+            f"--output_dir {output_dir} already holds another run; give a new folder, remove this one, or go on with "
+            "it by --resume_from_checkpoint true"
+        )
+
+
+def _check_choice(name: str, value: str, legal: tuple[str, ...]) -> None:
+    if value not in legal:
+        raise InputError(f"{name} {value} is unknown; give one of {', '.join(legal)}")

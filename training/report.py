@@ -1,0 +1,70 @@
+"""What a run leaves beside its checkpoint: predictions.csv, confusion_matrix.png and the closing table."""
+
+import csv
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from datasets import Dataset
+from scipy.special import softmax
+from sklearn.metrics import ConfusionMatrixDisplay
+
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402, after the backend that needs no screen
+
+
+SUMMARY = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
+
+
+def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
+    """
+    One line per evaluation row, in the order of the dataset: segment_id, label, prediction, a probability per class.
+
+    Args:
+        file (`Path`): Where to write; UTF-8.
+        test (`Dataset`): The evaluation rows; without a column `segment_id` their numbers stand for it.
+        logits (`np.ndarray` of shape `(num_rows, num_labels)`): Of the rows, in their order.
+        label_names (`list[str]`): Names of the classes.
+    """
+    probabilities = softmax(logits.astype(np.float64), axis=1)  # (N, C)
+    ids = test["segment_id"] if "segment_id" in test.column_names else range(len(test))
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["segment_id", "label", "prediction", *(f"probability_{name}" for name in label_names)])
+        for row_id, label, row in zip(ids, test["label"], probabilities, strict=True):
+            predicted = label_names[row.argmax()]
+            writer.writerow([row_id, label_names[label], predicted, *(f"{probability:.6f}" for probability in row)])
+
+
+def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
+    """Counts per pair of true and predicted class, coloured by their share of the true class."""
+    size = max(5.0, 0.9 * len(label_names) + 1.5)
+    figure, axes = plt.subplots(figsize=(size, size * 0.9), layout="constrained")
+    labels = range(len(label_names))
+    options = {"labels": labels, "display_labels": label_names, "ax": axes, "cmap": "Blues", "colorbar": False}
+    shares = ConfusionMatrixDisplay.from_predictions(
+        references, predictions, normalize="true", include_values=False, im_kw={"vmin": 0, "vmax": 1}, **options
+    )
+    counts = ConfusionMatrixDisplay.from_predictions(references, predictions, **options)
+    for text, share in zip(counts.text_.flat, shares.confusion_matrix.flat):
+        text.set_color("white" if share > 0.5 else "black")
+    axes.images[-1].remove()
+    figure.colorbar(axes.images[0], ax=axes, label="share of the true class", fraction=0.046)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{len(references)} utterances")
+    plt.setp(axes.get_xticklabels(), rotation=45, ha="right")
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+
+
+def format_summary(metrics: dict[str, float], label_names: list[str]) -> str:
+    """The scores of a run as a table, beside those of always answering the most frequent class."""
+    lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
+    for name in SUMMARY:
+        lines.append(f"{name:>27}  {metrics[f'eval_{name}']:6.3f}  {metrics[f'eval_majority_{name}']:14.3f}")
+    lines += ["", f"{'class':>27}  {'F1':>6}  {'recall':>6}  {'rows':>6}  {'predicted':>9}"]
+    for name in label_names:
+        f1, recall = metrics[f"eval_f1_{name}"], metrics[f"eval_recall_{name}"]
+        rows, predicted = metrics[f"eval_count_{name}"], metrics[f"eval_predicted_count_{name}"]
+        lines.append(f"{name:>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
+    return "\n".join(lines)
