@@ -15,7 +15,7 @@ from transformers import TrainingArguments, set_seed
 from corpora import CorpusError
 from training import InputError
 from training.arguments import DataArguments, ModelArguments, parse_arguments
-from training.data import DEMO_DIR, Splits, load_splits
+from training.data import DEMO_DIR, Splits, balanced_class_weights, load_splits
 from training.metrics import EmotionMetric
 from training.model import load_model
 from training.report import draw_confusion_matrix, format_summary, write_predictions
@@ -44,22 +44,33 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(data_args, with_validation=training_args.eval_strategy != "no")
     logger.info(f"{len(splits.train)} rows train, {len(splits.test)} are scored: {splits.description}.")
-    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"])
-    trainer = build_trainer(model, processor, splits, data_args, training_args)
+    class_weights = None
+    if data_args.class_weights == "balanced":
+        class_weights = balanced_class_weights(splits.train, len(splits.label_names))
+    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"], class_weights)
+    trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     if training_args.do_train:
         resume = training_args.resume_from_checkpoint
         trained = trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("train", trained.metrics)
-    metrics = score(trainer, splits) if training_args.do_eval or training_args.do_predict else {}
+    metrics = {}
+    if training_args.do_eval or training_args.do_predict:
+        for modality in dict.fromkeys(data_args.eval_modalities):
+            metrics |= score(trainer, splits, modality)
     if training_args.push_to_hub:
         trainer.push_to_hub()
     return metrics
 
 
 def build_trainer(
-    model, processor, splits: Splits, data_args: DataArguments, training_args: TrainingArguments
+    model,
+    processor,
+    splits: Splits,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
 ) -> RsaCfnTrainer:
     """The Trainer of a run; epochs are compared on the validation part, where there is one."""
     metric = EmotionMetric(splits.label_names)
@@ -77,22 +88,39 @@ def build_trainer(
             predictions=scored.predictions.argmax(axis=1), references=scored.label_ids
         ),
         weighted_sampler=data_args.weighted_sampler,
+        learning_rates={
+            name: rate
+            for name, rate in (
+                ("audio_model", model_args.audio_learning_rate),
+                ("text_model", model_args.text_learning_rate),
+            )
+            if rate is not None
+        },
     )
 
 
-def score(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
-    """The only place that reads the test part: one pass gives the scores, predictions.csv and the confusion matrix."""
-    output = trainer.predict(splits.test, metric_key_prefix="eval")
-    metrics = {**output.metrics, "eval_rows": len(splits.test)}
-    trainer.save_metrics("eval", metrics)
+def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, float]:
+    """
+    The only place that reads the test part: one pass gives the scores, the predictions and the confusion matrix.
+
+    Args:
+        modality (`str`): `"both"`, or the one the model is given: names of scores and files then say which.
+    """
+    suffix = "" if modality == "both" else f"_{modality}"
+    prefix = f"eval{suffix}"
+    trainer.data_collator = RsaCfnDataCollator(trainer.processing_class, modality)
+    output = trainer.predict(splits.test, metric_key_prefix=prefix)
+    metrics = {**output.metrics, f"{prefix}_rows": len(splits.test)}
+    trainer.save_metrics(prefix, metrics)
     if trainer.is_world_process_zero():
-        folder = Path(trainer.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_predictions(folder / "predictions.csv", splits.test, output.predictions, splits.label_names)
+        folder, names = Path(trainer.args.output_dir), splits.label_names
+        write_predictions(folder / f"predictions{suffix}.csv", splits.test, output.predictions, names)
         predictions = np.argmax(output.predictions, axis=1)
-        draw_confusion_matrix(folder / "confusion_matrix.png", output.label_ids, predictions, splits.label_names)
-        print(format_summary(metrics, splits.label_names))
-        print(f"\nWritten to {folder}: the model, all_results.json, predictions.csv and confusion_matrix.png")
+        picture = f"confusion_matrix{suffix}.png"
+        draw_confusion_matrix(folder / picture, output.label_ids, predictions, names)
+        print(f"\nScored on {'audio and text' if modality == 'both' else f'{modality} alone'}:")
+        print(format_summary(metrics, names, prefix))
+        print(f"\nWritten to {folder}: the model, all_results.json, predictions{suffix}.csv and {picture}")
     return metrics
 
 

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 
-from configuration_rsa_cfn import FUSIONS, POOLING_MODES
+from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
 from training import InputError
+from training.trainer import MODALITIES
 
 
 TINY = "tiny"
 REPOSITORY = Path(__file__).resolve().parents[1]
 KEMDY20_DIR = "data/kemdy20"
+CLASS_WEIGHTS = ("balanced",)
 SPLITS = ("session", "paper", "predefined")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
@@ -49,9 +52,52 @@ class ModelArguments:
         default="mean", metadata={"help": f"How hidden states become one vector: {', '.join(POOLING_MODES)}."}
     )
 
+    cross_fusion_rank: int | None = field(
+        default=None,
+        metadata={"help": "Rank of the weights over the cross features of rsa_cfn and hybrid_fusion (default: full)."},
+    )
+    modality_dropout: float = field(
+        default=0.0, metadata={"help": "Probability that a training row loses its audio or its text."}
+    )
+    freeze_feature_encoder: bool | None = field(
+        default=None,
+        metadata={"help": "Keep the audio backbone's convolutions from training (default: if pretrained)."},
+    )
+    freeze_audio_encoder: bool = field(default=False, metadata={"help": "Keep the audio backbone from training."})
+    freeze_text_encoder: bool = field(default=False, metadata={"help": "Keep the text backbone from training."})
+    freeze_audio_layers: int = field(
+        default=0, metadata={"help": "Keep this many of its lowest layers, and all below them, from training."}
+    )
+    freeze_text_layers: int = field(
+        default=0, metadata={"help": "Keep this many of its lowest layers, and all below them, from training."}
+    )
+    audio_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the audio backbone (default: --learning_rate)."}
+    )
+    text_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the text backbone (default: --learning_rate)."}
+    )
+    use_weighted_layer_sum: bool = field(
+        default=False, metadata={"help": "Pool a learned weighted sum of all layers of each backbone."}
+    )
+    label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing in the model's loss, below 1."})
+
     @property
     def is_tiny(self) -> bool:
         return TINY in (self.audio_model, self.text_model)
+
+    @property
+    def config_fields(self) -> dict:
+        """The arguments that are fields of [`RsaCfnConfig`], those of the backbones' layers apart."""
+        names = ("fusion", "pooling_mode", "cross_fusion_rank", "modality_dropout", "label_smoothing")
+        return {name: getattr(self, name) for name in (*names, "use_weighted_layer_sum")}
+
+    @property
+    def freeze_fields(self) -> dict:
+        """The arguments that say what doesn't train, as fields of [`RsaCfnConfig`]."""
+        modalities = [f"freeze_{modality}_{part}" for modality in ("audio", "text") for part in ("encoder", "layers")]
+        convolutions = not self.is_tiny if self.freeze_feature_encoder is None else self.freeze_feature_encoder
+        return {"freeze_feature_encoder": convolutions, **{name: getattr(self, name) for name in modalities}}
 
 
 @dataclass
@@ -83,6 +129,17 @@ class DataArguments:
     )
     weighted_sampler: bool = field(
         default=False, metadata={"help": "Draw training rows with replacement, each class as often as any other."}
+    )
+    soft_labels: bool = field(
+        default=False,
+        metadata={"help": "Train on the shares of the raters' votes, ties included, rather than on one class."},
+    )
+    class_weights: str | None = field(
+        default=None, metadata={"help": "balanced: weigh each class in the loss by 1 / its count (default: all alike)."}
+    )
+    eval_modalities: list[str] = field(
+        default_factory=lambda: ["both"],
+        metadata={"help": "What the model is given where it is scored, one or more of both, audio and text."},
     )
     max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cut, in seconds."})
     max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
@@ -206,6 +263,13 @@ def _complete(model_args: ModelArguments, data_args: DataArguments) -> None:
 def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
     """Refuse what can be seen to be wrong before anything is loaded."""
     _check_choice("--pooling_mode", model_args.pooling_mode, POOLING_MODES)
+    _check_model(model_args)
+    for modality in data_args.eval_modalities:
+        _check_choice("--eval_modalities", modality, MODALITIES)
+    if data_args.class_weights is not None:
+        _check_choice("--class_weights", data_args.class_weights, CLASS_WEIGHTS)
+    if data_args.soft_labels and data_args.weighted_sampler:
+        raise InputError("--weighted_sampler draws by the one class of a row, which --soft_labels replaces; give one")
     if data_args.split is not None:
         _check_choice("--split", data_args.split, SPLITS)
     if not data_args.max_audio_seconds > 0:
@@ -217,9 +281,25 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
     if training_args.label_smoothing_factor:
         raise InputError(
             f"--label_smoothing_factor {training_args.label_smoothing_factor} would replace the model's own loss; "
-            "leave it at 0"
+            "give --label_smoothing"
         )
     _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
+
+
+def _check_model(model_args: ModelArguments) -> None:
+    """Let the configuration refuse what it can without the backbones."""
+    try:
+        RsaCfnConfig(**model_args.config_fields)
+    except (ValueError, StrictDataclassError) as error:
+        raise InputError(f"--{' '.join(str(error).split())}") from error
+    for modality in ("audio", "text"):
+        learning_rate = getattr(model_args, f"{modality}_learning_rate")
+        if learning_rate is not None and learning_rate < 0:
+            raise InputError(f"--{modality}_learning_rate {learning_rate} is below 0; give 0 or more")
+        if learning_rate is not None and model_args.fusion in ("audio", "text") and model_args.fusion != modality:
+            raise InputError(
+                f"--{modality}_learning_rate has no use: --fusion {model_args.fusion} has no such backbone"
+            )
 
 
 def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> None:

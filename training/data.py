@@ -24,7 +24,7 @@ SPLIT_SEED = 42  # the paper's
 VALIDATION_SIZE = 0.1
 SHOWN_IDS = 5
 # Columns of a prepared corpus that splits, label transform and predictions.csv use where they exist.
-OPTIONAL_COLUMNS = ("segment_id", "session", "emotions")
+OPTIONAL_COLUMNS = ("segment_id", "session", "emotions", "votes")
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Splits:
     The rows of a run, all with a label.
 
     Args:
-        train (`Dataset`): What the weights are fitted to.
+        train (`Dataset`): What the weights are fitted to; with soft labels it has a column `label_shares`.
         validation (`Dataset`, *optional*): Rows kept out of `train`, by which epochs are compared; only where they are.
         test (`Dataset`): What is reported; scored once, after training, in the order of the dataset.
         label_names (`list[str]`): Names of the classes.
@@ -72,8 +72,10 @@ def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
         validation = None
     elif validation is None:
         train, validation = _take_validation(train)
+    if data_args.label_transform:
+        train = _with_transformed_ties(train, label_names)
     splits = Splits(
-        train=_with_transformed_ties(train, label_names) if data_args.label_transform else _labelled(train),
+        train=_with_label_shares(train, label_names) if data_args.soft_labels else _labelled(train),
         validation=None if validation is None else _labelled(validation),
         test=_labelled(test),
         label_names=label_names,
@@ -277,7 +279,7 @@ def _take_validation(train: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def _with_transformed_ties(train: Dataset, label_names: list[str]) -> Dataset:
-    """The labelled rows, and those whose raters tie between neutral and exactly one other emotion under that one."""
+    """Rows whose raters tie between neutral and exactly one other emotion come under that one; others as they are."""
     if "emotions" not in train.column_names or "neutral" not in label_names:
         raise InputError("--label_transform needs a column named emotions, and neutral among the classes")
     neutral = label_names.index("neutral")
@@ -287,5 +289,34 @@ def _with_transformed_ties(train: Dataset, label_names: list[str]) -> Dataset:
         else label
         for label, emotions in zip(train["label"], train["emotions"])
     ]
-    transformed = train.remove_columns("label").add_column("label", labels, feature=train.features["label"])
-    return _labelled(transformed)
+    return train.remove_columns("label").add_column("label", labels, feature=train.features["label"])
+
+
+def _with_label_shares(train: Dataset, label_names: list[str]) -> Dataset:
+    """The rows with votes, ties included, and a column `label_shares`: the share of the votes each class has."""
+    if "votes" not in train.column_names:
+        raise InputError("--soft_labels needs a column named votes, with a count for each class")
+    votes = np.asarray(train["votes"][:], dtype=np.float64)  # (N, C)
+    if votes.ndim != 2 or votes.shape[1] != len(label_names):
+        raise InputError(f"--soft_labels needs {len(label_names)} votes in each row, one for each class in their order")
+    rows = np.flatnonzero(votes.sum(axis=1) > 0)
+    shares = votes[rows] / votes[rows].sum(axis=1, keepdims=True)
+    return train.select(rows).add_column("label_shares", shares.tolist())
+
+
+def balanced_class_weights(train: Dataset, num_labels: int) -> list[float]:
+    """
+    Weights in proportion to 1 / count of the class, whose mean over the training rows is 1.
+
+    Args:
+        train (`Dataset`): The training rows; soft labels count as their shares.
+        num_labels (`int`): Number of classes. One without a row has weight 0.
+    """
+    if "label_shares" in train.column_names:
+        counts = np.asarray(train["label_shares"][:]).sum(axis=0)  # (C,)
+    else:
+        counts = np.bincount(train["label"][:], minlength=num_labels)
+    weights = np.zeros(num_labels)
+    occurring = counts > 0
+    weights[occurring] = counts.sum() / (occurring.sum() * counts[occurring])
+    return weights.tolist()

@@ -44,7 +44,11 @@ TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64}
 
 
 def load_model(
-    model_args: ModelArguments, data_args: DataArguments, label_names: list[str], texts: list[str]
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    label_names: list[str],
+    texts: list[str],
+    class_weights: list[float] | None = None,
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     """
     The model and its processor, ready to train.
@@ -54,6 +58,7 @@ def load_model(
         data_args ([`DataArguments`]): Limits of length.
         label_names (`list[str]`): Names of the classes, in the order of their indices.
         texts (`list[str]`): Transcripts of the training rows, from which a tiny model's tokenizer is built.
+        class_weights (`list[float]`, *optional*): Weight of each class in the loss.
 
     Raises:
         InputError: A model can't be loaded, or doesn't fit the classes or the limits.
@@ -61,9 +66,10 @@ def load_model(
     if model_args.model_name_or_path is not None:
         return _load_saved(model_args.model_name_or_path, label_names)
     fields = {
-        "fusion": model_args.fusion,
-        "pooling_mode": model_args.pooling_mode,
+        **model_args.config_fields,
+        **model_args.freeze_fields,
         "max_text_tokens": data_args.max_text_tokens,
+        "class_weights": class_weights,
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: index for index, name in enumerate(label_names)},
     }
@@ -108,7 +114,11 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    config = RsaCfnConfig(audio_config=Wav2Vec2Config(**TINY_AUDIO), text_config=text_config, **TINY_FUSION, **fields)
+    audio_config = Wav2Vec2Config(**TINY_AUDIO)
+    try:
+        config = RsaCfnConfig(audio_config=audio_config, text_config=text_config, **TINY_FUSION, **fields)
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
     return RsaCfnForSequenceClassification(config), RsaCfnProcessor(feature_extractor, tokenizer, **limits)
 
 

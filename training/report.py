@@ -57,14 +57,14 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
     plt.close(figure)
 
 
-def format_summary(metrics: dict[str, float], label_names: list[str]) -> str:
-    """The scores of a run as a table, beside those of always answering the most frequent class."""
+def format_summary(metrics: dict[str, float], label_names: list[str], prefix: str = "eval") -> str:
+    """The scores named `prefix` as a table, beside those of always answering the most frequent class."""
     lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
     for name in SUMMARY:
         lines.append(f"{name:>27}  {metrics[f'eval_{name}']:6.3f}  {metrics[f'eval_majority_{name}']:14.3f}")
     lines += ["", f"{'class':>27}  {'F1':>6}  {'recall':>6}  {'rows':>6}  {'predicted':>9}"]
     for name in label_names:
-        f1, recall = metrics[f"eval_f1_{name}"], metrics[f"eval_recall_{name}"]
-        rows, predicted = metrics[f"eval_count_{name}"], metrics[f"eval_predicted_count_{name}"]
+        f1, recall = metrics[f"{prefix}_f1_{name}"], metrics[f"{prefix}_recall_{name}"]
+        rows, predicted = metrics[f"{prefix}_count_{name}"], metrics[f"{prefix}_predicted_count_{name}"]
         lines.append(f"{name:>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
     return "\n".join(lines)

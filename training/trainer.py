@@ -7,6 +7,9 @@ import torch
 from transformers import ProcessorMixin, Trainer
 
 
+MODALITIES = ("both", "audio", "text")
+
+
 @dataclass
 class RsaCfnDataCollator:
     """
@@ -14,28 +17,40 @@ class RsaCfnDataCollator:
 
     Args:
         processor ([`RsaCfnProcessor`]): The model's processor.
+        modality (`str`, defaults to `"both"`): `"audio"` or `"text"` leaves out the other one.
     """
 
     processor: ProcessorMixin
+    modality: str = "both"
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """Rows with `audio`, `text` and `label` → the processor's tensors and `labels` of shape `(batch_size,)`."""
-        audio, text = [row["audio"] for row in rows], [row["text"] for row in rows]
+        """
+        Rows with `audio`, `text` and `label`, or `label_shares` → the processor's tensors and `labels` of shape
+        `(batch_size,)`, or `(batch_size, num_labels)` for shares.
+        """
+        audio = None if self.modality == "text" else [row["audio"] for row in rows]
+        text = None if self.modality == "audio" else [row["text"] for row in rows]
         batch = self.processor(audio=audio, text=text, padding=True, return_tensors="pt")
-        return {**batch, "labels": torch.tensor([row["label"] for row in rows])}
+        target = "label_shares" if "label_shares" in rows[0] else "label"
+        return {**batch, "labels": torch.tensor([row[target] for row in rows])}
 
 
 class RsaCfnTrainer(Trainer):
     """
-    [`Trainer`] with real float16 on a CPU, rows scored in their own order, and a weighted sampler.
+    [`Trainer`] with real float16 on a CPU, rows scored in their own order, a weighted sampler and a learning rate for
+    each backbone.
 
     Args:
         weighted_sampler (`bool`, defaults to `False`):
             Draw training rows with replacement, each with weight 1 / count of its class.
+        learning_rates (`dict[str, float]`, *optional*):
+            Learning rate of the parameters under a module's name, such as `{"audio_model": 1e-5}`; all others have
+            `args.learning_rate`.
     """
 
-    def __init__(self, *args, weighted_sampler: bool = False, **kwargs):
+    def __init__(self, *args, weighted_sampler: bool = False, learning_rates: dict | None = None, **kwargs):
         self.weighted_sampler = weighted_sampler
+        self.learning_rates = learning_rates or {}
         super().__init__(*args, **kwargs)
 
     def create_accelerator_and_postprocess(self):
@@ -44,6 +59,24 @@ class RsaCfnTrainer(Trainer):
         if self.accelerator.mixed_precision == "fp16" and self.accelerator.device.type == "cpu":
             self.accelerator.native_amp = True
             self.accelerator.scaler = torch.amp.GradScaler("cpu")
+
+    def create_optimizer(self, model=None):
+        optimizer = super().create_optimizer(model)
+        if not self.learning_rates or len(optimizer.state):
+            return optimizer
+        modules = {name: set(self.model.get_submodule(name).parameters()) for name in self.learning_rates}
+        groups = list(optimizer.param_groups)
+        optimizer.param_groups.clear()
+        for group in groups:
+            rest = list(group["params"])
+            for name, parameters in modules.items():
+                mine = [parameter for parameter in rest if parameter in parameters]
+                rest = [parameter for parameter in rest if parameter not in parameters]
+                if mine:
+                    optimizer.add_param_group({**group, "params": mine, "lr": self.learning_rates[name]})
+            if rest:
+                optimizer.add_param_group({**group, "params": rest})
+        return optimizer
 
     def _get_eval_sampler(self, eval_dataset):
         # Grouping by length would reorder these rows too, and predictions would no longer be theirs.
