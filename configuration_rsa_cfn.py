@@ -70,7 +70,7 @@ class RsaCfnConfig(PretrainedConfig):
             How hidden states become one vector; one of `"mean"`, `"sum"`, `"max"`.
         mask_padding (`bool`, defaults to `True`):
             Keep padding out of attention and pooling. `False` is the original code, whose logits depend on how
-            much a row is padded.
+            much a row is padded. (A wav2vec2-conformer backbone convolves over its padding all the same.)
         freeze_feature_encoder (`bool`, defaults to `False`):
             Keep the convolutional feature encoder of the audio backbone at its loaded weights.
         freeze_audio_encoder, freeze_text_encoder (`bool`, defaults to `False`):
@@ -132,7 +132,13 @@ class RsaCfnConfig(PretrainedConfig):
         "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="wav2vec2"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="roberta"),
     }
-    keys_to_ignore_at_inference = ["audio_embeds", "text_embeds", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = [
+        "audio_embeds",
+        "text_embeds",
+        "audio_hidden_states",
+        "text_hidden_states",
+        "attentions",
+    ]
 
     audio_config: dict | PretrainedConfig | None = None
     text_config: dict | PretrainedConfig | None = None

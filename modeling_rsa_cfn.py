@@ -249,7 +249,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ) -> RsaCfnOutput:
-        """
+        """The pooled vector of a missing modality is zeros.
+
         Args:
             input_values (`torch.FloatTensor` of shape `(batch_size, num_samples)`, *optional*):
                 Waveforms at the sampling rate of the audio backbone (16 kHz), normalised as its feature extractor does.
@@ -273,46 +274,24 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 The number of labelled rows in the optimiser step, over accumulated batches and processes; given by
                 the Trainer. The loss is a sum over it, so that accumulation changes nothing.
 
-        The pooled vector of a missing modality is zeros.
-
         Raises:
             ValueError: A row has neither audio nor text (the masks are looked at where that is cheap, on a CPU).
         """
         self._check_every_row_has_a_modality(input_values, audio_attention_mask, input_ids, attention_mask)
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        batch_size = len(input_ids if input_values is None else input_values)
-        audio_states = text_states = audio_counts = text_counts = None
-        audio_embeds = text_embeds = audio_layers = text_layers = None
-        if self.audio_model is not None:
-            audio_states, audio_counts, audio_layers = self._encode_audio(
-                input_values, audio_attention_mask, batch_size, output_hidden_states
-            )
-        if self.text_model is not None:
-            text_states, text_counts, text_layers = self._encode_text(
-                input_ids, attention_mask, batch_size, output_hidden_states
-            )
-        if self.training and self.config.modality_dropout > 0 and None not in (self.audio_model, self.text_model):
-            audio_counts, text_counts = drop_modalities(audio_counts, text_counts, self.config.modality_dropout)
-        if self.audio_model is not None:
-            audio_states = clear_missing_rows(audio_states, audio_counts)  # (B, frames, A)
-            audio_embeds = self._pool(audio_states, audio_counts)  # (B, A)
-        if self.text_model is not None:
-            text_states = clear_missing_rows(text_states, text_counts)  # (B, S, T)
-            text_embeds = self._pool(text_states, text_counts)  # (B, T)
-        if self.fusion.reads_pooled:
-            logits, attentions = self.fusion(audio_embeds, text_embeds, output_attentions)
-        else:
-            logits, attentions = self.fusion(
-                (audio_states, audio_counts), (text_states, text_counts), output_attentions
-            )
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, num_items_in_batch)
+        config = self.config
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        (audio_states, audio_counts, audio_layers), (text_states, text_counts, text_layers) = self._encode(
+            input_values, audio_attention_mask, input_ids, attention_mask, output_hidden_states
+        )
+        audio_embeds = None if self.audio_model is None else self._pool(audio_states, audio_counts)  # (B, A)
+        text_embeds = None if self.text_model is None else self._pool(text_states, text_counts)  # (B, T)
+        audio, text = audio_embeds, text_embeds
+        if not self.fusion.reads_pooled:
+            audio, text = (audio_states, audio_counts), (text_states, text_counts)
+        logits, attentions = self.fusion(audio, text, output_attentions)
         return RsaCfnOutput(
-            loss=loss,
+            loss=None if labels is None else self.loss_function(logits, labels, num_items_in_batch),
             logits=logits,
             audio_embeds=audio_embeds,
             text_embeds=text_embeds,
@@ -408,6 +387,23 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         """One position of zeros that counts 0 times: what a modality that the whole batch lacks comes to."""
         hidden_states = torch.zeros(batch_size, 1, hidden_size, dtype=self.dtype, device=self.device)
         return hidden_states, torch.zeros(batch_size, 1, dtype=torch.long, device=self.device), None
+
+    def _encode(self, input_values, audio_attention_mask, input_ids, attention_mask, output_hidden_states):
+        """Hidden states, their counts and all layers, of the audio and of the text; `None` without the backbone."""
+        batch_size = len(input_ids if input_values is None else input_values)
+        audio = text = (None, None, None)
+        if self.audio_model is not None:
+            audio = self._encode_audio(input_values, audio_attention_mask, batch_size, output_hidden_states)
+        if self.text_model is not None:
+            text = self._encode_text(input_ids, attention_mask, batch_size, output_hidden_states)
+        (audio_states, audio_counts, audio_layers), (text_states, text_counts, text_layers) = audio, text
+        if self.training and self.config.modality_dropout > 0 and None not in (self.audio_model, self.text_model):
+            audio_counts, text_counts = drop_modalities(audio_counts, text_counts, self.config.modality_dropout)
+        if self.audio_model is not None:
+            audio_states = clear_missing_rows(audio_states, audio_counts)  # (B, frames, A)
+        if self.text_model is not None:
+            text_states = clear_missing_rows(text_states, text_counts)  # (B, S, T)
+        return (audio_states, audio_counts, audio_layers), (text_states, text_counts, text_layers)
 
     def _run_backbone(self, backbone, layer_weights, inputs, output_hidden_states, **kwargs):
         """The backbone's hidden states, weighed over its layers if so configured, and those layers if asked for."""
