@@ -80,6 +80,34 @@ def test_a_saved_model_scores_the_same_without_training(finished, prepared_dir, 
     assert (tmp_path / "again" / "predictions.csv").read_text() == (folder / "predictions.csv").read_text()
 
 
+def test_scores_with_a_modality_missing_stand_beside_those_with_both(prepared_dir, tmp_path):
+    arguments = "--fusion early_fusion --modality_dropout 0.5 --eval_modalities both audio text".split()
+    run(prepared_dir, tmp_path / "out", *arguments)
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    losses = {results["eval_loss"], results["eval_audio_loss"], results["eval_text_loss"]}
+    assert len(losses) == 3
+    for name in ("predictions", "predictions_audio", "predictions_text"):
+        assert (tmp_path / "out" / f"{name}.csv").read_text().count("\n") == results["eval_rows"] + 1
+
+
+def test_soft_labels_weights_and_smoothing_train(prepared_dir, tmp_path):
+    arguments = "--fusion text --soft_labels --class_weights balanced --label_smoothing 0.1".split()
+    metrics = run(prepared_dir, tmp_path / "out", *arguments, "--gradient_accumulation_steps", "2")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["label_smoothing"] == 0.1 and len(config["class_weights"]) == 7
+    assert np.isfinite(metrics["eval_loss"])
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    # A mean over rows, whatever the accumulation: near log 7 at the start.
+    assert 1 < state["log_history"][0]["loss"] < 3
+
+
+def test_activation_checkpointing_changes_nothing(prepared_dir, tmp_path):
+    arguments = ["--fusion", "early_fusion", "--max_steps", "2"]
+    plain = run(prepared_dir, tmp_path / "plain", *arguments)
+    checkpointed = run(prepared_dir, tmp_path / "checkpointed", *arguments, "--activation_checkpointing")
+    assert checkpointed["eval_loss"] == pytest.approx(plain["eval_loss"], abs=1e-5)
+
+
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(prepared_dir, tmp_path):
     arguments = ["--fusion", "early_fusion", "--save_strategy", "epoch", "--num_train_epochs", "2"]
     whole = run(prepared_dir, tmp_path / "whole", *arguments)

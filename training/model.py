@@ -2,6 +2,7 @@
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoConfig,
     AutoFeatureExtractor,
     AutoTokenizer,
     PreTrainedTokenizerFast,
@@ -11,6 +12,7 @@ from transformers import (
 )
 
 from configuration_rsa_cfn import RsaCfnConfig
+from encoder_rsa_cfn import conv_output_lengths
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 from training import InputError
@@ -115,11 +117,18 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
         eos_token_id=tokenizer.eos_token_id,
     )
     audio_config = Wav2Vec2Config(**TINY_AUDIO)
+    fields["max_audio_frames"] = _max_audio_frames(audio_config, limits["max_audio_seconds"])
     try:
         config = RsaCfnConfig(audio_config=audio_config, text_config=text_config, **TINY_FUSION, **fields)
     except ValueError as error:
         raise InputError(f"--{error}") from error
     return RsaCfnForSequenceClassification(config), RsaCfnProcessor(feature_extractor, tokenizer, **limits)
+
+
+def _max_audio_frames(audio_config, max_audio_seconds: float) -> int:
+    """Frames of the longest clip the processor lets through: the length `mlp_mixer` is made for."""
+    num_samples = round(max_audio_seconds * SAMPLING_RATE)
+    return max(conv_output_lengths(num_samples, audio_config.conv_kernel, audio_config.conv_stride), 1)
 
 
 def train_tokenizer(texts: list[str], vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:
@@ -155,6 +164,8 @@ def _pretrained_model(
             f"{text_model} takes; give at most that"
         )
     try:
+        audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(audio_model)).audio_config
+        fields["max_audio_frames"] = _max_audio_frames(audio_config, limits["max_audio_seconds"])
         model = RsaCfnForSequenceClassification.from_audio_text_pretrained(audio_model, text_model, **fields)
     except (OSError, ValueError) as error:
         names = f"{audio_model} and {text_model}"

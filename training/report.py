@@ -61,7 +61,7 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
     """The scores named `prefix` as a table, beside those of always answering the most frequent class."""
     lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
     for name in SUMMARY:
-        lines.append(f"{name:>27}  {metrics[f'eval_{name}']:6.3f}  {metrics[f'eval_majority_{name}']:14.3f}")
+        lines.append(f"{name:>27}  {metrics[f'{prefix}_{name}']:6.3f}  {metrics[f'{prefix}_majority_{name}']:14.3f}")
     lines += ["", f"{'class':>27}  {'F1':>6}  {'recall':>6}  {'rows':>6}  {'predicted':>9}"]
     for name in label_names:
         f1, recall = metrics[f"{prefix}_f1_{name}"], metrics[f"{prefix}_recall_{name}"]

@@ -3,6 +3,7 @@
 import torch
 
 from cross_network_rsa_cfn import cross_features
+from encoder_rsa_cfn import pool
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from scripts.draw_architecture import joint_parts, main, modality_parts
 from scripts.fusion_table import full_size_config
@@ -22,4 +23,4 @@ def test_names_are_those_of_the_code():
         parts += modality_parts(modality, "a", "p", "h", "", "", config)[1:]
     for name in {name for joined, _, _ in parts for name in joined.split(", ")} - {"pool", "cross_features", "skip"}:
         assert model.get_submodule(name if name.endswith("_model") else f"fusion.{name}")
-    assert callable(model.pool) and callable(cross_features)
+    assert callable(pool) and callable(cross_features)

@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from configuration_rsa_cfn import EMOTIONS
 from training import InputError
 from training.arguments import DataArguments
-from training.data import load_splits
+from training.data import balanced_class_weights, load_splits
 
 
 def wav(seconds=0.1, value=0.1, sampling_rate=16000):
@@ -86,6 +86,29 @@ def test_label_transform_adds_ties_of_neutral_and_one_other_to_training(save):
     assert transformed.test["label"][:] == [happy]
 
 
+def test_soft_labels_are_shares_of_the_votes_ties_included(save):
+    columns = {
+        "label": [0, 1, -1, 1],
+        "votes": [[10, 0], [3, 7], [5, 5], [0, 10]],
+        "session": [1, 1, 1, 2],
+    }
+    splits = load_splits(save(columns, soft_labels=True), with_validation=False)
+    assert splits.train["label_shares"][:] == [[1.0, 0.0], [0.3, 0.7], [0.5, 0.5]]
+    assert "label_shares" not in splits.test.column_names and splits.test["label"][:] == [1]
+
+
+@pytest.mark.parametrize("soft_labels", [False, True])
+def test_balanced_class_weights_have_a_mean_of_1_over_the_rows(save, soft_labels):
+    columns = {"label": [0, 0, 0, 2, 0], "votes": [[9, 0, 1]] * 3 + [[2, 0, 8]] * 2, "session": [1, 1, 1, 1, 2]}
+    train = load_splits(save(columns, soft_labels=soft_labels), with_validation=False).train
+    weights = balanced_class_weights(train, num_labels=3)
+    shares = np.array(train["label_shares"][:]) if soft_labels else np.eye(3)[train["label"][:]]
+    assert weights[1] == 0
+    assert (shares @ weights).mean() == pytest.approx(1)
+    # Each class that occurs weighs as much as any other.
+    assert shares.sum(axis=0)[0] * weights[0] == pytest.approx(shares.sum(axis=0)[2] * weights[2])
+
+
 def test_any_column_names_and_labels_in_words(save):
     audio = [{"bytes": wav(), "path": None}] * 4
     columns = {"label": [9] * 4, "text": ["not this"] * 4, "speech": audio, "sentence": list("가나다라")}
@@ -156,6 +179,8 @@ def test_rows_that_cannot_be_used_are_left_out_and_named(save, caplog):
         ({"label": [0, 0, 0, 1]}, {"split": "paper"}, "--split paper can't be stratified"),
         ({"label": [0, 0, 0, -1], "session": [1, 1, 1, 2]}, {}, "leaves no labelled evaluation row"),
         ({"session": [1, 1, 2, 2]}, {"label_transform": True}, "--label_transform needs a column named emotions"),
+        ({"session": [1, 1, 2, 2]}, {"soft_labels": True}, "--soft_labels needs a column named votes"),
+        ({"session": [1, 1, 2, 2], "votes": [[1]] * 4}, {"soft_labels": True}, "--soft_labels needs 2 votes"),
         ({"text": [None] * 4}, {}, "no row of split 'train' can be used"),
     ],
 )  # fmt: skip

@@ -65,9 +65,33 @@ def test_saved_model_goes_on(tmp_path):
         load_model(arguments, DataArguments(), ["calm", "cross"], TEXTS)
 
 
+def test_options_reach_the_configuration():
+    arguments = ModelArguments(
+        **TINY, fusion="hybrid_fusion", cross_fusion_rank=2, modality_dropout=0.3, label_smoothing=0.1,
+        use_weighted_layer_sum=True, freeze_text_encoder=True, freeze_audio_layers=1,
+    )  # fmt: skip
+    model, _ = load_model(arguments, DataArguments(), NAMES, TEXTS, class_weights=[0.5, 1.5])
+    config = model.config
+    assert (config.cross_fusion_rank, config.modality_dropout, config.label_smoothing) == (2, 0.3, 0.1)
+    assert config.class_weights == [0.5, 1.5]
+    assert model.audio_layer_weights.shape == (3,)
+    assert not any(parameter.requires_grad for parameter in model.text_model.parameters())
+    trains = {name.split(".")[2] for name, p in model.audio_model.encoder.named_parameters("e") if p.requires_grad}
+    assert trains & {"0", "1"} == {"1"}
+
+
+def test_the_mixer_is_made_for_the_longest_clip():
+    data_args = DataArguments(max_audio_seconds=0.5, max_text_tokens=12)
+    model, processor = load_model(ModelArguments(**TINY, fusion="mlp_mixer"), data_args, NAMES, TEXTS)
+    batch = processor(audio=[torch.randn(32000)], text=TEXTS[:1], return_tensors="pt")
+    assert model(**batch).logits.shape == (1, 2)
+    assert model.audio_model(batch["input_values"]).last_hidden_state.shape[1] == model.config.max_audio_frames
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        ({**TINY, "freeze_text_layers": 3}, "--freeze_text_layers=3 is out of range; text_config has 2 layers"),
         ({"audio_model": "tiny", "text_model": "some/model"}, "give tiny for both or for neither"),
         ({"audio_model": "no/such", "text_model": "no/such"}, "--audio_model no/such can't be loaded; give a wav2vec2"),
         ({"model_name_or_path": "no/such"}, "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),

@@ -51,6 +51,33 @@ def test_collator_pads_each_modality_to_its_own_length(rows, processor):
     assert batch["labels"].tolist() == [0, 1]
 
 
+def test_collator_leaves_a_modality_out(rows, processor):
+    assert "input_ids" not in RsaCfnDataCollator(processor, "audio")([rows[0]])
+    assert "input_values" not in RsaCfnDataCollator(processor, "text")([rows[0]])
+
+
+def test_each_backbone_has_its_learning_rate(make_trainer):
+    trainer = make_trainer(learning_rate=1e-2, weight_decay=0.1, max_steps=1)
+    trainer.learning_rates = {"audio_model": 1e-3, "text_model": 0.0}
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    optimizer = trainer.create_optimizer()
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    rates = {"audio_model": 1e-3, "text_model": 0.0, "fusion": 1e-2}
+    seen = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert group["lr"] == rates[names[parameter].split(".")[0]], names[parameter]
+            seen.append(names[parameter])
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    assert sorted(seen) == sorted(trained)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
+    trainer.train()
+    for name, parameter in trainer.model.named_parameters():
+        if name.startswith("text_model."):
+            assert torch.equal(parameter, before[name]), name
+    assert not torch.equal(trainer.model.fusion.classifier.weight, before["fusion.classifier.weight"])
+
+
 def test_weighted_sampler_draws_each_class_as_often(make_trainer, rows):
     sampler = make_trainer(weighted_sampler=True)._get_train_sampler()
     drawn = np.array([rows["label"][index] for _ in range(50) for index in sampler])
@@ -64,13 +91,13 @@ def test_weighted_sampler_draws_each_class_as_often(make_trainer, rows):
 def test_half_precision_on_a_cpu_is_half_precision(precision, dtype, make_trainer):
     trainer = make_trainer(max_steps=3, learning_rate=1e-3, **{precision: True})
     seen = set()
-    trainer.model.fusion.dense.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
-    before = trainer.model.fusion.dense.weight.detach().clone()
+    trainer.model.fusion.classifier.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    before = trainer.model.fusion.classifier.weight.detach().clone()
     trained = trainer.train()
     assert seen == {dtype}
     assert np.isfinite(trained.training_loss)
-    assert not torch.equal(trainer.model.fusion.dense.weight, before)
-    assert trainer.model.fusion.dense.weight.dtype == torch.float32
+    assert not torch.equal(trainer.model.fusion.classifier.weight, before)
+    assert trainer.model.fusion.classifier.weight.dtype == torch.float32
 
 
 def test_prediction_scores_every_row_in_order(make_trainer, rows, processor):
