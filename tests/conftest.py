@@ -1,6 +1,7 @@
 """Fixtures the tests share: small backbones, a processor and a corpus, all made here and offline."""
 
 import os
+import re
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -128,3 +129,15 @@ def demo_corpus_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "corpus"
     write_corpus(folder, num_utterances=40, num_sessions=4)
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """Nothing is skipped silently: a skip fails unless the module explains it in `EXPLAINED_SKIPS`."""
+    report = yield
+    if report.skipped:
+        said = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        explained = getattr(item.module, "EXPLAINED_SKIPS", {})
+        if not any(re.search(pattern, said.removeprefix("Skipped: ")) for pattern in explained):
+            report.outcome, report.longrepr = "failed", f"skipped without an explanation: {said}"
+    return report

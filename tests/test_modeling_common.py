@@ -1,6 +1,7 @@
 """transformers' own tests of any model and any configuration, run on ours; see scripts/fetch_common_tests.py."""
 
 import os
+import re
 import sys
 import unittest
 
@@ -35,13 +36,26 @@ INAPPLICABLE = {
         for what in ("attentions", "hidden_states", "output_0", "output_1", "output_2")
     },
 }
-"""
-Tests that don't apply to this model, each with the reason.
+"""Tests that this file skips, each with the reason."""
 
-Those that the common tests skip by themselves need an accelerator, flash attention, deepspeed or kernels, or are about
-language modelling heads, mixtures of experts, rotary positions, tensor parallel plans, `inputs_embeds`, modules kept in
-float32 or renamed weights; this model has none of these.
-"""
+EXPLAINED_SKIPS = {
+    **{re.escape(reason): reason for reason in INAPPLICABLE.values()},
+    r"requires (accelerator|multiple accelerators|MPS)": "There is no such device on a machine that has only a CPU.",
+    r"requires (Flash Attention|deepspeed|the kernels library)": "An optional package that this project doesn't use.",
+    r"test is slow": "Needs an accelerator too; transformers runs it on request only.",
+    r"language modeling head": "This model classifies; it has no language modelling head.",
+    r"grouped_mm|sparse experts|output_router_logits": "No backbone is a mixture of experts.",
+    r"base_model_class|sliding window|position embeddings$": "About rotary positions and windows of a single decoder.",
+    r"inputs_embeds": "Two modalities come in, as samples and as tokens.",
+    r"_keep_in_fp32_modules": "What stays in float32 does so in forward, not by its weights.",
+    r"TP plan": "There is no plan for tensor parallelism.",
+    r"does not support SDPA": "About models without parts; the two backbones of this one are tested as a composite.",
+    r"No conversion found": "The names of the weights were never changed.",
+    r"not in MODEL_MAPPING": "The class is found by auto_map, not by the library's own table.",
+    r"does not propagate hidden states": TWO_BACKBONES,
+    r"Not a prioritized model": "The library's own list of models.",
+}
+"""Every skip of the common tests, by a pattern of what it says, with why it is right; one that isn't here fails."""
 
 
 class RsaCfnModelTester:
