@@ -36,6 +36,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
         InputError: Something given can't be used; nothing was trained.
     """
     set_seed(training_args.seed)
+    for name in ("run_classification", "training"):
+        logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
     if data_args.dataset_name is None:
         logger.info(
             f"No dataset given and no data/kemdy20 found: running on the demo corpus in {DEMO_DIR} (synthetic speech, "
@@ -125,7 +127,7 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(message)s")
     try:
         main(*parse_arguments(sys.argv[1:]))
     except (InputError, CorpusError) as error:

@@ -93,6 +93,19 @@ class ModelArguments:
         return {name: getattr(self, name) for name in (*names, "use_weighted_layer_sum")}
 
     @property
+    def saved_model_fields(self) -> dict:
+        """What was asked for and a saved model can change: how it trains, as fields of [`RsaCfnConfig`]."""
+        fields = {
+            "modality_dropout": self.modality_dropout,
+            "label_smoothing": self.label_smoothing,
+            **self.freeze_fields,
+        }
+        fields = {name: value for name, value in fields.items() if value and name != "freeze_feature_encoder"}
+        if self.freeze_feature_encoder is not None:
+            fields["freeze_feature_encoder"] = self.freeze_feature_encoder
+        return fields
+
+    @property
     def freeze_fields(self) -> dict:
         """The arguments that say what doesn't train, as fields of [`RsaCfnConfig`]."""
         modalities = [f"freeze_{modality}_{part}" for modality in ("audio", "text") for part in ("encoder", "layers")]
@@ -258,6 +271,23 @@ def _complete(model_args: ModelArguments, data_args: DataArguments) -> None:
         model_args.text_model = model_args.text_model or (TINY if is_demo else TEXT_MODEL)
     elif model_args.audio_model or model_args.text_model:
         raise InputError("--model_name_or_path brings its own backbones; leave out --audio_model and --text_model")
+    else:
+        model_args.fusion = _saved_fusion(model_args)
+
+
+def _saved_fusion(model_args: ModelArguments) -> str:
+    """The fusion of the saved model, after a look that nothing else was asked for that it can't change."""
+    for name in ("pooling_mode", "cross_fusion_rank", "use_weighted_layer_sum"):
+        default = next(field.default for field in fields(ModelArguments) if field.name == name)
+        if getattr(model_args, name) != default:
+            raise InputError(f"--model_name_or_path brings its own {name}; leave out --{name}")
+    try:
+        return RsaCfnConfig.from_pretrained(model_args.model_name_or_path).fusion
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise InputError(
+            f"--model_name_or_path {model_args.model_name_or_path} can't be loaded; give a folder or Hub id of a saved "
+            f"RSA-CFN model ({' '.join(str(error).split())})"
+        ) from error
 
 
 def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:

@@ -66,7 +66,10 @@ def load_model(
         InputError: A model can't be loaded, or doesn't fit the classes or the limits.
     """
     if model_args.model_name_or_path is not None:
-        return _load_saved(model_args.model_name_or_path, label_names)
+        training_fields = model_args.saved_model_fields
+        if class_weights is not None:
+            training_fields["class_weights"] = class_weights
+        return _load_saved(model_args.model_name_or_path, label_names, training_fields)
     fields = {
         **model_args.config_fields,
         **model_args.freeze_fields,
@@ -86,9 +89,11 @@ def load_model(
     return _pretrained_model(model_args.audio_model, model_args.text_model, fields, limits)
 
 
-def _load_saved(name: str, label_names: list[str]) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
+def _load_saved(
+    name: str, label_names: list[str], training_fields: dict
+) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     try:
-        model = RsaCfnForSequenceClassification.from_pretrained(name)
+        model = RsaCfnForSequenceClassification.from_pretrained(name, **training_fields)
         processor = RsaCfnProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise _unloadable("--model_name_or_path", name, error, "a folder or Hub id of a saved RSA-CFN model") from error

@@ -70,6 +70,8 @@ def test_a_json_file_says_the_same_as_the_command_line():
         ("--do_train false", "leaves nothing to evaluate"),
         ("--label_smoothing_factor 0.1", "would replace the model's own loss"),
         ("--model_name_or_path x --audio_model y", "brings its own backbones"),
+        ("--model_name_or_path x --pooling_mode max", "brings its own pooling_mode"),
+        ("--model_name_or_path no/such", "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),
         ("--eval_strategy sometimes", "sometimes"),
         ("--eval_modalities both video", "--eval_modalities video is unknown; give one of both, audio, text"),
         ("--class_weights heavy", "--class_weights heavy is unknown; give one of balanced"),

@@ -61,6 +61,10 @@ def test_saved_model_goes_on(tmp_path):
     loaded, _ = load_model(arguments, DataArguments(), NAMES, TEXTS)
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
+    options = ModelArguments(model_name_or_path=str(tmp_path), modality_dropout=0.2, freeze_text_encoder=True)
+    other, _ = load_model(options, DataArguments(), NAMES, TEXTS, class_weights=[0.5, 1.5])
+    assert (other.config.modality_dropout, other.config.class_weights) == (0.2, [0.5, 1.5])
+    assert not any(parameter.requires_grad for parameter in other.text_model.parameters())
     with pytest.raises(InputError, match="knows the classes calm, upset; the dataset has calm, cross"):
         load_model(arguments, DataArguments(), ["calm", "cross"], TEXTS)
 
