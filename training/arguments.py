@@ -220,44 +220,38 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
     Raises:
         InputError: An argument is unknown or has an illegal value.
     """
-    given = _read_json(arguments[0]) if len(arguments) == 1 and arguments[0].endswith(".json") else None
+    if len(arguments) == 1 and arguments[0].endswith(".json"):
+        arguments = _read_json(arguments[0])
+    first = OneLineArgumentParser((ModelArguments, DataArguments), allow_abbrev=False, add_help=False)
     parser = OneLineArgumentParser((ModelArguments, DataArguments, TrainingArguments), allow_abbrev=False)
     try:
-        if given is None:
-            first = OneLineArgumentParser((ModelArguments, DataArguments), allow_abbrev=False, add_help=False)
-            model_args, data_args, _ = first.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
-        else:
-            model_args, data_args = (
-                cls(**{name: given[name] for name in given.keys() & {f.name for f in fields(cls)}})
-                for cls in (ModelArguments, DataArguments)
-            )
+        model_args, data_args, _ = first.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
         _complete(model_args, data_args)
-        defaults = default_training_arguments(model_args.fusion, model_args.is_tiny)
-        if given is None:
-            parser.set_defaults(**defaults)
-            *_, training_args, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
-        else:
-            unknown = given.keys() - {f.name for cls in parser.dataclass_types for f in fields(cls)}
-            own = {f.name for cls in (ModelArguments, DataArguments) for f in fields(cls)}
-            training_args = TrainingArguments(
-                **defaults | {name: value for name, value in given.items() if name not in own | unknown}
-            )
-    except (ValueError, TypeError, ImportError) as error:
+        parser.set_defaults(**default_training_arguments(model_args.fusion, model_args.is_tiny))
+        *_, training_args, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    except (ValueError, ImportError) as error:
+        # TrainingArguments has errors of several lines.
         raise InputError(" ".join(str(error).split())) from error
     if unknown:
-        raise InputError(f"unknown arguments: {' '.join(sorted(unknown))} (see --help)")
+        raise InputError(f"unknown arguments: {' '.join(unknown)} (see --help)")
     check_arguments(model_args, data_args, training_args)
     return model_args, data_args, training_args
 
 
-def _read_json(name: str) -> dict:
+def _read_json(name: str) -> list[str]:
+    """The arguments in a JSON file as they would stand on the command line, so that they are checked alike."""
     try:
         given = json.loads(Path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{name} can't be read as JSON ({error})") from error
     if not isinstance(given, dict):
         raise InputError(f"{name} holds no JSON object; give one of argument names and values")
-    return given
+    arguments = []
+    for argument, value in given.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            arguments += [f"--{argument}", *(item if isinstance(item, str) else json.dumps(item) for item in values)]
+    return arguments
 
 
 def _complete(model_args: ModelArguments, data_args: DataArguments) -> None:

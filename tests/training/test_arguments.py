@@ -47,10 +47,12 @@ def test_what_is_given_wins_over_the_defaults():
 
 def test_a_json_file_says_the_same_as_the_command_line():
     given = {"fusion": "text", "split": "paper", "learning_rate": 0.002, "num_train_epochs": 3, "do_eval": False}
+    given |= {"eval_modalities": ["both", "text"], "lr_scheduler_kwargs": {"a": 1}, "dataset_name": None}
     Path("run.json").write_text(json.dumps(given))
     from_file = parse_arguments(["run.json"])
     from_line = parse_arguments(
-        "--fusion text --split paper --learning_rate 0.002 --num_train_epochs 3 --do_eval false".split()
+        "--fusion text --split paper --learning_rate 0.002 --num_train_epochs 3 --do_eval false "
+        '--eval_modalities both text --lr_scheduler_kwargs {"a":1}'.split()
     )
     for ours, theirs in zip(from_file[:2], from_line[:2]):
         assert ours == theirs
@@ -85,9 +87,10 @@ def test_a_json_file_says_the_same_as_the_command_line():
         (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
         ("--output_dir full", "already holds another run"),
         ("nowhere.json", "nowhere.json can't be read as JSON"),
-        ("unknown.json", "unknown arguments: fusoin"),
+        ("unknown.json", "unknown arguments: --fusoin text"),
         ("illegal.json", "--fusion sum is unknown"),
         ("list.json", "holds no JSON object"),
+        ("type.json", "invalid int value: 'many'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments, message):
@@ -96,6 +99,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
     Path("unknown.json").write_text('{"fusoin": "text"}')
     Path("illegal.json").write_text('{"fusion": "sum"}')
     Path("list.json").write_text("[]")
+    Path("type.json").write_text('{"max_text_tokens": "many"}')
     with pytest.raises(InputError) as error:
         parse_arguments(arguments.split())
     assert message in str(error.value)
