@@ -1,81 +1,18 @@
 """The fusions of RSA-CFN: encoded audio and encoded text → logits, a class each."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 
 try:
+    from .attention_rsa_cfn import ScalarSelfAttention
     from .cross_network_rsa_cfn import CrossNetwork, CrossResidual, LowRankCrossNetwork
 except ImportError:
     if __package__:
         raise
+    from attention_rsa_cfn import ScalarSelfAttention
     from cross_network_rsa_cfn import CrossNetwork, CrossResidual, LowRankCrossNetwork
-
-
-class ScalarSelfAttention(nn.Module):
-    """
-    Self-attention over the scalar features of one vector: each of its N features attends to all N.
-
-    With q_i = x_i·wq + bq and k_j = x_j·wk + bk, the terms of q_i·k_j without j cancel in the softmax, and what remains
-    is s_i·x_j with s_i = (x_i (wq·wk) + bq·wk) / √H: attention of head size 1, so neither the (B, N, H) queries and
-    keys nor the (B, N, N) map is built unless it is asked for. The key's bias has no effect, in this form as in the
-    plain one.
-
-    Args:
-        attention_size (`int`): H, the size of queries and keys.
-    """
-
-    def __init__(self, attention_size: int):
-        super().__init__()
-        self.attention_size = attention_size
-        self.query = nn.Linear(1, attention_size)
-        self.key = nn.Linear(1, attention_size)
-        self.value = nn.Linear(1, 1)
-
-    def forward(
-        self, features: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Args:
-            features (`torch.Tensor` of shape `(batch_size, num_features)`)
-            output_attentions (`bool`, defaults to `False`): Also build the attention map.
-
-        Returns:
-            The attended features, `(batch_size, num_features)`, and the map, `(batch_size, num_features,
-            num_features)`, or `None`.
-        """
-        with torch.autocast(features.device.type, enabled=False):
-            x = features.to(torch.promote_types(features.dtype, torch.float32))  # (B, N)
-            query_weight, query_bias, key_weight, value_weight, value_bias = (
-                parameter.to(x.dtype).flatten()
-                for parameter in (
-                    self.query.weight,
-                    self.query.bias,
-                    self.key.weight,
-                    self.value.weight,
-                    self.value.bias,
-                )
-            )
-            scores = (x * (query_weight @ key_weight) + query_bias @ key_weight) / math.sqrt(self.attention_size)
-            attentions = None
-            if output_attentions:
-                attentions = torch.softmax(scores.unsqueeze(2) * x.unsqueeze(1), dim=-1)  # (B, N, N)
-                expected = torch.einsum("bij,bj->bi", attentions, x)  # (B, N)
-            else:
-                expected = self._expected_feature(scores, x)  # (B, N)
-            return (value_weight * expected + value_bias).to(features.dtype), attentions
-
-    @staticmethod
-    def _expected_feature(scores: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        query, key = scores[:, None, :, None], features[:, None, :, None]  # (B, 1, N, 1)
-        if features.device.type == "cuda":
-            # The fused CUDA kernels want a head size divisible by 8; zeros add nothing to a product or a sum.
-            query, key = F.pad(query, (0, 7)), F.pad(key, (0, 7))  # (B, 1, N, 8)
-        expected = F.scaled_dot_product_attention(query, key, key, scale=1.0)
-        return expected[:, 0, :, 0]  # (B, N)
 
 
 class LogitsNorm(nn.LayerNorm):
@@ -401,4 +338,4 @@ FUSION_CLASSES = {
     "hybrid_fusion": HybridFusion,
 }
 
-__all__ = ["FUSION_CLASSES", "ScalarSelfAttention"]
+__all__ = ["FUSION_CLASSES"]

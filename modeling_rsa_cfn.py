@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 
 try:
+    from .attention_rsa_cfn import ScalarSelfAttention
     from .configuration_rsa_cfn import RsaCfnConfig
     from .cross_network_rsa_cfn import LowRankCrossLinear
     from .encoder_rsa_cfn import (
@@ -25,10 +26,11 @@ try:
         valid_samples,
         weigh_layers,
     )
-    from .fusion_rsa_cfn import FUSION_CLASSES, ScalarSelfAttention
+    from .fusion_rsa_cfn import FUSION_CLASSES
 except ImportError:
     if __package__:
         raise
+    from attention_rsa_cfn import ScalarSelfAttention
     from configuration_rsa_cfn import RsaCfnConfig
     from cross_network_rsa_cfn import LowRankCrossLinear
     from encoder_rsa_cfn import (
@@ -42,7 +44,7 @@ except ImportError:
         valid_samples,
         weigh_layers,
     )
-    from fusion_rsa_cfn import FUSION_CLASSES, ScalarSelfAttention
+    from fusion_rsa_cfn import FUSION_CLASSES
 
 
 @dataclass

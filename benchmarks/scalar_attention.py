@@ -10,8 +10,8 @@ import argparse
 
 import torch
 
+from attention_rsa_cfn import ScalarSelfAttention
 from benchmarks.measure import median_seconds, peak_tensor_bytes
-from fusion_rsa_cfn import ScalarSelfAttention
 
 
 MEBIBYTE = 2**20

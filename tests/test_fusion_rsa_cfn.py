@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from benchmarks.scalar_attention import plain_self_attention
 from configuration_rsa_cfn import FUSIONS
-from fusion_rsa_cfn import FUSION_CLASSES, LogitsNorm, ScalarSelfAttention
+from fusion_rsa_cfn import FUSION_CLASSES, LogitsNorm
 
 
 @pytest.fixture
@@ -27,23 +27,6 @@ def embeds():
 
 def test_every_fusion_has_a_class():
     assert tuple(FUSION_CLASSES) == FUSIONS
-
-
-def test_scalar_self_attention_equals_its_definition():
-    attention = ScalarSelfAttention(5).double()
-    x = torch.randn(3, 11, dtype=torch.float64, requires_grad=True)
-    expected, weights = plain_self_attention(attention, x)
-    result, no_weights = attention(x)
-    with_map, attentions = attention(x, output_attentions=True)
-    assert no_weights is None
-    torch.testing.assert_close(result, expected, atol=1e-12, rtol=0)
-    torch.testing.assert_close(with_map, expected, atol=1e-12, rtol=0)
-    torch.testing.assert_close(attentions, weights, atol=1e-12, rtol=0)
-    parameters = [x, *(p for name, p in attention.named_parameters() if name != "key.bias")]
-    for ours, plain in zip(
-        torch.autograd.grad(result.square().sum(), parameters), torch.autograd.grad(expected.square().sum(), parameters)
-    ):
-        torch.testing.assert_close(ours, plain, atol=1e-12, rtol=1e-9)
 
 
 def test_late_fusion_norms_each_classifier_with_one_norm(make_fusion, embeds):
