@@ -1,5 +1,6 @@
 """
-Print a Markdown table of the fusions at full size: parameters, and the time of a training step of the head on the CPU.
+Print a Markdown table of the fusions at full size: parameters, and the time of a training step of the head on the CPU;
+and the time that the two backbones take of such a step, whatever the fusion.
 
 ```bash
 python -m scripts.fusion_table > docs/fusions.md
@@ -39,6 +40,7 @@ TEXT_CONFIG = {
     "max_position_embeddings": 514,
     "type_vocab_size": 1,
 }
+NUM_SAMPLES, NUM_TOKENS = 96_000, 25
 
 
 def full_size_config(fusion: str) -> RsaCfnConfig:
@@ -72,6 +74,23 @@ def head_step_seconds(config: RsaCfnConfig, batch_size: int, repeats: int) -> fl
     return median_seconds({config.fusion: step}, repeats)[config.fusion]
 
 
+def backbone_step_seconds(batch_size: int) -> float:
+    """Seconds of forward and backward of both backbones on 6 s of audio and 25 tokens a row; the stem is frozen."""
+    model = RsaCfnForSequenceClassification(full_size_config("early_fusion")).train()
+    model.freeze_feature_encoder()
+    inputs = {
+        "input_values": torch.randn(batch_size, NUM_SAMPLES),
+        "input_ids": torch.randint(4, TEXT_CONFIG["vocab_size"], (batch_size, NUM_TOKENS)),
+        "labels": torch.randint(model.config.num_labels, (batch_size,)),
+    }
+
+    def step():
+        model(**inputs).loss.backward()
+        model.zero_grad()
+
+    return median_seconds({"backbones": step}, 1)["backbones"]
+
+
 def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description="A Markdown table of the fusions at full size.")
     parser.add_argument("--batch_size", type=int, default=4)
@@ -89,6 +108,10 @@ def main(argv: list[str] | None = None):
         if arguments.repeats:
             cells.append(f"{1000 * head_step_seconds(config, arguments.batch_size, arguments.repeats):.1f}")
         print(f"| {' | '.join(cells)} |", flush=True)
+    if arguments.repeats:
+        seconds = backbone_step_seconds(arguments.batch_size)
+        inputs = f"B = {arguments.batch_size}, {NUM_SAMPLES} samples and {NUM_TOKENS} tokens"
+        print(f"\nBoth backbones, {inputs}: {seconds:.1f} s")
 
 
 if __name__ == "__main__":

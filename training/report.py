@@ -5,8 +5,8 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from datasets import Dataset
-from scipy.special import softmax
 from sklearn.metrics import ConfusionMatrixDisplay
 
 
@@ -27,7 +27,7 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
         logits (`np.ndarray` of shape `(num_rows, num_labels)`): Of the rows, in their order.
         label_names (`list[str]`): Names of the classes.
     """
-    probabilities = softmax(logits.astype(np.float64), axis=1)  # (N, C)
+    probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()  # (N, C)
     ids = test["segment_id"] if "segment_id" in test.column_names else range(len(test))
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
