@@ -13,7 +13,7 @@ import torch
 from datasets import load_from_disk
 from transformers import AutoModel
 
-from configuration_rsa_cfn import EMOTIONS
+from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from processing_rsa_cfn import RsaCfnProcessor
 from run_classification import main
 from training.arguments import parse_arguments
@@ -78,6 +78,13 @@ def test_a_saved_model_scores_the_same_without_training(finished, prepared_dir, 
     again = run(prepared_dir, tmp_path / "again", "--model_name_or_path", str(folder), "--do_train", "false")
     assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=1e-5)
     assert (tmp_path / "again" / "predictions.csv").read_text() == (folder / "predictions.csv").read_text()
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_trains_and_comes_back(fusion, prepared_dir, tmp_path):
+    metrics = run(prepared_dir, tmp_path / "out", "--fusion", fusion, "--max_steps", "1")
+    again = run(prepared_dir, tmp_path / "again", "--model_name_or_path", str(tmp_path / "out"), "--do_train", "false")
+    assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=1e-5)
 
 
 def test_scores_with_a_modality_missing_stand_beside_those_with_both(prepared_dir, tmp_path):
