@@ -1,6 +1,17 @@
 """Corpora of emotional speech: one module per corpus turns a folder into rows, `arrow` turns rows into a dataset.
 Nothing in here imports torch, and the modules that read a corpus do not import `datasets` either."""
 
+from pathlib import Path
+
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 
 class CorpusError(ValueError):
     """The user pointed at something that can't be converted; the message is one line that says what to do."""
+
+
+def holds_code(folder: Path) -> bool:
+    """Whether `folder` is this repository, holds it, or lies in its .git, so that nothing may be written into it."""
+    folder = folder.expanduser().resolve()
+    return folder == REPOSITORY or folder in REPOSITORY.parents or folder.is_relative_to(REPOSITORY / ".git")

@@ -21,13 +21,12 @@ from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List, Va
 from tqdm import tqdm
 
 from configuration_rsa_cfn import EMOTIONS
-from corpora import CorpusError
+from corpora import CorpusError, holds_code
 from corpora.kemdy20 import Session, read_session
 from corpora.recordings import SAMPLING_RATE
 from corpora.report import REPORT_FILE, SessionReport
 
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 # `datasets` writes 1000 rows at once, which would hold about 190 MB of recordings in every process.
 ROWS_PER_BATCH = 16
 
@@ -61,7 +60,7 @@ def check_output_dir(output_dir: str | Path, corpus_dir: str | Path | None) -> P
     """
     output_dir = Path(output_dir).expanduser().resolve()
     another = "give --output_dir a new folder"
-    if output_dir == REPOSITORY or output_dir in REPOSITORY.parents or output_dir.is_relative_to(REPOSITORY / ".git"):
+    if holds_code(output_dir):
         raise CorpusError(f"{output_dir} is or holds the code of this repository: {another}")
     if corpus_dir is not None:
         corpus_dir = Path(corpus_dir).expanduser().resolve()

@@ -104,6 +104,11 @@ def _listed(kinds: dict[str, list[str]]) -> list[str]:
     width = max(map(len, kinds))
     lines = []
     for kind, names in kinds.items():
-        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-        lines.append(f"  {kind:<{width}}  {len(names):6d}  {', '.join(names[:NAMES_SHOWN])}{more}")
+        lines.append(f"  {kind:<{width}}  {len(names):6d}  {first_names(names)}")
     return lines
+
+
+def first_names(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

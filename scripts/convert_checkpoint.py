@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
+from corpora import holds_code
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
@@ -291,8 +292,8 @@ def save_processor(arguments: argparse.Namespace):
 
 def convert(arguments: argparse.Namespace):
     """Read, rename, check, load and save."""
-    if Path(arguments.output_dir).resolve() == Path(__file__).resolve().parent.parent:
-        raise ValueError(f"output_dir={arguments.output_dir!r} is this repository; give another folder.")
+    if holds_code(Path(arguments.output_dir)):
+        raise ValueError(f"output_dir={arguments.output_dir!r} holds or is this repository; give another folder.")
     state, dropped = convert_state_dict(read_state_dict(arguments.checkpoint), arguments.fusion)
     config = build_config(arguments, state)
     check_state_dict(state, config)

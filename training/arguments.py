@@ -10,12 +10,12 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
+from corpora import holds_code
 from training import InputError
 from training.trainer import MODALITIES
 
 
 TINY = "tiny"
-REPOSITORY = Path(__file__).resolve().parents[1]
 KEMDY20_DIR = "data/kemdy20"
 CLASS_WEIGHTS = ("balanced",)
 SPLITS = ("session", "paper", "predefined")
@@ -328,7 +328,7 @@ def _check_model(model_args: ModelArguments) -> None:
 
 def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> None:
     resolved = output_dir.expanduser().resolve()
-    if resolved == REPOSITORY or resolved in REPOSITORY.parents or resolved.is_relative_to(REPOSITORY / ".git"):
+    if holds_code(resolved):
         raise InputError(f"--output_dir {output_dir} is or holds the code of this repository; give a new folder")
     if resolved.is_file():
         raise InputError(f"--output_dir {output_dir} is a file; give a new folder")

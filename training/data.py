@@ -11,6 +11,7 @@ from datasets import Audio, ClassLabel, Dataset, DatasetDict, concatenate_datase
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
+from corpora.report import first_names
 from prepare_dataset import prepare
 from training import InputError
 from training.arguments import KEMDY20_DIR, SPLITS, DataArguments
@@ -22,7 +23,6 @@ DEMO_DIR = "data/demo"
 TEST_SIZE = 0.2
 SPLIT_SEED = 42  # the paper's
 VALIDATION_SIZE = 0.1
-SHOWN_IDS = 5
 # Columns of a prepared corpus that splits, label transform and predictions.csv use where they exist.
 OPTIONAL_COLUMNS = ("segment_id", "session", "emotions", "votes")
 
@@ -172,8 +172,7 @@ def _usable(part: Dataset, name: str) -> Dataset:
         except _UnusableRowError as problem:
             problems.setdefault(str(problem), []).append(str(row_id))
     for problem, bad in problems.items():
-        shown = ", ".join(bad[:SHOWN_IDS]) + (f" and {len(bad) - SHOWN_IDS} more" if len(bad) > SHOWN_IDS else "")
-        logger.warning(f"{len(bad)} of {len(part)} rows of {name} are left out, {problem}: {shown}")
+        logger.warning(f"{len(bad)} of {len(part)} rows of {name} are left out, {problem}: {first_names(bad)}")
     if not usable:
         raise InputError(f"no row of split {name!r} can be used ({'; '.join(problems) or 'it is empty'})")
     return part.select(usable).add_column("duration", durations)

@@ -12,6 +12,7 @@ from transformers import (
 )
 
 from configuration_rsa_cfn import RsaCfnConfig
+from corpora.recordings import SAMPLING_RATE
 from encoder_rsa_cfn import conv_output_lengths
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
@@ -19,7 +20,6 @@ from training import InputError
 from training.arguments import TINY, DataArguments, ModelArguments
 
 
-SAMPLING_RATE = 16000
 VOCAB_SIZE = 800
 # They learn on two cores in minutes. What decides at this size: no SpecAugment, no layerdrop, a hop of 20 ms, and clips
 # that keep their level (macro F1 on the demo corpus falls by .2 where each is normalised).
@@ -122,7 +122,7 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
         eos_token_id=tokenizer.eos_token_id,
     )
     audio_config = Wav2Vec2Config(**TINY_AUDIO)
-    fields["max_audio_frames"] = _max_audio_frames(audio_config, limits["max_audio_seconds"])
+    fields["max_audio_frames"] = _max_audio_frames(audio_config, feature_extractor, limits["max_audio_seconds"])
     try:
         config = RsaCfnConfig(audio_config=audio_config, text_config=text_config, **TINY_FUSION, **fields)
     except ValueError as error:
@@ -130,9 +130,9 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
     return RsaCfnForSequenceClassification(config), RsaCfnProcessor(feature_extractor, tokenizer, **limits)
 
 
-def _max_audio_frames(audio_config, max_audio_seconds: float) -> int:
+def _max_audio_frames(audio_config, feature_extractor, max_audio_seconds: float) -> int:
     """Frames of the longest clip the processor lets through: the length `mlp_mixer` is made for."""
-    num_samples = round(max_audio_seconds * SAMPLING_RATE)
+    num_samples = round(max_audio_seconds * feature_extractor.sampling_rate)
     return max(conv_output_lengths(num_samples, audio_config.conv_kernel, audio_config.conv_stride), 1)
 
 
@@ -170,7 +170,7 @@ def _pretrained_model(
         )
     try:
         audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(audio_model)).audio_config
-        fields["max_audio_frames"] = _max_audio_frames(audio_config, limits["max_audio_seconds"])
+        fields["max_audio_frames"] = _max_audio_frames(audio_config, feature_extractor, limits["max_audio_seconds"])
         model = RsaCfnForSequenceClassification.from_audio_text_pretrained(audio_model, text_model, **fields)
     except (OSError, ValueError) as error:
         names = f"{audio_model} and {text_model}"
