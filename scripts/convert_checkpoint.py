@@ -294,6 +294,8 @@ def convert(arguments: argparse.Namespace):
     """Read, rename, check, load and save."""
     if holds_code(Path(arguments.output_dir)):
         raise ValueError(f"output_dir={arguments.output_dir!r} holds or is this repository; give another folder.")
+    if Path(arguments.output_dir).is_dir() and any(Path(arguments.output_dir).iterdir()):
+        raise ValueError(f"output_dir={arguments.output_dir!r} isn't empty; give a new folder, or remove this one.")
     state, dropped = convert_state_dict(read_state_dict(arguments.checkpoint), arguments.fusion)
     config = build_config(arguments, state)
     check_state_dict(state, config)

@@ -1,6 +1,7 @@
 """The converter: a checkpoint of the original gives the original's numbers, and anything else is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,7 @@ def test_backbones_by_name_bring_a_processor(golden, processor, tmp_path, capsys
     assert "no processor saved" in capsys.readouterr().out
     processor.feature_extractor.save_pretrained(tmp_path / "audio")
     processor.tokenizer.save_pretrained(tmp_path / "text")
+    shutil.rmtree(tmp_path / "converted")
     assert main(by_name) == 0
     assert "no processor saved" not in capsys.readouterr().out
     saved = AutoProcessor.from_pretrained(tmp_path / "converted", trust_remote_code=True)
@@ -220,3 +222,15 @@ def test_a_file_that_is_no_state_dict_is_refused(content, golden, capsys):
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "original.pth" in line
+
+
+def test_a_folder_with_another_model_is_left_alone(golden, capsys, tmp_path):
+    _, arguments = golden("early_fusion")
+    assert main(arguments) == 0
+    weights = (tmp_path / "converted" / "model.safetensors").read_bytes()
+    _, arguments = golden("stack")
+    capsys.readouterr()
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "isn't empty; give a new folder" in line
+    assert (tmp_path / "converted" / "model.safetensors").read_bytes() == weights
