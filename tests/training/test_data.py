@@ -136,11 +136,12 @@ def test_predefined_splits_keep_their_sides(save):
 
 def test_an_audio_feature_is_read_without_decoding(save):
     arguments = save({"label": ["a", "b"] * 10})
-    dataset = load_from_disk(arguments.dataset_name).cast_column("audio", Audio(16000, decode=True))
-    dataset.save_to_disk(arguments.dataset_name + "-audio")
+    encoded = load_from_disk(arguments.dataset_name)
+    encoded.cast_column("audio", Audio(16000, decode=True)).save_to_disk(arguments.dataset_name + "-audio")
     arguments.dataset_name += "-audio"
     splits = load_splits(arguments, with_validation=False)
-    assert splits.train[0]["audio"]["bytes"] == wav()
+    # A float wav holds the second it was written in, so another one would not do.
+    assert splits.train[0]["audio"]["bytes"] == encoded[0]["audio"]["bytes"]
 
 
 def test_rows_that_cannot_be_used_are_left_out_and_named(save, caplog):
