@@ -1,22 +1,25 @@
-"""Turns a KEMDy20 folder, or a generated demo corpus of the same shape, into an Arrow dataset on disk.
+"""Turns a corpus of emotional speech into an Arrow dataset on disk.
 
-python prepare_dataset.py --corpus_dir KEMDy20_v1_1 --output_dir data/kemdy20 --num_proc 4
+python prepare_dataset.py --corpus_dir KEMDy20_v1_1 --output_dir data/kemdy20
+python prepare_dataset.py --corpus csv --metadata speech/metadata.csv --output_dir data/speech
 python prepare_dataset.py --corpus demo --output_dir data/demo
 """
 
 import argparse
+import json
+import os
 import sys
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from corpora import CorpusError
-from corpora.arrow import assemble_dataset, check_output_dir, incomplete_folder, publish, write_sessions
-from corpora.kemdy20 import read_corpus
-from corpora.report import conversion_report, format_report
+from corpora import CorpusError, kemdy19, kemdy20, metadata
+from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
+from corpora.report import REPORT_FILE, conversion_report, format_report, skipped_table
+from corpora.rows import Corpus
 
 
-CORPORA = ("kemdy20", "demo")
+CORPORA = ("kemdy20", "kemdy19", "csv", "demo")
 
 
 class NothingToWriteError(RuntimeError):
@@ -39,12 +42,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    corpus_help = "kemdy20 (default), or demo: synthetic speech that is generated first"
+    corpus_help = "kemdy20 (default), kemdy19, csv (a folder of your own), or demo (synthetic speech, generated first)"
     parser.add_argument("--corpus", default="kemdy20", help=corpus_help)
-    dir_help = "folder that holds annotation/ and wav/; for demo where to keep the generated corpus (default: nowhere)"
+    dir_help = (
+        "for kemdy20 and kemdy19 the folder that holds annotation/ and wav/; for csv where its paths start (default: "
+        "the csv's folder); for demo where to keep the generated corpus (default: nowhere)"
+    )
     parser.add_argument("--corpus_dir", help=dir_help)
-    parser.add_argument("--output_dir", required=True, help="new folder for the dataset")
-    parser.add_argument("--num_proc", type=_whole_number, help="number of processes, at most one per session")
+    parser.add_argument(
+        "--metadata", help="for csv: the file with path, text, label, and maybe speaker, session, split"
+    )
+    parser.add_argument("--output_dir", required=True, help="folder for the dataset: new, or of an earlier conversion")
+    parser.add_argument("--num_proc", type=_whole_number, help="number of processes (default: one per core, at most 8)")
     return parser.parse_args(arguments)
 
 
@@ -55,14 +64,24 @@ def _whole_number(argument: str) -> int:
         raise argparse.ArgumentTypeError(f"{argument!r} is not a whole number, give 1 or more") from None
 
 
-def prepare(corpus: str, corpus_dir: str | Path | None, output_dir: str | Path, num_proc: int | None = None) -> dict:
-    """Converts a corpus into a `DatasetDict` with the split `train`, rows in the order of the annotation files.
+def prepare(
+    corpus: str,
+    corpus_dir: str | Path | None,
+    output_dir: str | Path,
+    num_proc: int | None = None,
+    metadata_file: str | Path | None = None,
+) -> dict:
+    """Converts a corpus into a `DatasetDict`, rows in the order of the annotation files.
 
     Args:
         corpus: one of `CORPORA`.
-        corpus_dir: the KEMDy20 folder; for `"demo"` None, or a new folder that keeps the generated corpus.
-        output_dir: a folder that does not exist yet or is empty. It appears when everything is written.
-        num_proc: number of processes, at most one per session.
+        corpus_dir: the folder of the corpus; for `"csv"` where its paths start, None for the csv's own folder; for
+            `"demo"` None, or a new folder that keeps the generated corpus.
+        output_dir: a folder that does not exist yet or is empty, or the dataset that an earlier conversion of the same
+            corpus made: it is left alone if nothing has changed since, and replaced otherwise. A new dataset appears
+            when everything is written.
+        num_proc: number of processes, at most one per shard of the corpus; one per core, at most 8, when left out.
+        metadata_file: for `"csv"` the file that lists the recordings.
 
     Returns:
         The report that is also stored as `conversion_report.json` in `output_dir`.
@@ -71,58 +90,86 @@ def prepare(corpus: str, corpus_dir: str | Path | None, output_dir: str | Path, 
         CorpusError: an argument or the shape of the corpus is wrong; nothing was written.
         NothingToWriteError: no row can be used; nothing was written.
     """
-    _check_arguments(corpus, corpus_dir, num_proc)
+    _check_arguments(corpus, corpus_dir, num_proc, metadata_file)
     corpus_dir = None if corpus_dir is None else Path(corpus_dir).expanduser()
+    metadata_file = None if metadata_file is None else Path(metadata_file).expanduser()
     # Read before anything is made, so that a folder of another shape is refused at once.
-    found = None if corpus == "demo" else read_corpus(corpus_dir)
-    output_dir = check_output_dir(output_dir, corpus_dir)
+    found = None if corpus == "demo" else read_corpus(corpus, corpus_dir, metadata_file)
+    source = describe_source(corpus, metadata_file or corpus_dir, found)
+    output_dir = check_output_dir(output_dir, corpus_dir, source)
+    if read_source(output_dir) == source and is_complete(output_dir):
+        print(f"Nothing has changed since {output_dir} was made, it is left as it is.", file=sys.stderr)
+        return json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))
+    if corpus == "demo":
+        _check_demo_dir(corpus_dir)
+    # Imported here: a rerun that finds nothing to do should not wait for `datasets`.
+    from corpora.arrow import assemble_dataset, write_shards
+
     with incomplete_folder(output_dir) as folder:
         if found is None:
-            # Imported here: only this corpus needs its generator.
             from corpora.demo import write_corpus
 
             corpus_dir = corpus_dir or folder / "demo_corpus"
             write_corpus(corpus_dir)
-            found = read_corpus(corpus_dir)
-        sessions = write_sessions(found.sessions, folder / "shards", min(num_proc or 1, len(found.sessions)))
-        report = conversion_report(found, sessions)
+            found = kemdy20.read_corpus(corpus_dir)
+        num_proc = num_proc or min(os.cpu_count(), 8)
+        shards = write_shards(found, folder / "shards", min(num_proc, max(1, len(found.shards))))
+        report = conversion_report(found, shards)
         if not report["rows_written"]:
             reasons = ", ".join(f"{kind} {len(names)}" for kind, names in report["skipped"].items())
             raise NothingToWriteError(
-                f"none of the {report['rows_read']} rows in {corpus_dir} can be used ({reasons or 'no rows'}): "
-                "check that annotation/ and wav/ belong together"
+                f"none of the {report['rows_read']} rows in {metadata_file or corpus_dir} can be used "
+                f"({reasons or 'no rows'}): check that annotation and recordings belong together"
             )
-        report["fingerprint"] = assemble_dataset(folder / "shards", sessions, folder / "dataset")
-        publish(folder / "dataset", report, output_dir)
+        report["fingerprint"] = assemble_dataset(found, folder / "shards", shards, folder / "dataset")
+        publish(folder, report, skipped_table(shards), source, output_dir)
     return report
 
 
-def _check_arguments(corpus: str, corpus_dir: str | Path | None, num_proc: int | None) -> None:
+def read_corpus(corpus: str, corpus_dir: Path | None, metadata_file: Path | None) -> Corpus:
+    """The rows of a corpus that is there already; the recordings are not opened."""
+    if corpus == "csv":
+        return metadata.read_corpus(metadata_file, corpus_dir)
+    return {"kemdy20": kemdy20, "kemdy19": kemdy19}[corpus].read_corpus(corpus_dir)
+
+
+def _check_arguments(
+    corpus: str, corpus_dir: str | Path | None, num_proc: int | None, metadata_file: str | Path | None
+) -> None:
     if corpus not in CORPORA:
         raise CorpusError(f"--corpus {corpus} is unknown: give one of {', '.join(CORPORA)}")
     if num_proc is not None and num_proc < 1:
         raise CorpusError(f"--num_proc {num_proc} is less than one process: give 1 or more")
-    if corpus == "kemdy20":
-        if corpus_dir is None:
-            raise CorpusError("--corpus_dir is missing: give the KEMDy20 folder, or --corpus demo to try without one")
-    elif corpus_dir is not None and Path(corpus_dir).expanduser().exists():
-        folder = Path(corpus_dir).expanduser()
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise CorpusError(
-                f"--corpus_dir {corpus_dir} is not an empty folder, but the demo corpus is generated into a new one: "
-                "give a new folder, or leave out --corpus demo to convert what is there"
-            )
+    if corpus in ("kemdy20", "kemdy19") and corpus_dir is None:
+        name = corpus.replace("kemdy", "KEMDy")
+        raise CorpusError(f"--corpus_dir is missing: give the {name} folder, or --corpus demo to try without one")
+    if corpus == "csv" and metadata_file is None:
+        raise CorpusError("--metadata is missing: give a csv with the columns path, text and label")
+    if corpus != "csv" and metadata_file is not None:
+        raise CorpusError(f"--metadata has no use with --corpus {corpus}: give --corpus csv, or leave it out")
+
+
+def _check_demo_dir(corpus_dir: Path | None) -> None:
+    if corpus_dir is not None and corpus_dir.exists() and not (corpus_dir.is_dir() and not any(corpus_dir.iterdir())):
+        raise CorpusError(
+            f"--corpus_dir {corpus_dir} is not an empty folder, but the demo corpus is generated into a new one: "
+            "give a new folder, or leave out --corpus demo to convert what is there"
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = parse_arguments(arguments)
     try:
-        report = prepare(given.corpus, given.corpus_dir, given.output_dir, given.num_proc)
+        report = prepare(given.corpus, given.corpus_dir, given.output_dir, given.num_proc, given.metadata)
     except CorpusError as error:
         print(f"prepare_dataset.py: {error}", file=sys.stderr)
         return 2
-    except (NothingToWriteError, BrokenExecutor, OSError) as error:
+    except (NothingToWriteError, BrokenExecutor) as error:
         print(f"prepare_dataset.py: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        reason = f"can't be written ({error.strerror or error}), nothing of it is left"
+        print(f"prepare_dataset.py: {given.output_dir} {reason}: make room, or give another folder", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("prepare_dataset.py: interrupted, nothing was written", file=sys.stderr)

@@ -4,6 +4,9 @@ Nothing in here imports torch, and the modules that read a corpus do not import 
 from pathlib import Path
 
 
+# The order of the labels, and of the model's logits. The configuration, which travels without this package, lists the
+# same; taken from there it would cost every conversion the import of transformers.
+EMOTIONS = ("neutral", "happy", "angry", "surprise", "sad", "fear", "disgust")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

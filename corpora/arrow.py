@@ -1,14 +1,11 @@
-"""Writes the utterances of a corpus into a `DatasetDict` folder, one Arrow file per session, a few rows at a time.
-The folder appears under its name only when it is complete; until then it is a hidden sibling."""
+"""Writes the rows of a corpus into a `DatasetDict` folder, one Arrow file per shard, a few rows at a time.
+Memory does not grow with the corpus, and what is written is not copied again."""
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,135 +14,69 @@ from pathlib import Path
 
 import datasets
 import pyarrow
+import xxhash
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List, Value
 from tqdm import tqdm
 
-from configuration_rsa_cfn import EMOTIONS
-from corpora import CorpusError, holds_code
-from corpora.kemdy20 import Session, read_session
 from corpora.recordings import SAMPLING_RATE
-from corpora.report import REPORT_FILE, SessionReport
+from corpora.report import ShardReport
+from corpora.rows import Corpus, Shard
 
 
 # `datasets` writes 1000 rows at once, which would hold about 190 MB of recordings in every process.
 ROWS_PER_BATCH = 16
 
-FEATURES = Features(
-    {
+
+def corpus_features(corpus: Corpus) -> Features:
+    """The type of each of the corpus's columns."""
+    label = ClassLabel(names=list(corpus.label_names))
+    types = {
         # Stored undecoded: decoding belongs to the processor, and `datasets` would want torchcodec for it.
         "audio": Audio(sampling_rate=SAMPLING_RATE, decode=False),
         "text": Value("string"),
         "raw_text": Value("string"),
-        "label": ClassLabel(names=list(EMOTIONS)),
-        "emotions": List(ClassLabel(names=list(EMOTIONS))),
-        "votes": List(Value("int32"), length=len(EMOTIONS)),
+        "label": label,
+        "emotions": List(label),
+        "votes": List(Value("int32"), length=len(corpus.label_names)),
         "valence": Value("float64"),
         "arousal": Value("float64"),
         "segment_id": Value("string"),
-        "session": Value("int32"),
+        "session": Value("int32" if corpus.has_numbered_sessions else "string"),
         "speaker": Value("string"),
         "gender": Value("string"),
         "start": Value("float64"),
         "end": Value("float64"),
         "duration": Value("float32"),
     }
-)
+    return Features({column: types[column] for column in corpus.columns})
 
 
-def check_output_dir(output_dir: str | Path, corpus_dir: str | Path | None) -> Path:
-    """The absolute path of a folder that may be created.
-
-    Raises:
-        CorpusError: the folder has content already, or lies where it would mix with the corpus or the repository.
-    """
-    output_dir = Path(output_dir).expanduser().resolve()
-    another = "give --output_dir a new folder"
-    if holds_code(output_dir):
-        raise CorpusError(f"{output_dir} is or holds the code of this repository: {another}")
-    if corpus_dir is not None:
-        corpus_dir = Path(corpus_dir).expanduser().resolve()
-        if output_dir.is_relative_to(corpus_dir):
-            raise CorpusError(f"{output_dir} is or lies in the corpus folder {corpus_dir}: {another} outside of it")
-        if corpus_dir.is_relative_to(output_dir):
-            raise CorpusError(f"{output_dir} holds the corpus folder {corpus_dir}: {another} elsewhere")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise CorpusError(f"{output_dir} is a file: {another}")
-    if output_dir.exists() and any(output_dir.iterdir()):
-        raise CorpusError(f"{output_dir} is not empty: {another}, or remove this one first")
-    return output_dir
-
-
-@contextmanager
-def incomplete_folder(output_dir: Path) -> Iterator[Path]:
-    """A hidden folder beside `output_dir`, on the same file system, that is gone when the block is left.
-
-    A lock that dies with its process tells the remains of a killed run, which are removed, from a run under way.
-
-    Raises:
-        CorpusError: another run is writing the same folder, or the parent folder can't be written.
-    """
-    prefix = f".{output_dir.name}.incomplete-"
-    try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        for remains in [path for path in output_dir.parent.iterdir() if path.name.startswith(prefix)]:
-            with _locked(remains):
-                shutil.rmtree(remains)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=output_dir.parent))
-        folder.chmod(0o777 & ~_umask())
-    except BlockingIOError:
-        raise CorpusError(f"{output_dir} is being written by another run: wait for it or give another folder") from None
-    except OSError as error:
-        raise CorpusError(f"{output_dir} can't be written ({error.strerror}): give --output_dir a new folder") from None
-    with _locked(folder):
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_sessions(sessions: list[Session], folder: Path, num_proc: int) -> list[SessionReport]:
-    """Writes one Arrow file per session into `folder`, with a progress bar.
+def write_shards(corpus: Corpus, folder: Path, num_proc: int) -> list[ShardReport]:
+    """Writes one Arrow file per shard into `folder`, with a progress bar.
 
     Args:
         num_proc: number of processes; with 1 everything happens in this one.
 
     Returns:
-        One report per session, in the order of `sessions`, whatever the order in which they were finished.
+        One report per shard, in their order, whatever the order in which they were finished.
     """
     folder.mkdir()
-    files = [folder / f"session{session.number:02d}.arrow" for session in sessions]
-    jobs = list(zip(sessions, files, strict=True))
-    bar = {"total": sum(len(session.annotations) for session in sessions), "desc": "Converting", "unit": " rows"}
+    schema, label_names = corpus_features(corpus).arrow_schema, corpus.label_names
+    jobs = [(shard, folder / f"{shard.name}.arrow", schema, label_names) for shard in corpus.shards]
+    bar = {"total": sum(shard.num_rows for shard in corpus.shards), "desc": "Converting", "unit": " rows"}
     if num_proc == 1:
         with tqdm(**bar) as progress:
-            return [write_session(*job, progress) for job in jobs]
+            return [write_shard(*job, progress) for job in jobs]
     # Forked, as `datasets` does: a fresh interpreter spends more seconds importing than it has work for.
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(num_proc, mp_context=context, initializer=_prepare_worker) as pool:
         # Submitted before there is a progress bar, whose thread should not be there when the workers are forked.
-        futures = {pool.submit(write_session, *job): job[0] for job in jobs}
+        futures = {pool.submit(write_shard, *job): job[0] for job in jobs}
         try:
             with tqdm(**bar) as progress:
                 for future in as_completed(futures):
                     future.result()
-                    progress.update(len(futures[future].annotations))
+                    progress.update(futures[future].num_rows)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -163,65 +94,104 @@ def _prepare_worker() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def write_session(session: Session, file: Path, progress: tqdm | None = None) -> SessionReport:
-    """Writes the usable utterances of a session into `file`, unless there are none, and reports every row."""
-    report = SessionReport(session.number)
-    digest = hashlib.blake2b(digest_size=8)
-    schema = FEATURES.arrow_schema
-    batch, writer = [], None
-    for utterance in read_session(session):
-        report.add(utterance)
-        if progress is not None:
-            progress.update()
-        if utterance.columns is None:
-            continue
-        batch.append(_encode_labels(utterance.columns))
-        digest.update(json.dumps(utterance.columns | {"audio": None}, sort_keys=True).encode())
-        digest.update(utterance.columns["audio"]["bytes"])
-        if writer is None:
-            writer = pyarrow.ipc.new_stream(str(file), schema)
-        if len(batch) == ROWS_PER_BATCH:
-            writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
-            batch = []
-    if batch:
-        writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema=schema))
-    if writer is not None:
-        writer.close()
-    report.digest = digest.hexdigest()
+class _DigestedFile:
+    """A file for writing that knows the digest of what went into it."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "wb")
+        self._digest = xxhash.xxh3_128()
+
+    def write(self, content) -> int:
+        self._digest.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def write_shard(
+    shard: Shard, file: Path, schema: pyarrow.Schema, label_names: tuple[str, ...], progress: tqdm | None = None
+) -> ShardReport:
+    """Writes the usable utterances of a shard into `file`, unless there are none, and reports every row."""
+    report = ShardReport(shard.name)
+    indices = {name: index for index, name in enumerate(label_names)}
+    batch, output, writer = [], None, None
+    try:
+        for utterance in shard.utterances():
+            report.add(utterance)
+            if progress is not None:
+                progress.update()
+            if utterance.columns is None:
+                continue
+            batch.append(utterance.columns)
+            if writer is None:
+                output = _DigestedFile(file)
+                writer = pyarrow.ipc.new_stream(output, schema)
+            if len(batch) == ROWS_PER_BATCH:
+                writer.write_batch(_record_batch(batch, schema, indices))
+                batch = []
+        if batch:
+            writer.write_batch(_record_batch(batch, schema, indices))
+        if writer is not None:
+            writer.close()
+            report.digest = output.hexdigest()
+    finally:
+        if output is not None:
+            output.close()
     return report
 
 
-def _encode_labels(columns: dict) -> dict:
-    label = columns["label"]
-    return columns | {
-        "label": None if label is None else EMOTIONS.index(label),
-        "emotions": [EMOTIONS.index(emotion) for emotion in columns["emotions"]],
-    }
+def _record_batch(rows: list[dict], schema: pyarrow.Schema, indices: dict[str, int]) -> pyarrow.RecordBatch:
+    columns = {field.name: [row[field.name] for row in rows] for field in schema}
+    columns["label"] = [None if label is None else indices[label] for label in columns["label"]]
+    if "emotions" in columns:
+        columns["emotions"] = [[indices[emotion] for emotion in emotions] for emotions in columns["emotions"]]
+    return pyarrow.RecordBatch.from_arrays(
+        [pyarrow.array(columns[field.name], type=field.type) for field in schema], schema=schema
+    )
 
 
-def assemble_dataset(shards: Path, reports: list[SessionReport], folder: Path) -> str:
-    """Makes the Arrow files in `shards` the `train` split of a `DatasetDict` in `folder`, without copying them.
+def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], folder: Path) -> str:
+    """Makes the Arrow files in `shards` the splits of a `DatasetDict` in `folder`, without copying them.
 
-    `save_to_disk` would write every recording a second time. So an empty dataset is saved for the metadata, and the
-    files are then moved in and listed, which is all that distinguishes it from a full one.
+    `save_to_disk` would write every recording a second time. So empty splits are saved for the metadata, and the files
+    are then moved in and listed, which is all that distinguishes them from full ones.
 
     Returns:
         The fingerprint of the dataset, which depends on its content only.
     """
-    empty = Dataset(datasets.table.InMemoryTable(FEATURES.arrow_schema.empty_table()), split=datasets.Split.TRAIN)
+    files: dict[str, list[Path]] = {}
+    digests: dict[str, str] = {}
+    for shard, report in zip(corpus.shards, reports, strict=True):
+        if report.rows_written:
+            files.setdefault(shard.split, []).append(shards / f"{shard.name}.arrow")
+            digests[shard.split] = digests.get(shard.split, "") + report.digest
+    empty = datasets.table.InMemoryTable(corpus_features(corpus).arrow_schema.empty_table())
     with _without_progress_bars():
-        DatasetDict({"train": empty}).save_to_disk(folder)
-    written = [report for report in reports if report.rows_written]
-    names = [f"data-{index:05d}-of-{len(written):05d}.arrow" for index in range(len(written))]
-    for report, name in zip(written, names, strict=True):
-        os.rename(shards / f"session{report.session:02d}.arrow", folder / "train" / name)
-    # `datasets` looks cached results up by fingerprint, so another content must not have the one of the empty dataset.
-    fingerprint = hashlib.blake2b("".join(report.digest for report in written).encode(), digest_size=8).hexdigest()
-    state_file = folder / "train" / datasets.config.DATASET_STATE_JSON_FILENAME
-    state = json.loads(state_file.read_text(encoding="utf-8"))
-    state |= {"_data_files": [{"filename": name} for name in names], "_fingerprint": fingerprint}
-    state_file.write_text(json.dumps(state, indent=2, sort_keys=True), encoding="utf-8")
-    return fingerprint
+        DatasetDict({split: Dataset(empty, split=datasets.Split(split)) for split in files}).save_to_disk(folder)
+    fingerprints = {
+        split: hashlib.blake2b(digest.encode(), digest_size=8).hexdigest() for split, digest in digests.items()
+    }
+    for split, paths in files.items():
+        names = [f"data-{index:05d}-of-{len(paths):05d}.arrow" for index in range(len(paths))]
+        for path, name in zip(paths, names, strict=True):
+            os.rename(path, folder / split / name)
+        # `datasets` looks cached results up by fingerprint: another content must not have the one of the empty split.
+        state_file = folder / split / datasets.config.DATASET_STATE_JSON_FILENAME
+        state = json.loads(state_file.read_text(encoding="utf-8"))
+        state |= {"_data_files": [{"filename": name} for name in names], "_fingerprint": fingerprints[split]}
+        state_file.write_text(json.dumps(state, indent=2, sort_keys=True), encoding="utf-8")
+    return "-".join(fingerprints.values())
 
 
 @contextmanager
@@ -233,17 +203,3 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         if not were_disabled:
             datasets.enable_progress_bars()
-
-
-def publish(folder: Path, report: dict, output_dir: Path) -> None:
-    """Adds the report to the finished dataset and gives it its name, in one step that can't be seen half done.
-
-    Raises:
-        CorpusError: something was put into `output_dir` in the meantime.
-    """
-    report_text = json.dumps(report, ensure_ascii=False, indent=2)
-    (folder / REPORT_FILE).write_text(report_text + "\n", encoding="utf-8")
-    try:
-        os.rename(folder, output_dir)
-    except OSError as error:
-        raise CorpusError(f"{output_dir} can't be made ({error.strerror}): give --output_dir a new folder") from None

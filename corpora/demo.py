@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configuration_rsa_cfn import EMOTIONS
+from corpora import EMOTIONS
 
 
 SAMPLING_RATE = 16_000

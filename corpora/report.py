@@ -1,28 +1,30 @@
-"""What became of every row of a corpus: counted while it is read, shown as a table, stored as JSON.
-The table names the first few utterances of each kind, the JSON names all of them."""
+"""What became of every row of a corpus: counted while it is read, shown as a table, stored as JSON and CSV.
+The table names the first few utterances of each kind, the files name all of them."""
 
+import csv
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configuration_rsa_cfn import EMOTIONS
-from corpora.kemdy20 import Corpus, Utterance
+from corpora.rows import Corpus, Utterance
 
 
 REPORT_FILE = "conversion_report.json"
+SKIPPED_FILE = "skipped.csv"
 TIE = "tie"
 NAMES_SHOWN = 5
 
 
 @dataclass
-class SessionReport:
-    """The rows of one session; `skipped` and `repairs` map a reason or repair to the Segment IDs, in row order."""
+class ShardReport:
+    """The rows of one shard; `skipped` and `repairs` map a reason or repair to the rows' names, in row order."""
 
-    session: int
+    shard: str
     rows_read: int = 0
     rows_written: int = 0
     seconds: float = 0.0
     digest: str = ""
-    labels: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*EMOTIONS, TIE), 0))
+    labels: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     repairs: dict[str, list[str]] = field(default_factory=dict)
 
@@ -33,40 +35,49 @@ class SessionReport:
             return
         self.rows_written += 1
         self.seconds += utterance.columns["duration"]
-        self.labels[utterance.columns["label"] or TIE] += 1
+        label = utterance.columns["label"] or TIE
+        self.labels[label] = self.labels.get(label, 0) + 1
         for repair in utterance.repairs:
             self.repairs.setdefault(repair, []).append(utterance.name)
 
 
-def conversion_report(corpus: Corpus, sessions: list[SessionReport]) -> dict:
-    """Adds the sessions up.
+def conversion_report(corpus: Corpus, shards: list[ShardReport]) -> dict:
+    """Adds the shards up.
 
     Returns:
-        A dict that JSON can hold: `rows_read`, `rows_written`, `skipped`, `repairs` (kind to list of names), `labels`
-        (count per emotion, and of ties), `hours` of audio written, the names in `wav_without_row`, `txt_without_row`,
-        `ignored_files`, and the csv files in `annotation_with_bom`, `annotation_with_crlf`.
+        A dict that JSON can hold: `rows_read`, `rows_written`, `rows_skipped`, `skipped`, `repairs` (kind to list of
+        names), `notes` of the folder as a whole (kind to list of names), `labels` (count per class, and of ties where
+        the corpus has raters), and `hours` of audio written.
     """
+    names = (*corpus.label_names, TIE) if "emotions" in corpus.columns else corpus.label_names
     return {
-        "rows_read": sum(session.rows_read for session in sessions),
-        "rows_written": sum(session.rows_written for session in sessions),
-        "skipped": _merged([session.skipped for session in sessions]),
-        "repairs": _merged([session.repairs for session in sessions]),
-        "wav_without_row": corpus.wav_without_row,
-        "txt_without_row": corpus.txt_without_row,
-        "ignored_files": corpus.ignored_files,
-        "annotation_with_bom": [session.annotation_file.name for session in corpus.sessions if session.has_bom],
-        "annotation_with_crlf": [session.annotation_file.name for session in corpus.sessions if session.has_crlf],
-        "labels": {label: sum(session.labels[label] for session in sessions) for label in (*EMOTIONS, TIE)},
-        "hours": sum(session.seconds for session in sessions) / 3600,
+        "rows_read": sum(shard.rows_read for shard in shards),
+        "rows_written": sum(shard.rows_written for shard in shards),
+        "rows_skipped": sum(len(skipped) for shard in shards for skipped in shard.skipped.values()),
+        "skipped": _merged([shard.skipped for shard in shards]),
+        "repairs": _merged([shard.repairs for shard in shards]),
+        "notes": corpus.notes,
+        "labels": {name: sum(shard.labels.get(name, 0) for shard in shards) for name in names},
+        "hours": sum(shard.seconds for shard in shards) / 3600,
     }
 
 
-def _merged(kinds_per_session: list[dict[str, list[str]]]) -> dict[str, list[str]]:
+def _merged(kinds_per_shard: list[dict[str, list[str]]]) -> dict[str, list[str]]:
     merged: dict[str, list[str]] = {}
-    for kinds in kinds_per_session:
+    for kinds in kinds_per_shard:
         for kind, names in kinds.items():
             merged.setdefault(kind, []).extend(names)
     return dict(sorted(merged.items()))
+
+
+def skipped_table(shards: list[ShardReport]) -> str:
+    """The rows that were not written, as CSV: the shard, the row's name and the reason."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["shard", "row", "reason"])
+    for shard in shards:
+        writer.writerows([shard.shard, name, reason] for reason, names in shard.skipped.items() for name in names)
+    return stream.getvalue()
 
 
 def format_report(report: dict, output_dir: str | Path) -> str:
@@ -75,26 +86,21 @@ def format_report(report: dict, output_dir: str | Path) -> str:
     lines = [
         f"Rows read     {report['rows_read']:6d}",
         f"Rows written  {written:6d}",
-        f"Rows skipped  {report['rows_read'] - written:6d}",
+        f"Rows skipped  {report['rows_skipped']:6d}",
         *_listed(report["skipped"]),
         f"Repairs       {sum(map(len, report['repairs'].values())):6d}  (rows written, but mended)",
         *_listed(report["repairs"]),
+        f"Notes         {sum(map(len, report['notes'].values())):6d}  (of the folder, no rows)",
+        *_listed(report["notes"]),
+        "Labels",
     ]
-    files = {
-        "wav without a row": report["wav_without_row"],
-        "txt without a row": report["txt_without_row"],
-        "ignored, not of the corpus": report["ignored_files"],
-        "csv with a byte order mark": report["annotation_with_bom"],
-        "csv with CRLF line ends": report["annotation_with_crlf"],
-    }
-    files = {kind: names for kind, names in files.items() if names}
-    lines += [f"Files of note {sum(map(len, files.values())):6d}", *_listed(files), "Labels"]
+    names = {label: "tie (no label)" if label == TIE else label for label in report["labels"]}
+    width = max(14, *map(len, names.values()))
     for label, count in report["labels"].items():
-        name = "tie (no label)" if label == TIE else label
-        lines.append(f"  {name:<14}  {count:6d}  {count / max(written, 1):6.1%}")
-    lines.append(f"  {'total':<14}  {written:6d}  {1:6.1%}")
+        lines.append(f"  {names[label]:<{width}}  {count:6d}  {count / max(written, 1):6.1%}")
+    lines.append(f"  {'total':<{width}}  {written:6d}  {1:6.1%}")
     lines.append(f"Audio  {report['hours']:.2f} hours")
-    lines.append(f"Dataset in {output_dir} (complete lists in its {REPORT_FILE})")
+    lines.append(f"Dataset in {output_dir} (complete lists in its {REPORT_FILE} and {SKIPPED_FILE})")
     return "\n".join(lines)
 
 
@@ -102,10 +108,7 @@ def _listed(kinds: dict[str, list[str]]) -> list[str]:
     if not kinds:
         return []
     width = max(map(len, kinds))
-    lines = []
-    for kind, names in kinds.items():
-        lines.append(f"  {kind:<{width}}  {len(names):6d}  {first_names(names)}")
-    return lines
+    return [f"  {kind:<{width}}  {len(names):6d}  {first_names(names)}" for kind, names in kinds.items()]
 
 
 def first_names(names: list[str]) -> str:

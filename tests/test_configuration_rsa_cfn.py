@@ -3,6 +3,7 @@
 import pytest
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
+import corpora
 from configuration_rsa_cfn import EMOTIONS, RsaCfnConfig
 
 
@@ -15,6 +16,8 @@ def test_defaults_are_the_papers():
     assert (config.max_text_tokens, config.max_audio_frames) == (256, 299)
     assert (config.multi_sample_dropout, config.multi_sample_draws) == (0.5, 5)
     assert config.id2label == dict(enumerate(EMOTIONS))
+    # Datasets are written with the labels in this order too.
+    assert EMOTIONS == corpora.EMOTIONS
     assert config.audio_receptive_field == 400
 
 

@@ -1,6 +1,7 @@
 """The way from a corpus folder to a dataset on disk: its content, its report, what killed runs and users do to it.
 The corpus is a small demo corpus, damaged where a test needs it; some tests start the real command."""
 
+import csv
 import io
 import json
 import multiprocessing
@@ -206,13 +207,142 @@ def wait_until_unlocked(corpus, output):
             time.sleep(0.05)
 
 
-def test_failure_half_way_leaves_nothing(corpus, tmp_path, monkeypatch):
-    def disk_is_full(*_):
-        raise OSError(28, "No space left on device")
+DISK_IS_FULL = """
+import resource, signal, sys
+from prepare_dataset import main
+# A limit on the size of files fails as a full disk does: in the middle of a write, in whichever process writes.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+sys.exit(main(sys.argv[1:]))
+"""
 
-    monkeypatch.setattr("corpora.arrow.pyarrow.ipc.new_stream", disk_is_full)
-    assert main(["--corpus_dir", str(corpus), "--output_dir", str(tmp_path / "out")]) == 1
-    assert not (tmp_path / "out").exists() and incomplete_folders(tmp_path) == []
+
+@pytest.mark.parametrize("num_proc", ["1", "2"])
+def test_full_disk_half_way_leaves_what_was_there(corpus, tmp_path, num_proc):
+    prepare("kemdy20", corpus, tmp_path / "out")
+    (corpus / "annotation" / "Sess03_eval.csv").touch()
+    for output in ("out", "new"):
+        arguments = ["--corpus_dir", corpus, "--output_dir", tmp_path / output, "--num_proc", num_proc]
+        command = [sys.executable, "-c", DISK_IS_FULL, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=SCRIPT.parent)
+        told = done.stderr.splitlines()[-1]
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert told.startswith("prepare_dataset.py: ") and "can't be written (File too large)" in told
+    assert len(load_from_disk(tmp_path / "out")["train"]) == 60
+    assert not (tmp_path / "new").exists() and incomplete_folders(tmp_path) == []
+
+
+def test_nothing_is_done_where_nothing_changed(corpus, tmp_path, capsys):
+    first = prepare("kemdy20", corpus, tmp_path / "out")
+    made = (tmp_path / "out").stat()
+    assert prepare("kemdy20", corpus, tmp_path / "out") == first
+    assert "Nothing has changed" in capsys.readouterr().err
+    assert (tmp_path / "out").stat().st_ino == made.st_ino
+
+
+def touch_wav(corpus, out):
+    os.utime(next((corpus / "wav" / "Session02").glob("*.wav")))
+
+
+def change_transcript(corpus, out):
+    next((corpus / "wav" / "Session01").glob("*.txt")).write_bytes("바뀐 말.\n".encode("cp949"))
+
+
+def change_label(corpus, out):
+    file = corpus / "annotation" / "Sess01_eval.csv"
+    file.write_text(file.read_text().replace(",neutral,", ",happy,", 1))
+
+
+def remove_wav(corpus, out):
+    next((corpus / "wav" / "Session02").glob("*.wav")).unlink()
+
+
+def lose_a_shard(corpus, out):
+    next((out / "train").glob("*.arrow")).unlink()
+
+
+@pytest.mark.parametrize("change", [touch_wav, change_transcript, change_label, remove_wav, lose_a_shard])
+def test_a_change_is_noticed_and_the_dataset_replaced(change, corpus, tmp_path, capsys):
+    out = tmp_path / "out"
+    prepare("kemdy20", corpus, out)
+    made = out.stat()
+    change(corpus, out)
+    report = prepare("kemdy20", corpus, out)
+    assert "Nothing has changed" not in capsys.readouterr().err
+    assert out.stat().st_ino != made.st_ino
+    assert len(load_from_disk(out)["train"]) == report["rows_written"] == 60 - (change is remove_wav)
+    assert incomplete_folders(tmp_path) == []
+
+
+def test_a_dataset_in_use_can_be_replaced(corpus, tmp_path):
+    prepare("kemdy20", corpus, tmp_path / "out")
+    rows = load_from_disk(tmp_path / "out")["train"]
+    before = rows[3]
+    change_transcript(corpus, tmp_path / "out")
+    prepare("kemdy20", corpus, tmp_path / "out")
+    # A run under way goes on with the rows it started with.
+    assert rows[3] == before and len(rows.to_list()) == 60
+
+
+def test_dataset_of_another_corpus_is_not_replaced(corpus, demo_corpus_dir, tmp_path, capsys):
+    prepare("kemdy20", corpus, tmp_path / "out")
+    capsys.readouterr()
+    assert main(["--corpus_dir", str(demo_corpus_dir), "--output_dir", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert f"holds a dataset made from kemdy20 {corpus}" in told and told.count("\n") == 1
+
+
+def test_killed_between_two_names_the_older_dataset_comes_back(corpus, tmp_path, monkeypatch):
+    """The moment between taking the older dataset away and giving its name to the new one."""
+    out = tmp_path / "out"
+    prepare("kemdy20", corpus, out)
+    remains = tmp_path / ".out.incomplete-killed"
+    remains.mkdir()
+    out.rename(remains / "older")
+    prepare("kemdy20", corpus, out)
+    assert len(load_from_disk(out)["train"]) == 60 and incomplete_folders(tmp_path) == []
+
+
+def test_skipped_rows_are_listed_beside_the_dataset(damaged_corpus, tmp_path):
+    report = prepare("kemdy20", damaged_corpus, tmp_path / "out")
+    with open(tmp_path / "out" / "skipped.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    listed = {reason: [row["row"] for row in rows if row["reason"] == reason] for reason in report["skipped"]}
+    assert listed == report["skipped"]
+    assert len(rows) == report["rows_skipped"] == report["rows_read"] - report["rows_written"] > 0
+    assert {row["shard"] for row in rows} == {"session01", "session02", "session03"}
+
+
+def test_corpus_with_a_session_missing(corpus, tmp_path):
+    (corpus / "annotation" / "Sess02_eval.csv").unlink()
+    shutil.rmtree(corpus / "wav" / "Session03")
+    report = prepare("kemdy20", corpus, tmp_path / "out")
+    assert {"Session02", "Session04", "Session40"} <= set(report["notes"]["sessions without annotation"])
+    assert len(report["notes"]["wav without a row"]) == 20
+    assert {kind: len(names) for kind, names in report["skipped"].items()} == {"audio and transcript missing": 20}
+    assert report["rows_read"] == 40 and report["rows_written"] == 20
+
+
+def test_segment_id_that_climbs_out_is_not_followed(corpus, tmp_path):
+    (tmp_path / "secret.wav").write_bytes(next((corpus / "wav" / "Session01").glob("*.wav")).read_bytes())
+    (tmp_path / "secret.txt").write_text("secret")
+    file = corpus / "annotation" / "Sess01_eval.csv"
+    lines = file.read_text().splitlines()
+    cells = lines[2].split(",")
+    cells[3] = "../../../secret"
+    file.write_text("\n".join([*lines, ",".join(cells)]) + "\n")
+    report = prepare("kemdy20", corpus, tmp_path / "out")
+    assert report["skipped"] == {"malformed Segment ID": ["../../../secret"]}
+
+
+def test_linked_files_and_folders_are_followed(corpus, tmp_path):
+    shutil.move(corpus / "wav" / "Session02", tmp_path / "elsewhere")
+    (corpus / "wav" / "Session02").symlink_to(tmp_path / "elsewhere")
+    gone = next((corpus / "wav" / "Session01").glob("*.wav"))
+    gone.unlink()
+    gone.symlink_to(tmp_path / "nowhere.wav")
+    report = prepare("kemdy20", corpus, tmp_path / "out")
+    assert report["skipped"] == {"audio missing": [gone.stem]} and report["rows_written"] == 59
 
 
 def test_corpus_without_a_usable_row(corpus, tmp_path, capsys):
@@ -251,7 +381,7 @@ def bad_arguments(corpus, folder):
     return {
         "output_dir": given,
         "--colour": [*given, *out, "--colour"],
-        "give one of kemdy20, demo": [*given, *out, "--corpus", "iemocap"],
+        "give one of kemdy20, kemdy19, csv, demo": [*given, *out, "--corpus", "iemocap"],
         "--corpus_dir is missing": out,
         "does not exist": ["--corpus_dir", str(folder / "nowhere"), *out],
         "is not a folder": ["--corpus_dir", str(folder / "file"), *out],
@@ -298,6 +428,6 @@ def test_command(corpus, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Rows written      60" in done.stdout and "60/60" in done.stderr
     assert len(load_from_disk(tmp_path / "new" / "out")["train"]) == 60
-    refused = run_command(tmp_path)
-    assert refused.returncode == 2 and refused.stdout == ""
-    assert "is not empty" in refused.stderr and refused.stderr.count("\n") == 1
+    again = run_command(tmp_path)
+    assert again.returncode == 0 and again.stdout == done.stdout
+    assert "Nothing has changed" in again.stderr and again.stderr.count("\n") == 1

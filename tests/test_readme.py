@@ -46,9 +46,11 @@ def test_every_argument_of_a_command_exists():
         assert set(given) <= known, command
 
 
-def test_the_conversion_command_parses():
-    (command,) = (line for block in blocks("bash") for line in block.splitlines() if "prepare_dataset.py" in line)
-    parse_prepare_arguments(command.split("prepare_dataset.py")[1].split())
+def test_the_conversion_commands_parse():
+    commands = [line for block in blocks("bash") for line in block.splitlines() if "prepare_dataset.py" in line]
+    assert commands
+    for command in commands:
+        parse_prepare_arguments(command.split("prepare_dataset.py")[1].split())
 
 
 def test_links_and_pictures_are_there():

@@ -11,7 +11,8 @@ import soundfile
 
 from configuration_rsa_cfn import EMOTIONS
 from corpora import CorpusError
-from corpora.kemdy20 import find_annotation_files, read_corpus, read_session, remove_tags
+from corpora.kemdy20 import read_corpus
+from corpora.transcripts import remove_tags
 
 
 RATERS = ("01F", "02M", "03M", "04F", "05M", "06F", "07F", "08M", "09F", "10M")
@@ -54,7 +55,7 @@ class Folder:
         return wav
 
     def read(self):
-        return [utterance for session in read_corpus(self.path).sessions for utterance in read_session(session)]
+        return [utterance for session in read_corpus(self.path).shards for utterance in session.utterances()]
 
 
 ID = "Sess01_script01_User001F_001"
@@ -211,8 +212,8 @@ def test_row_without_rater_cells_has_no_votes(one_row):
 
 def test_byte_order_mark_crlf_and_blanks_around_cells(one_row):
     one_row.write_csv(1, [annotation_row(f" {ID} ", " sad ")], encoding="utf-8-sig", newline="\r\n")
-    session = only(read_corpus(one_row.path).sessions)
-    assert session.has_bom and session.has_crlf
+    notes = read_corpus(one_row.path).notes
+    assert notes["csv with a byte order mark"] == notes["csv with CRLF line ends"] == ["Sess01_eval.csv"]
     utterance = only(one_row.read())
     assert (utterance.columns["segment_id"], utterance.columns["label"]) == (ID, "sad")
     assert utterance.repairs == ["blanks around cells removed"]
@@ -328,11 +329,11 @@ def test_files_without_a_row_are_listed(one_row):
     one_row.write_files("Sess05_script01_User009F_001")
     for name in ("annotation/.DS_Store", "wav/Session01/Thumbs.db", f"wav/Session01/._{ID}.wav", "wav/notes.txt"):
         (one_row.path / name).write_bytes(b"x")
-    corpus = read_corpus(one_row.path)
+    notes = read_corpus(one_row.path).notes
     strays = ["Sess01_script06_User001X_099", "Sess05_script01_User009F_001"]
-    assert corpus.wav_without_row == corpus.txt_without_row == strays
+    assert notes["wav without a row"] == notes["txt without a row"] == strays
     ignored = ["annotation/.DS_Store", f"wav/Session01/._{ID}.wav", "wav/Session01/Thumbs.db", "wav/notes.txt"]
-    assert corpus.ignored_files == ignored
+    assert notes["ignored, not of the corpus"] == ignored
 
 
 def kemdy19_header():
@@ -342,7 +343,7 @@ def kemdy19_header():
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (kemdy19_header(), "43 columns as in KEMDy19"),
+        (kemdy19_header(), "43 columns as in KEMDy19, give --corpus kemdy19"),
         ("Numb,WAV, ,Segment ID\n", "4 columns"),
         ("", "0 columns"),
         (",".join(FIRST_HEADER) + "\n" + ",".join(annotation_row(ID)) + "\n", "'Segment ID' and ['neutral']"),
@@ -367,7 +368,7 @@ def test_folders_that_are_no_corpus(one_row, tmp_path):
     }
     for path, told in cases.items():
         with pytest.raises(CorpusError) as error:
-            find_annotation_files(path)
+            read_corpus(path)
         assert str(path) in str(error.value) and told in str(error.value)
 
 

@@ -1,0 +1,370 @@
+"""What KEMDy19 and KEMDy20 have in common: annotation rows with ten raters, a .wav and a .txt for each of them.
+Every row of the annotation comes back, either with its columns or with the reason why it can't be used."""
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from corpora import EMOTIONS, CorpusError
+from corpora.recordings import UnusableRecording, read_recording
+from corpora.rows import UnusableRow, Utterance
+from corpora.transcripts import decode_transcript, remove_tags
+
+
+COLUMNS = (
+    "audio",
+    "text",
+    "raw_text",
+    "label",
+    "emotions",
+    "votes",
+    "valence",
+    "arousal",
+    "segment_id",
+    "session",
+    "speaker",
+    "gender",
+    "start",
+    "end",
+    "duration",
+)
+NUM_RATERS = 10
+START, END = 1, 2
+SHORT_SECONDS = 0.5
+MAX_TRANSCRIPT_BYTES = 1 << 20
+
+AUDIO_AND_TRANSCRIPT_MISSING = "audio and transcript missing"
+AUDIO_MISSING = "audio missing"
+BLANK_ROW = "blank row"
+DUPLICATE = "duplicate Segment ID"
+MALFORMED_ID = "malformed Segment ID"
+TRANSCRIPT_EMPTY = "transcript empty"
+TRANSCRIPT_MISSING = "transcript missing"
+TRANSCRIPT_TOO_LONG = "transcript larger than 1 MiB"
+TRANSCRIPT_UNREADABLE = "transcript unreadable"
+UNKNOWN_TOTAL = "unknown emotion in Total Evaluation"
+
+IGNORED_FILES = "ignored, not of the corpus"
+SESSIONS_MISSING = "sessions without annotation"
+TXT_WITHOUT_ROW = "txt without a row"
+WAV_WITHOUT_ROW = "wav without a row"
+WITH_BOM = "csv with a byte order mark"
+WITH_CRLF = "csv with CRLF line ends"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the cells of an annotation row are: after the Segment ID come emotion, valence and arousal of the total,
+    and then the same of each rater."""
+
+    corpus: str
+    segment_id: int
+    disgust: str
+
+    @property
+    def total(self) -> int:
+        return self.segment_id + 1
+
+    @property
+    def valence(self) -> int:
+        return self.segment_id + 2
+
+    @property
+    def arousal(self) -> int:
+        return self.segment_id + 3
+
+    @property
+    def num_columns(self) -> int:
+        return self.segment_id + 4 + 3 * NUM_RATERS
+
+    @property
+    def rater_labels(self) -> range:
+        return range(self.segment_id + 4, self.num_columns, 3)
+
+
+@dataclass
+class Annotation:
+    """One row of an annotation csv, before its recording and transcript are read.
+
+    `name` is the corrected Segment ID, or the place in the csv where there is none; `cells` are stripped.
+    """
+
+    name: str
+    cells: list[str]
+    written_id: str = ""
+    problem: str | None = None
+    repairs: list[str] = field(default_factory=list)
+    speaker: str = ""
+    gender: str = ""
+    folder: str = ""
+
+
+@dataclass
+class Session:
+    """The annotation of one session; a row's recording and transcript are in the row's `folder`."""
+
+    number: int
+    annotations: list[Annotation]
+    layout: Layout
+    encoding: str
+    split: str = "train"
+
+    @property
+    def name(self) -> str:
+        return f"session{self.number:02d}"
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.annotations)
+
+    def utterances(self) -> Iterator[Utterance]:
+        """Reads recordings and transcripts one by one, so that only one utterance is in memory at a time."""
+        for annotation in self.annotations:
+            yield self._read(annotation)
+
+    def _read(self, annotation: Annotation) -> Utterance:
+        name, repairs = annotation.name, list(annotation.repairs)
+        try:
+            if annotation.problem is not None:
+                raise UnusableRow(annotation.problem)
+            columns = read_judgements(annotation.cells, self.layout, repairs)
+            columns |= _read_files(os.path.join(annotation.folder, name), self.encoding, repairs)
+        except (UnusableRow, UnusableRecording) as reason:
+            return Utterance(name, str(reason), [], None)
+        columns |= {"segment_id": name, "session": self.number}
+        columns |= {"speaker": annotation.speaker, "gender": annotation.gender}
+        return Utterance(name, None, repairs, columns)
+
+
+def find_annotation_files(corpus_dir: Path, pattern: re.Pattern, corpus: str) -> list[Path]:
+    """The annotation files of a corpus folder, in session order.
+
+    Raises:
+        CorpusError: `corpus_dir` is no such folder.
+    """
+    if not corpus_dir.is_dir():
+        what = "is not a folder" if corpus_dir.exists() else "does not exist"
+        raise CorpusError(f"{corpus_dir} {what}: give the {corpus} folder that holds annotation/ and wav/")
+    missing = [name for name in ("annotation", "wav") if not (corpus_dir / name).is_dir()]
+    if missing:
+        raise CorpusError(f"{corpus_dir} has no {'/ and no '.join(missing)}/: {_where_to_point(corpus_dir, corpus)}")
+    return sorted(path for path in (corpus_dir / "annotation").iterdir() if pattern.fullmatch(path.name))
+
+
+def _where_to_point(corpus_dir: Path, corpus: str) -> str:
+    inside = [path for path in sorted(corpus_dir.iterdir()) if (path / "annotation").is_dir()]
+    if len(inside) == 1:
+        return f"the corpus seems to be one folder below, give {inside[0]}"
+    if corpus_dir.name in ("annotation", "wav") and (corpus_dir.parent / "annotation").is_dir():
+        return f"the corpus seems to be one folder above, give {corpus_dir.parent}"
+    return f"give the {corpus} folder that holds annotation/ and wav/"
+
+
+def missing_sessions(sessions: list[Session], num_sessions: int) -> dict[str, list[str]]:
+    """The note that tells which sessions of the whole corpus this folder has no annotation of."""
+    there = {session.number for session in sessions}
+    names = [f"Session{number:02d}" for number in range(1, num_sessions + 1) if number not in there]
+    return {SESSIONS_MISSING: names} if names else {}
+
+
+def survey_files(
+    corpus_dir: Path, annotation_files: list[Path], sessions: list[Session], folders: tuple[re.Pattern, ...]
+) -> tuple[list[Path], dict[str, list[str]]]:
+    """Lists what lies in the corpus, without opening it.
+
+    Args:
+        folders: what the names of the folders under wav/ look like, level by level; the last one holds the files.
+
+    Returns:
+        The files that belong to the corpus, and notes that name recordings and transcripts without a row in the
+        annotation, and files that are not of the corpus.
+    """
+    files, ignored, strays = list(annotation_files), [], {".wav": [], ".txt": []}
+    ignored += [f"annotation/{name}" for name in sorted(os.listdir(corpus_dir / "annotation"))]
+    of_corpus = {f"annotation/{path.name}" for path in annotation_files}
+    ignored = [name for name in ignored if name not in of_corpus]
+    asked_for = {os.path.join(row.folder, row.name) for session in sessions for row in session.annotations}
+
+    def survey(folder: str, shown: str, levels: tuple[re.Pattern, ...]) -> None:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            stem, extension = os.path.splitext(entry.name)
+            if levels and levels[0].fullmatch(entry.name) and entry.is_dir():
+                survey(entry.path, f"{shown}/{entry.name}", levels[1:])
+            elif levels or extension not in strays or entry.name.startswith("."):
+                ignored.append(f"{shown}/{entry.name}")
+            elif os.path.join(folder, stem) in asked_for:
+                files.append(Path(entry.path))
+            else:
+                strays[extension].append(stem)
+
+    survey(str(corpus_dir / "wav"), "wav", folders)
+    notes = {WAV_WITHOUT_ROW: strays[".wav"], TXT_WITHOUT_ROW: strays[".txt"], IGNORED_FILES: ignored}
+    return files, {kind: names for kind, names in notes.items() if names}
+
+
+def read_annotation_file(path: Path, layout: Layout, notes: dict[str, list[str]]) -> Iterator[Annotation]:
+    """The rows of one csv, in their order; their Segment IDs are not looked at yet.
+
+    Raises:
+        CorpusError: the csv does not have the two header rows and the columns of the corpus.
+    """
+    try:
+        content = path.read_bytes()
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        rows = [([cell.strip() for cell in cells], cells, reader.line_num) for cells in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(f"{path} is not readable as a csv in utf-8 ({error}): restore it from the corpus") from None
+    _check_header(path, [cells for cells, _, _ in rows[:2]], layout)
+    if content.startswith(b"\xef\xbb\xbf"):
+        notes.setdefault(WITH_BOM, []).append(path.name)
+    if b"\r\n" in content:
+        notes.setdefault(WITH_CRLF, []).append(path.name)
+    for cells, as_written, line in rows[2:]:
+        place = f"{path.name} line {line}"
+        if not any(cells):
+            yield Annotation(place, cells, problem=BLANK_ROW)
+            continue
+        if len(cells) <= layout.arousal:
+            yield Annotation(place, cells, problem=f"row has fewer than {layout.arousal + 1} cells")
+            continue
+        written_id = cells[layout.segment_id]
+        row = Annotation(written_id or place, cells, written_id)
+        if not written_id or not _split_labels(cells[layout.total]):
+            row.problem = BLANK_ROW
+        elif cells != as_written:
+            row.repairs.append("blanks around cells removed")
+        yield row
+
+
+def _check_header(path: Path, header: list[list[str]], layout: Layout) -> None:
+    first, second = header + [[]] * (2 - len(header))
+    has_width = len(first) >= layout.num_columns and not any(first[layout.num_columns :])
+    id_is_there = has_width and first[layout.segment_id] == "Segment ID"
+    if id_is_there and second[layout.total : layout.total + 1] == ["Emotion"]:
+        return
+    place = layout.segment_id + 1
+    expected = (
+        f"{layout.corpus} has two header rows of {layout.num_columns} columns with 'Segment ID' in column {place}"
+    )
+    others = {3: "KEMDy20, give --corpus kemdy20", 9: "KEMDy19, give --corpus kemdy19"}
+    others = [name for column, name in others.items() if first[column : column + 1] == ["Segment ID"]]
+    if others and not id_is_there:
+        found = f"{len(first)} columns as in {others[0]}"
+    elif not has_width:
+        found = f"{len(first)} columns"
+    else:
+        cells = (first[layout.segment_id], second[layout.total : layout.total + 1])
+        found = f"the headers {cells[0]!r} and {cells[1]} in columns {place} and {place + 1}"
+    raise CorpusError(f"{path} has {found}; {expected}: restore the file or take it out of annotation/")
+
+
+def _read_files(path: str, encoding: str, repairs: list[str]) -> dict:
+    content = _read_transcript(path)
+    raw_text = decode_transcript(content, repairs, encoding)
+    text = remove_tags(raw_text)
+    if not text:
+        # Kept: the splits of the paper count these utterances.
+        repairs.append(f"transcript {'holds only tags' if raw_text else 'is blank'}, text left empty")
+    wav, duration = read_recording(f"{path}.wav", repairs)
+    if duration < SHORT_SECONDS:
+        repairs.append(f"shorter than {SHORT_SECONDS} s")
+    audio = {"bytes": wav, "path": f"{os.path.basename(path)}.wav"}
+    return {"audio": audio, "text": text, "raw_text": raw_text, "duration": duration}
+
+
+def _read_transcript(path: str) -> bytes:
+    has_audio = os.path.exists(f"{path}.wav")
+    try:
+        with open(f"{path}.txt", "rb") as stream:
+            content = stream.read(MAX_TRANSCRIPT_BYTES + 1)
+    except FileNotFoundError:
+        raise UnusableRow(TRANSCRIPT_MISSING if has_audio else AUDIO_AND_TRANSCRIPT_MISSING) from None
+    except OSError:
+        raise UnusableRow(TRANSCRIPT_UNREADABLE) from None
+    if not has_audio:
+        raise UnusableRow(AUDIO_MISSING)
+    if not content:
+        raise UnusableRow(TRANSCRIPT_EMPTY)
+    if len(content) > MAX_TRANSCRIPT_BYTES:
+        raise UnusableRow(TRANSCRIPT_TOO_LONG)
+    return content
+
+
+def read_judgements(cells: list[str], layout: Layout, repairs: list[str]) -> dict:
+    """What the raters said.
+
+    Returns:
+        `label` (an emotion, or None where the raters tie), `emotions` (the winners), `votes` (7 counts in the order of
+        `EMOTIONS`), `valence`, `arousal` (1 to 5, means over the raters), `start` and `end` (seconds in the recording
+        of the topic).
+
+    Raises:
+        UnusableRow: the total holds an emotion that is none of the seven.
+    """
+    winners, winners_as_written = [], _split_labels(cells[layout.total].lower())
+    for label in winners_as_written:
+        emotion = _emotion(label)
+        if emotion is None:
+            raise UnusableRow(UNKNOWN_TOTAL)
+        if emotion not in winners:
+            winners.append(emotion)
+    if layout.disgust != "disgust" and "disgust" in winners_as_written:
+        repairs.append(f"total label spelled disgust, not {layout.disgust}")
+    numbers = {"valence": layout.valence, "arousal": layout.arousal, "start": START, "end": END}
+    return {
+        "label": winners[0] if len(winners) == 1 else None,
+        "emotions": winners,
+        "votes": _count_votes(cells, layout, repairs),
+        **{name: _number(cells[column], name, repairs) for name, column in numbers.items()},
+    }
+
+
+def _count_votes(cells: list[str], layout: Layout, repairs: list[str]) -> list[int]:
+    votes = dict.fromkeys(EMOTIONS, 0)
+    spelled_right = False
+    for column in layout.rater_labels:
+        label = cells[column] if column < len(cells) else ""
+        if label in votes:
+            votes[label] += 1
+            spelled_right |= label == "disgust"
+            continue
+        emotion = _emotion(label)
+        spelled_right |= label.lower() == "disgust"
+        if emotion is not None:
+            votes[emotion] += 1
+        else:
+            _note_once(repairs, "unknown rater label not counted" if label else "missing rater label not counted")
+    if layout.disgust != "disgust" and spelled_right:
+        repairs.append(f"rater label spelled disgust, not {layout.disgust}")
+    return list(votes.values())
+
+
+def _split_labels(total: str) -> list[str]:
+    return [label.strip() for label in total.split(";") if label.strip()]
+
+
+def _emotion(label: str) -> str | None:
+    label = label.lower()
+    label = "disgust" if label == "disqust" else label
+    return label if label in EMOTIONS else None
+
+
+def _number(cell: str, name: str, repairs: list[str]) -> float | None:
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    repairs.append(f"{name} is not a number, left null")
+    return None
+
+
+def _note_once(repairs: list[str], note: str) -> None:
+    if note not in repairs:
+        repairs.append(note)

@@ -1,0 +1,62 @@
+"""What every corpus module gives: rows that can be read one by one, and an account of what else was found.
+`arrow` writes them, `report` counts them; neither needs to know which corpus they are from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+class UnusableRow(Exception):
+    """A row can't be used; the message is the reason shown in the report."""
+
+
+@dataclass
+class Utterance:
+    """One row read: `columns` when it can be used, otherwise None and the `problem`.
+
+    `columns` holds one value for each of the corpus's columns: `audio` is `{"bytes", "path"}` with the bytes of a 16
+    kHz mono 16-bit wav, `label` and `emotions` are names of classes, all times are seconds.
+    """
+
+    name: str
+    problem: str | None
+    repairs: list[str]
+    columns: dict | None
+
+
+class Shard(Protocol):
+    """A part of a corpus that is read in one go and becomes one Arrow file.
+
+    Attributes:
+        name: a file name without extension, unlike that of every other shard.
+        split: the split of the `DatasetDict` it belongs to.
+        num_rows: number of rows that `utterances` gives.
+    """
+
+    name: str
+    split: str
+    num_rows: int
+
+    def utterances(self) -> Iterator[Utterance]: ...
+
+
+@dataclass
+class Corpus:
+    """A corpus whose annotation is read, and whose recordings are not opened yet.
+
+    Attributes:
+        label_names: the classes, in the order of their indices.
+        columns: names of the columns of each row, in their order.
+        shards: in the order of the rows.
+        files: every file that the rows are made from, so that a change of one can be noticed.
+        notes: what is worth telling of the folder as a whole, kind to list of names.
+        has_numbered_sessions: whether sessions are numbers rather than names.
+    """
+
+    label_names: tuple[str, ...]
+    columns: tuple[str, ...]
+    shards: list[Shard]
+    files: list[Path] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    has_numbered_sessions: bool = True
