@@ -174,7 +174,7 @@ def missing_sessions(sessions: list[Session], num_sessions: int) -> dict[str, li
 
 def survey_files(
     corpus_dir: Path, annotation_files: list[Path], sessions: list[Session], folders: tuple[re.Pattern, ...]
-) -> tuple[list[Path], dict[str, list[str]]]:
+) -> tuple[list[str], dict[str, list[str]]]:
     """Lists what lies in the corpus, without opening it.
 
     Args:
@@ -184,7 +184,7 @@ def survey_files(
         The files that belong to the corpus, and notes that name recordings and transcripts without a row in the
         annotation, and files that are not of the corpus.
     """
-    files, ignored, strays = list(annotation_files), [], {".wav": [], ".txt": []}
+    files, ignored, strays = [str(path) for path in annotation_files], [], {".wav": [], ".txt": []}
     ignored += [f"annotation/{name}" for name in sorted(os.listdir(corpus_dir / "annotation"))]
     of_corpus = {f"annotation/{path.name}" for path in annotation_files}
     ignored = [name for name in ignored if name not in of_corpus]
@@ -198,7 +198,7 @@ def survey_files(
             elif levels or extension not in strays or entry.name.startswith("."):
                 ignored.append(f"{shown}/{entry.name}")
             elif os.path.join(folder, stem) in asked_for:
-                files.append(Path(entry.path))
+                files.append(entry.path)
             else:
                 strays[extension].append(stem)
 

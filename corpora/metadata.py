@@ -119,7 +119,7 @@ def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpu
         label_names=EMOTIONS if labels <= set(EMOTIONS) else tuple(sorted(labels)),
         columns=(*columns, "duration"),
         shards=_shards(rows, folder, numbered),
-        files=[metadata, *(folder / row.name for row in usable)],
+        files=[str(metadata), *(os.path.join(folder, row.name) for row in usable)],
         notes=notes,
         has_numbered_sessions=numbered,
     )

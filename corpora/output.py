@@ -39,7 +39,7 @@ def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -
     }
 
 
-def _identity(file: Path) -> str:
+def _identity(file: str) -> str:
     try:
         status = os.stat(file)
     except OSError:

@@ -3,7 +3,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 
@@ -57,6 +56,6 @@ class Corpus:
     label_names: tuple[str, ...]
     columns: tuple[str, ...]
     shards: list[Shard]
-    files: list[Path] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
     has_numbered_sessions: bool = True
