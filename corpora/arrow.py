@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow
 import xxhash
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List, Value
@@ -152,13 +153,24 @@ def write_shard(
 
 
 def _record_batch(rows: list[dict], schema: pyarrow.Schema, indices: dict[str, int]) -> pyarrow.RecordBatch:
-    columns = {field.name: [row[field.name] for row in rows] for field in schema}
+    columns = {name: [row[name] for row in rows] for name in schema.names}
     columns["label"] = [None if label is None else indices[label] for label in columns["label"]]
     if "emotions" in columns:
         columns["emotions"] = [[indices[emotion] for emotion in emotions] for emotions in columns["emotions"]]
-    return pyarrow.RecordBatch.from_arrays(
-        [pyarrow.array(columns[field.name], type=field.type) for field in schema], schema=schema
-    )
+    audio = columns.pop("audio")
+    arrays = {name: pyarrow.array(values, schema.field(name).type) for name, values in columns.items()}
+    paths = pyarrow.array([recording["path"] for recording in audio], pyarrow.string())
+    recordings = _binary_array([recording["bytes"] for recording in audio])
+    arrays["audio"] = pyarrow.StructArray.from_arrays([recordings, paths], names=["bytes", "path"])
+    return pyarrow.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _binary_array(values: list[bytes]) -> pyarrow.BinaryArray:
+    """As `pyarrow.array(values)`, which grows its buffer as it goes and takes twice as long for recordings."""
+    offsets = np.zeros(len(values) + 1, dtype=np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(b"".join(values))]
+    return pyarrow.BinaryArray.from_buffers(pyarrow.binary(), len(values), buffers)
 
 
 def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], folder: Path) -> str:

@@ -19,7 +19,6 @@ SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "
 SPLITS |= {"test": "test"}
 ROWS_PER_SHARD = 256
 
-AUDIO_MISSING = "audio missing"
 BLANK_ROW = "blank row"
 DUPLICATE = "duplicate path"
 LABEL_MISSING = "label missing"
@@ -68,8 +67,6 @@ class RowShard:
         try:
             if row.problem is not None:
                 raise UnusableRow(row.problem)
-            if not path.exists():
-                raise UnusableRow(AUDIO_MISSING)
             wav, duration = read_recording(path, repairs)
         except (UnusableRow, UnusableRecording) as reason:
             return Utterance(row.name, str(reason), [], None)

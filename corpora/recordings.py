@@ -20,6 +20,7 @@ MAX_SECONDS = 3600
 MAX_BYTES = 2 * SAMPLING_RATE * MAX_SECONDS
 
 AUDIO_EMPTY = "audio empty"
+AUDIO_MISSING = "audio missing"
 AUDIO_NOT_FINITE = "audio not finite"
 AUDIO_SILENT = "audio silent"
 AUDIO_TOO_LONG = f"audio longer than {MAX_SECONDS // 60} minutes"
@@ -54,11 +55,13 @@ def read_recording(path: str | Path, repairs: list[str]) -> tuple[bytes, float]:
         The bytes of a wav (16 kHz, mono, 16-bit PCM) and its length in seconds.
 
     Raises:
-        UnusableRecording: empty, unreadable, truncated, silent, too long, or with samples that are not finite.
+        UnusableRecording: missing, empty, unreadable, truncated, silent, too long, or with samples that are not finite.
     """
     try:
         # A pipe would be waited for, for ever: opened this way it is not, and then refused.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise UnusableRecording(AUDIO_MISSING) from None
     except (OSError, ValueError):
         raise UnusableRecording(AUDIO_UNREADABLE) from None
     try:
