@@ -83,6 +83,9 @@ def build_trainer(
         model=model,
         args=training_args,
         data_collator=RsaCfnDataCollator(processor),
+        train_data_collator=RsaCfnDataCollator(
+            processor, audio_crop="head" if processor.audio_crop == "head" else "random"
+        ),
         train_dataset=splits.train,
         eval_dataset=splits.validation,
         processing_class=processor,

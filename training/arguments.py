@@ -19,6 +19,7 @@ TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
 CLASS_WEIGHTS = ("balanced",)
 SPLITS = ("session", "paper", "predefined")
+AUDIO_CROPS = ("random", "head")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
 # Of the original's main.py where they differ from 6.
@@ -154,7 +155,14 @@ class DataArguments:
         default_factory=lambda: ["both"],
         metadata={"help": "What the model is given where it is scored, one or more of both, audio and text."},
     )
-    max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cut, in seconds."})
+    max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cropped, in seconds."})
+    audio_crop: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is kept of them. random: a random place in training, the centre where they are scored; "
+            "head: the head, as in the paper (default: random; a saved model keeps its own)."
+        },
+    )
     max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
 
 
@@ -296,6 +304,8 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         raise InputError("--weighted_sampler draws by the one class of a row, which --soft_labels replaces; give one")
     if data_args.split is not None:
         _check_choice("--split", data_args.split, SPLITS)
+    if data_args.audio_crop is not None:
+        _check_choice("--audio_crop", data_args.audio_crop, AUDIO_CROPS)
     if not data_args.max_audio_seconds > 0:
         raise InputError(f"--max_audio_seconds {data_args.max_audio_seconds} is not above 0; the paper's value is 6")
     if data_args.max_text_tokens < 3:

@@ -1,5 +1,6 @@
 """A Trainer for audio and text: the collator, the weighted sampler, and float16 that is float16 on a CPU too."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,13 @@ class RsaCfnDataCollator:
     Args:
         processor ([`RsaCfnProcessor`]): The model's processor.
         modality (`str`, defaults to `"both"`): `"audio"` or `"text"` leaves out the other one.
+        audio_crop (`str`, *optional*): What is kept of a clip that is too long, where it isn't the processor's choice:
+            `"random"`, `"center"` or `"head"`.
     """
 
     processor: ProcessorMixin
     modality: str = "both"
+    audio_crop: str | None = None
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """
@@ -30,17 +34,19 @@ class RsaCfnDataCollator:
         """
         audio = None if self.modality == "text" else [row["audio"] for row in rows]
         text = None if self.modality == "audio" else [row["text"] for row in rows]
-        batch = self.processor(audio=audio, text=text, padding=True, return_tensors="pt")
+        batch = self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
         target = "label_shares" if "label_shares" in rows[0] else "label"
         return {**batch, "labels": torch.tensor([row[target] for row in rows])}
 
 
 class RsaCfnTrainer(Trainer):
     """
-    [`Trainer`] with real float16 on a CPU, rows scored in their own order, a weighted sampler and a learning rate for
-    each backbone.
+    [`Trainer`] with real float16 on a CPU, rows scored in their own order, training batches of their own making, a
+    weighted sampler and a learning rate for each backbone.
 
     Args:
+        train_data_collator (`Callable`, *optional*):
+            Makes the training batches, where `data_collator` only makes those that are scored.
         weighted_sampler (`bool`, defaults to `False`):
             Draw training rows with replacement, each with weight 1 / count of its class.
         learning_rates (`dict[str, float]`, *optional*):
@@ -48,7 +54,15 @@ class RsaCfnTrainer(Trainer):
             `args.learning_rate`.
     """
 
-    def __init__(self, *args, weighted_sampler: bool = False, learning_rates: dict | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        train_data_collator: Callable | None = None,
+        weighted_sampler: bool = False,
+        learning_rates: dict | None = None,
+        **kwargs,
+    ):
+        self.train_data_collator = train_data_collator
         self.weighted_sampler = weighted_sampler
         self.learning_rates = learning_rates or {}
         super().__init__(*args, **kwargs)
@@ -77,6 +91,14 @@ class RsaCfnTrainer(Trainer):
             if rest:
                 optimizer.add_param_group({**group, "params": rest})
         return optimizer
+
+    def get_train_dataloader(self):
+        scoring = self.data_collator
+        self.data_collator = self.train_data_collator or scoring
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = scoring
 
     def _get_eval_sampler(self, eval_dataset):
         # Grouping by length would reorder these rows too, and predictions would no longer be theirs.

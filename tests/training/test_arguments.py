@@ -68,6 +68,7 @@ def test_a_json_file_says_the_same_as_the_command_line():
         ("--fusoin text", "unknown arguments: --fusoin text"),
         ("--learning_rate fast", "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
         ("--max_audio_seconds 0", "--max_audio_seconds 0.0 is not above 0"),
+        ("--audio_crop middle", "--audio_crop middle is unknown; give one of random, head"),
         ("--max_text_tokens 2", "--max_text_tokens 2 is less than 3"),
         ("--do_train false", "leaves nothing to evaluate"),
         ("--label_smoothing_factor 0.1", "would replace the model's own loss"),

@@ -7,8 +7,9 @@ import pytest
 import soundfile
 import torch
 from datasets import Dataset
-from transformers import TrainingArguments
+from transformers import TrainingArguments, Wav2Vec2FeatureExtractor, set_seed
 
+from processing_rsa_cfn import RsaCfnProcessor
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -29,8 +30,13 @@ def rows():
 @pytest.fixture
 def make_trainer(make_model, processor, rows, tmp_path):
     def make(weighted_sampler=False, fusion="rsa_cfn", **arguments):
-        arguments = {"output_dir": str(tmp_path), "use_cpu": True, "disable_tqdm": True, **arguments}
-        arguments |= {"remove_unused_columns": False, "label_names": ["labels"], "save_strategy": "no"}
+        arguments = {
+            "output_dir": str(tmp_path),
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "save_strategy": "no",
+        } | arguments
+        arguments |= {"remove_unused_columns": False, "label_names": ["labels"]}
         return RsaCfnTrainer(
             model=make_model(fusion=fusion),
             args=TrainingArguments(**arguments),
@@ -54,6 +60,64 @@ def test_collator_pads_each_modality_to_its_own_length(rows, processor):
 def test_collator_leaves_a_modality_out(rows, processor):
     assert "input_ids" not in RsaCfnDataCollator(processor, "audio")([rows[0]])
     assert "input_values" not in RsaCfnDataCollator(processor, "text")([rows[0]])
+
+
+@pytest.fixture
+def ramps(processor):
+    """
+    A function that gives the first sample of each clip in each epoch of training and of scoring, of rows that hold the
+    ramp 0 to 99 and are cropped to 10 samples.
+    """
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    short = RsaCfnProcessor(extractor, processor.tokenizer, max_audio_seconds=10 / 16000)
+    row = {"audio": {"array": list(range(100)), "sampling_rate": 16000}, "text": "정말", "label": 0}
+
+    def firsts(make_trainer, train_crop, num_workers, seed=0):
+        trainer = make_trainer(
+            dataloader_num_workers=num_workers, seed=seed, per_device_train_batch_size=4, num_train_epochs=2
+        )
+        trainer.train_dataset = trainer.eval_dataset = Dataset.from_list([row] * 16)
+        trainer.data_collator = RsaCfnDataCollator(short)
+        trainer.train_data_collator = RsaCfnDataCollator(short, audio_crop=train_crop)
+        set_seed(seed)
+        loader = trainer.get_train_dataloader()
+        epochs = [torch.cat([batch["input_values"][:, 0] for batch in loader]).tolist() for _ in range(2)]
+        scored = torch.cat([batch["input_values"][:, 0] for batch in trainer.get_eval_dataloader()]).tolist()
+        return *epochs, scored
+
+    return firsts
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_crops_elsewhere_in_each_epoch_and_scoring_at_the_centre(ramps, make_trainer, num_workers):
+    first, second, scored = ramps(make_trainer, "random", num_workers)
+    assert scored == [45] * 16
+    assert first != second
+    # Neither do two workers draw the same.
+    assert all(len(set(epoch)) > 8 and 0 <= min(epoch) and max(epoch) <= 90 for epoch in (first, second))
+    assert ramps(make_trainer, "random", num_workers) == (first, second, scored)
+    assert ramps(make_trainer, "random", num_workers, seed=1)[0] != first
+    assert ramps(make_trainer, None, num_workers)[:2] == ([45] * 16, [45] * 16)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_with_random_crops_is_resumed_as_if_never_stopped(make_trainer, processor, tmp_path, num_workers):
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.05)
+    weights = []
+    for resume in (None, str(tmp_path / "checkpoint-4")):
+        trainer = make_trainer(
+            fusion="audio",
+            dataloader_num_workers=num_workers,
+            save_strategy="epoch",
+            num_train_epochs=2,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+        )
+        trainer.train_data_collator = RsaCfnDataCollator(short, audio_crop="random")
+        trainer.train(resume_from_checkpoint=resume)
+        weights.append(trainer.model.state_dict())
+    for name, weight in weights[0].items():
+        assert torch.equal(weights[1][name], weight), name
 
 
 def test_each_backbone_has_its_learning_rate(make_trainer):
