@@ -1,6 +1,7 @@
 """The arguments of run_classification.py: model and data beside all TrainingArguments, with fitting defaults."""
 
 import json
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
@@ -189,7 +190,11 @@ def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
         "per_device_eval_batch_size": 16,
         "metric_for_best_model": "macro_f1",
         "logging_strategy": "epoch",
+        "train_sampling_strategy": "group_by_length",
         "length_column_name": "duration",
+        # Beside an accelerator the cores are free to decode, crop and tokenize; alone they are the model's. Workers are
+        # not persistent: a resumed run starts fresh ones, which would draw other crops than those that went on.
+        "dataloader_num_workers": min(4, os.cpu_count()) if torch.accelerator.is_available() else 0,
         # Pushes in the middle of training would lack the code that the checkpoint needs.
         "hub_strategy": "end",
         # bf16 and two processes on a machine without an accelerator need it said.
@@ -203,7 +208,6 @@ def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
             "warmup_steps": 0.1,
             "num_train_epochs": 8,
             "per_device_train_batch_size": 16,
-            "train_sampling_strategy": "group_by_length",
             "save_strategy": "no",
         }
     return defaults | {
@@ -317,6 +321,8 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
             f"--label_smoothing_factor {training_args.label_smoothing_factor} would replace the model's own loss; "
             "give --label_smoothing"
         )
+    if training_args.dataloader_persistent_workers and not training_args.dataloader_num_workers:
+        raise InputError("--dataloader_persistent_workers needs workers; give --dataloader_num_workers")
     _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
 
 

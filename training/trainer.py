@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers import ProcessorMixin, Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
 MODALITIES = ("both", "audio", "text")
@@ -106,9 +107,16 @@ class RsaCfnTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         if not self.weighted_sampler:
-            return super()._get_train_sampler(train_dataset)
+            return self._by_cropped_length(super()._get_train_sampler(train_dataset))
         labels = np.asarray((train_dataset if train_dataset is not None else self.train_dataset)["label"])
         weights = 1 / np.bincount(labels)[labels]
         # A generator of its own, the same on every process: accelerate then deals one sequence out to all.
         generator = torch.Generator().manual_seed(self.args.seed)
         return torch.utils.data.WeightedRandomSampler(weights, len(weights), generator=generator)
+
+    def _by_cropped_length(self, sampler):
+        if isinstance(sampler, LengthGroupedSampler):
+            # Clips over the limit are all alike in a batch. And a list: a column of a dataset is looked up row by row,
+            # which for ten thousand rows takes seconds.
+            sampler.lengths = np.minimum(sampler.lengths[:], self.processing_class.max_audio_seconds).tolist()
+        return sampler

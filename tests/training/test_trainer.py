@@ -1,6 +1,7 @@
 """The Trainer: batches, balanced drawing, and half precision that is real."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ def make_trainer(make_model, processor, rows, tmp_path):
             data_collator=RsaCfnDataCollator(processor),
             train_dataset=rows,
             eval_dataset=rows,
+            processing_class=processor,
             weighted_sampler=weighted_sampler,
         )
 
@@ -55,6 +57,23 @@ def test_collator_pads_each_modality_to_its_own_length(rows, processor):
     assert batch["audio_attention_mask"].sum(dim=1).tolist() == lengths
     assert batch["attention_mask"].sum(dim=1).tolist() == [6, 4]
     assert batch["labels"].tolist() == [0, 1]
+
+
+class ProcessRecordingCollator(RsaCfnDataCollator):
+    def __call__(self, rows):
+        return {**super().__call__(rows), "process": torch.tensor([os.getpid()] * len(rows))}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_make_the_batches(make_trainer, rows, processor, num_workers):
+    trainer = make_trainer(dataloader_num_workers=num_workers, per_device_train_batch_size=4)
+    trainer.data_collator = ProcessRecordingCollator(processor)
+    for loader in (trainer.get_train_dataloader(), trainer.get_test_dataloader(rows)):
+        batches = list(loader)
+        assert sum(len(batch["labels"]) for batch in batches) == len(rows)
+        processes = {process for batch in batches for process in batch["process"].tolist()}
+        assert len(processes) == max(num_workers, 1)
+        assert (os.getpid() in processes) == (num_workers == 0)
 
 
 def test_collator_leaves_a_modality_out(rows, processor):
@@ -190,8 +209,26 @@ def test_grouping_by_length_leaves_predictions_in_order(make_trainer, rows):
         train_sampling_strategy="group_by_length", length_column_name="duration", per_device_eval_batch_size=4
     )
     trainer.train_dataset = timed
-    assert list(trainer._get_train_sampler()) != sorted(trainer._get_train_sampler())
+    grouped = list(trainer._get_train_sampler())
+    assert sorted(grouped) == list(range(16)) and grouped != list(range(16))
     plain = make_trainer().predict(rows)
     grouped = trainer.predict(timed)
     assert grouped.label_ids.tolist() == rows["label"][:]
     np.testing.assert_allclose(grouped.predictions, plain.predictions, atol=1e-5)
+
+
+def test_batches_are_grouped_by_the_length_that_is_left_of_a_clip(make_trainer, rows, processor):
+    """Clips over the limit are all alike, so each epoch has others of them together."""
+    durations = [0.1, 9.0, 0.2, 8.0] * 4
+    trainer = make_trainer(
+        train_sampling_strategy="group_by_length", length_column_name="duration", per_device_train_batch_size=16
+    )
+    trainer.train_dataset = rows.add_column("duration", durations)
+    epochs = [list(trainer._get_train_sampler()) for _ in range(8)]
+    # One megabatch: the long half, shuffled, comes first, then those of 0.2 s and those of 0.1 s.
+    for epoch in epochs:
+        seconds = [durations[row] for row in epoch]
+        assert min(seconds[:8]) == 8.0 and seconds[8:] == [0.2] * 4 + [0.1] * 4
+    assert len({tuple(durations[row] for row in epoch[:8]) for epoch in epochs}) > 4
+    trainer.weighted_sampler = True
+    assert isinstance(trainer._get_train_sampler(), torch.utils.data.WeightedRandomSampler)
