@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,6 +178,15 @@ def test_wrong_input_is_one_line_and_status_2(command):
     assert finished.returncode == 2
     assert finished.stderr.startswith("run_classification.py: --fusion sum is unknown; give one of audio, text,")
     assert finished.stderr.count("\n") == 1
+
+
+def test_a_run_says_when_it_took_its_first_step(command, prepared_dir):
+    arguments = "--fusion text --audio_model tiny --text_model tiny --max_steps 3 --do_eval false --do_predict false"
+    finished = command("--dataset_name", str(prepared_dir), *arguments.split(), "--output_dir", "out")
+    assert finished.returncode == 0, finished.stderr
+    lines = re.findall(r"First training step after ([\d.]+) s, ([\d.]+) s of it for the model\.\n", finished.stderr)
+    ((total, model),) = lines
+    assert 0 < float(model) < float(total)
 
 
 def test_two_processes_score_every_row_once(command, prepared_dir, tmp_path):

@@ -1,13 +1,18 @@
 """A Trainer for audio and text: the collator, the weighted sampler, and float16 that is float16 on a CPU too."""
 
+import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
-from transformers import ProcessorMixin, Trainer
+from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+
+logger = logging.getLogger(__name__)
 
 MODALITIES = ("both", "audio", "text")
 
@@ -38,6 +43,25 @@ class RsaCfnDataCollator:
         batch = self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
         target = "label_shares" if "label_shares" in rows[0] else "label"
         return {**batch, "labels": torch.tensor([row[target] for row in rows])}
+
+
+class FirstStepCallback(TrainerCallback):
+    """
+    Logs, once, how long after its start the process had trained its first step.
+
+    Args:
+        model_seconds (`float`): Of these seconds, those in which the model was built.
+    """
+
+    def __init__(self, model_seconds: float):
+        self.model_seconds = model_seconds
+        self.is_logged = False
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if not self.is_logged:
+            seconds = time.time() - psutil.Process().create_time()
+            logger.info(f"First training step after {seconds:.1f} s, {self.model_seconds:.1f} s of it for the model.")
+            self.is_logged = True
 
 
 class RsaCfnTrainer(Trainer):
