@@ -5,7 +5,11 @@ import os
 
 import numpy as np
 import soundfile
+import torch
 from transformers import BatchFeature, ProcessorMixin
+
+
+AUDIO_CROPS = ("center", "head")
 
 
 def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) -> np.ndarray:
@@ -51,6 +55,29 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
     return waveform
 
 
+def crop_audio(waveform: np.ndarray, num_samples: int, crop: str) -> np.ndarray:
+    """
+    The part of a waveform that is kept where it is longer than `num_samples`.
+
+    Args:
+        waveform (`np.ndarray` of shape `(length,)`)
+        num_samples (`int`): The most samples that are kept.
+        crop (`str`): `"head"`, `"center"`, or `"random"` for a place drawn from torch's random state.
+
+    Returns:
+        `np.ndarray` of shape `(min(length, num_samples),)`
+    """
+    excess = len(waveform) - num_samples
+    if excess <= 0 or crop == "head":
+        start = 0
+    elif crop == "center":
+        start = excess // 2
+    else:
+        # Of all generators, only torch's differs between the workers of any DataLoader and is in every checkpoint.
+        start = int(torch.randint(excess + 1, ()))
+    return waveform[start : start + num_samples]
+
+
 class RsaCfnProcessor(ProcessorMixin):
     """
     An audio feature extractor and a tokenizer in one.
@@ -58,14 +85,30 @@ class RsaCfnProcessor(ProcessorMixin):
     Args:
         feature_extractor ([`Wav2Vec2FeatureExtractor`]): Normalises and pads waveforms.
         tokenizer ([`PreTrainedTokenizerBase`]): Tokenizes and pads transcripts.
-        max_audio_seconds (`float`, defaults to 6.0): Longer clips are cut, in seconds. The paper's value.
+        max_audio_seconds (`float`, defaults to 6.0): Longer clips are cropped, in seconds. The paper's value.
         max_text_tokens (`int`, defaults to 256): Longer transcripts are cut, in tokens. The paper's value.
+        audio_crop (`str`, defaults to `"center"`): The part of a longer clip that is kept, `"center"` or, as in the
+            paper, `"head"`.
     """
 
-    def __init__(self, feature_extractor, tokenizer, max_audio_seconds: float = 6.0, max_text_tokens: int = 256):
+    def __init__(
+        self,
+        feature_extractor,
+        tokenizer,
+        max_audio_seconds: float = 6.0,
+        max_text_tokens: int = 256,
+        audio_crop: str = "center",
+    ):
         super().__init__(feature_extractor, tokenizer)
+        _check_audio_crop(audio_crop, AUDIO_CROPS)
         self.max_audio_seconds = max_audio_seconds
         self.max_text_tokens = max_text_tokens
+        self.audio_crop = audio_crop
+
+    @classmethod
+    def from_args_and_dict(cls, args, processor_dict, **kwargs):
+        # A processor saved before the field existed cropped the head.
+        return super().from_args_and_dict(args, {"audio_crop": "head", **processor_dict}, **kwargs)
 
     @property
     def model_input_names(self):
@@ -78,6 +121,7 @@ class RsaCfnProcessor(ProcessorMixin):
         sampling_rate: int | None = None,
         padding: bool | str = True,
         return_tensors: str | None = None,
+        audio_crop: str | None = None,
     ) -> BatchFeature:
         """
         Args:
@@ -87,6 +131,8 @@ class RsaCfnProcessor(ProcessorMixin):
             padding (`bool` or `str`, defaults to `True`): `True` pads each modality to its longest row, `"max_length"`
                 to `max_audio_seconds` and `max_text_tokens`.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
+            audio_crop (`str`, *optional*): The part of a clip over `max_audio_seconds` that is kept, where it isn't
+                the processor's own: `"center"`, `"head"`, or `"random"`, by torch's random state.
 
         Returns:
             [`BatchFeature`] with `input_values` and `audio_attention_mask` of shape `(batch_size, num_samples)`, and
@@ -94,8 +140,12 @@ class RsaCfnProcessor(ProcessorMixin):
             and so is that of a clip of no samples; a modality that every row lacks has no key.
 
         Raises:
-            ValueError: A row has neither audio nor text, or the modalities differ in their number of rows.
+            ValueError: A row has neither audio nor text, the modalities differ in their number of rows, or
+                `audio_crop` is unknown.
         """
+        if audio_crop is None:
+            audio_crop = self.audio_crop
+        _check_audio_crop(audio_crop, (*AUDIO_CROPS, "random"))
         is_one_clip = isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float))
         clips = list(audio) if isinstance(audio, (list, tuple)) and not is_one_clip else [audio]
         transcripts = [text] if text is None or isinstance(text, str) else list(text)
@@ -114,21 +164,22 @@ class RsaCfnProcessor(ProcessorMixin):
             raise ValueError(f"rows {empty} have neither audio nor text; give at least one of them.")
         features = {}
         if any(waveform is not None for waveform in waveforms):
-            features |= self._extract_audio(waveforms, padding, return_tensors)
+            features |= self._extract_audio(waveforms, padding, return_tensors, audio_crop)
         if any(transcript is not None for transcript in transcripts):
             features |= self._tokenize(transcripts, padding, return_tensors)
         return BatchFeature(features, tensor_type=None)
 
-    def _extract_audio(self, waveforms, padding, return_tensors) -> dict:
+    def _extract_audio(self, waveforms, padding, return_tensors, audio_crop) -> dict:
         target = self.feature_extractor.sampling_rate
+        max_length = round(self.max_audio_seconds * target)
+        waveforms = [None if clip is None else crop_audio(clip, max_length, audio_crop) for clip in waveforms]
         silence = np.zeros(1, dtype=np.float32)
         extracted = self.feature_extractor(
             # The feature extractor can't normalise a clip of no samples; it is one of silence, masked out below.
             [silence if waveform is None or not len(waveform) else waveform for waveform in waveforms],
             sampling_rate=target,
             padding=padding,
-            truncation=True,
-            max_length=round(self.max_audio_seconds * target),
+            max_length=max_length,
             return_attention_mask=True,
             return_tensors=return_tensors,
         )
@@ -154,6 +205,11 @@ class RsaCfnProcessor(ProcessorMixin):
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
 
+def _check_audio_crop(audio_crop: str, legal: tuple[str, ...]) -> None:
+    if audio_crop not in legal:
+        raise ValueError(f"audio_crop={audio_crop!r} is unknown; give one of {', '.join(legal)}.")
+
+
 RsaCfnProcessor.register_for_auto_class("AutoProcessor")
 
-__all__ = ["RsaCfnProcessor", "decode_audio"]
+__all__ = ["RsaCfnProcessor", "crop_audio", "decode_audio"]

@@ -7,6 +7,7 @@ python run_classification.py arguments.json
 
 import logging
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,8 @@ from corpora import CorpusError
 from training import InputError
 from training.arguments import DataArguments, ModelArguments, parse_arguments
 from training.data import DEMO_DIR, Splits, balanced_class_weights, load_splits
-from training.metrics import EmotionMetric
 from training.model import load_model
-from training.report import draw_confusion_matrix, format_summary, write_predictions
-from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
+from training.trainer import FirstStepCallback, RsaCfnDataCollator, RsaCfnTrainer
 
 
 logger = logging.getLogger("run_classification")
@@ -49,8 +48,11 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     class_weights = None
     if data_args.class_weights == "balanced":
         class_weights = balanced_class_weights(splits.train, len(splits.label_names))
-    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"], class_weights)
+    start = time.perf_counter()
+    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"][:], class_weights)
+    model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
+    trainer.add_callback(FirstStepCallback(model_seconds))
     if training_args.do_train:
         resume = training_args.resume_from_checkpoint
         trained = trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
@@ -75,7 +77,14 @@ def build_trainer(
     training_args: TrainingArguments,
 ) -> RsaCfnTrainer:
     """The Trainer of a run; epochs are compared on the validation part, where there is one."""
-    metric = EmotionMetric(splits.label_names)
+
+    def compute_metrics(scored):
+        # Imported with the first score: scikit-learn, evaluate and matplotlib would hold up the first step for seconds.
+        from training.metrics import EmotionMetric
+
+        metric = EmotionMetric(splits.label_names)
+        return metric.compute(predictions=scored.predictions.argmax(axis=1), references=scored.label_ids)
+
     # The collator makes the model's inputs out of columns that aren't any.
     training_args.remove_unused_columns = False
     training_args.label_names = ["labels"]
@@ -83,12 +92,13 @@ def build_trainer(
         model=model,
         args=training_args,
         data_collator=RsaCfnDataCollator(processor),
+        train_data_collator=RsaCfnDataCollator(
+            processor, audio_crop="head" if processor.audio_crop == "head" else "random"
+        ),
         train_dataset=splits.train,
         eval_dataset=splits.validation,
         processing_class=processor,
-        compute_metrics=lambda scored: metric.compute(
-            predictions=scored.predictions.argmax(axis=1), references=scored.label_ids
-        ),
+        compute_metrics=compute_metrics,
         weighted_sampler=data_args.weighted_sampler,
         learning_rates={
             name: rate
@@ -108,6 +118,8 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
     Args:
         modality (`str`): `"both"`, or the one the model is given: names of scores and files then say which.
     """
+    from training.report import draw_confusion_matrix, format_summary, write_predictions  # see compute_metrics
+
     suffix = "" if modality == "both" else f"_{modality}"
     prefix = f"eval{suffix}"
     trainer.data_collator = RsaCfnDataCollator(trainer.processing_class, modality)

@@ -286,7 +286,10 @@ def save_processor(arguments: argparse.Namespace):
     except (OSError, ValueError) as error:
         print(f"no processor saved: {str(error).splitlines()[0]}")
         return
-    processor = RsaCfnProcessor(feature_extractor, tokenizer, max_text_tokens=arguments.max_text_tokens)
+    # The original keeps the head of a long clip.
+    processor = RsaCfnProcessor(
+        feature_extractor, tokenizer, max_text_tokens=arguments.max_text_tokens, audio_crop="head"
+    )
     processor.save_pretrained(arguments.output_dir)
 
 

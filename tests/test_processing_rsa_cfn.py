@@ -1,11 +1,13 @@
 """The processor: forms of audio, masks of each modality, length limits, and errors."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from transformers import Wav2Vec2FeatureExtractor
 
 from processing_rsa_cfn import RsaCfnProcessor, decode_audio
 
@@ -68,6 +70,53 @@ def test_limits_cut_and_pad(processor, tone, texts):
     assert batch["input_ids"].shape == (2, 5)
 
 
+@pytest.fixture
+def cropping(processor):
+    """A processor of at most 4 samples, which leaves their values alone."""
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    return RsaCfnProcessor(extractor, processor.tokenizer, max_audio_seconds=4 / 16000)
+
+
+@pytest.mark.parametrize(
+    "crop, even, odd",
+    [("head", [0, 1, 2, 3], [0, 1, 2, 3]), ("center", [3, 4, 5, 6], [2, 3, 4, 5])],
+)
+def test_a_long_clip_is_cropped(cropping, crop, even, odd):
+    ramps = [np.arange(length, dtype=np.float32) for length in (10, 9, 4, 2)]
+    batch = cropping(audio=ramps, audio_crop=crop, return_tensors="pt")
+    assert batch["input_values"].tolist() == [even, odd, [0, 1, 2, 3], [0, 1, 0, 0]]
+    assert batch["audio_attention_mask"].sum(dim=1).tolist() == [4, 4, 4, 2]
+    for ramp, row in zip(ramps, batch["input_values"]):  # whatever it is beside
+        alone = cropping(audio=ramp, audio_crop=crop, return_tensors="pt")["input_values"][0]
+        assert torch.equal(alone, row[: len(alone)])
+
+
+def test_a_random_crop_is_any_stretch_and_follows_torchs_seed(cropping):
+    ramp = np.arange(7, dtype=np.float32)
+
+    def starts():
+        batch = cropping(audio=[ramp] * 60, audio_crop="random", return_tensors="pt")["input_values"]
+        assert torch.equal(batch, batch[:, :1] + torch.arange(4))
+        return batch[:, 0].tolist()
+
+    torch.manual_seed(1)
+    drawn = starts()
+    assert set(drawn) == {0, 1, 2, 3}
+    assert starts() != drawn
+    torch.manual_seed(1)
+    np.random.seed(1)
+    assert starts() == drawn
+
+
+def test_a_clip_is_cropped_before_it_is_normalised(processor):
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.25)
+    clip = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    clip[:2000] += 100
+    kept = short(audio=clip, return_tensors="pt")["input_values"][0]
+    expected = (clip[2000:6000] - clip[2000:6000].mean()) / clip[2000:6000].std()
+    np.testing.assert_allclose(kept, expected, atol=1e-4)
+
+
 def test_one_clip_and_one_text_make_a_batch_of_one(processor, tone):
     batch = processor(audio=tone, text="정말", sampling_rate=16000, return_tensors="pt")
     assert {len(values) for values in batch.values()} == {1}
@@ -80,12 +129,35 @@ def test_a_clip_of_no_samples_is_all_padding(processor, tone):
 
 
 def test_round_trip(processor, tmp_path, clips, texts):
-    RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.5).save_pretrained(tmp_path)
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.5)
+    short.save_pretrained(tmp_path)
     reloaded = RsaCfnProcessor.from_pretrained(tmp_path)
     assert (reloaded.max_audio_seconds, reloaded.max_text_tokens) == (0.5, 256)
     expected = processor(text=texts, return_tensors="pt")["input_ids"]
     assert torch.equal(reloaded(text=texts, return_tensors="pt")["input_ids"], expected)
-    assert reloaded(audio=clips, return_tensors="pt")["input_values"].shape == (3, 8000)
+    batch = reloaded(audio=clips, return_tensors="pt")["input_values"]
+    assert batch.shape == (3, 8000)
+    assert torch.equal(batch, short(audio=clips, return_tensors="pt")["input_values"])
+
+
+@pytest.mark.parametrize("saved, loaded", [("center", "center"), ("head", "head"), (None, "head")])
+def test_the_crop_is_saved_and_was_the_head_before(saved, loaded, processor, tmp_path):
+    extractor, tokenizer = processor.feature_extractor, processor.tokenizer
+    RsaCfnProcessor(extractor, tokenizer, audio_crop=saved or "center").save_pretrained(tmp_path)
+    if saved is None:  # as written before there was a choice
+        file = tmp_path / "processor_config.json"
+        fields = json.loads(file.read_text())
+        del fields["audio_crop"]
+        file.write_text(json.dumps(fields))
+    assert RsaCfnProcessor.from_pretrained(tmp_path).audio_crop == loaded
+
+
+def test_an_unknown_crop_is_refused(processor, clips):
+    with pytest.raises(ValueError, match="audio_crop='tail' is unknown; give one of center, head, random"):
+        processor(audio=clips, audio_crop="tail")
+    # A saved model gives the same clip the same scores every time.
+    with pytest.raises(ValueError, match="audio_crop='random' is unknown; give one of center, head"):
+        RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, audio_crop="random")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ from transformers import AutoModel
 
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from processing_rsa_cfn import RsaCfnProcessor
-from run_classification import main
+from run_classification import build_trainer, main
 from training.arguments import parse_arguments
+from training.data import load_splits
+from training.model import load_model
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -35,6 +38,20 @@ def finished(prepared_dir, tmp_path_factory):
     """The folder and the metrics of a run of rsa_cfn."""
     folder = tmp_path_factory.mktemp("models") / "rsa_cfn"
     return folder, run(prepared_dir, folder, "--fusion", "rsa_cfn", "--max_audio_seconds", "1")
+
+
+@pytest.mark.parametrize("given, training", [((), "random"), (("--audio_crop", "head"), "head")])
+def test_only_training_batches_are_cropped_at_random(given, training, prepared_dir, tmp_path):
+    arguments = ["--dataset_name", str(prepared_dir), "--output_dir", str(tmp_path / "out"), *given]
+    model_args, data_args, training_args = parse_arguments(
+        [*arguments, "--audio_model", "tiny", "--text_model", "tiny"]
+    )
+    splits = load_splits(data_args, with_validation=True)
+    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"])
+    trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
+    assert trainer.get_train_dataloader().collate_fn.audio_crop == training
+    for loader in (trainer.get_eval_dataloader(), trainer.get_test_dataloader(splits.test)):
+        assert loader.collate_fn.audio_crop is None
 
 
 def test_a_run_leaves_checkpoint_scores_predictions_and_picture(finished, prepared_dir):
@@ -161,6 +178,15 @@ def test_wrong_input_is_one_line_and_status_2(command):
     assert finished.returncode == 2
     assert finished.stderr.startswith("run_classification.py: --fusion sum is unknown; give one of audio, text,")
     assert finished.stderr.count("\n") == 1
+
+
+def test_a_run_says_when_it_took_its_first_step(command, prepared_dir):
+    arguments = "--fusion text --audio_model tiny --text_model tiny --max_steps 3 --do_eval false --do_predict false"
+    finished = command("--dataset_name", str(prepared_dir), *arguments.split(), "--output_dir", "out")
+    assert finished.returncode == 0, finished.stderr
+    lines = re.findall(r"First training step after ([\d.]+) s, ([\d.]+) s of it for the model\.\n", finished.stderr)
+    ((total, model),) = lines
+    assert 0 < float(model) < float(total)
 
 
 def test_two_processes_score_every_row_once(command, prepared_dir, tmp_path):

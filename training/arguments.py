@@ -1,6 +1,7 @@
 """The arguments of run_classification.py: model and data beside all TrainingArguments, with fitting defaults."""
 
 import json
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +20,7 @@ TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
 CLASS_WEIGHTS = ("balanced",)
 SPLITS = ("session", "paper", "predefined")
+AUDIO_CROPS = ("random", "head")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
 # Of the original's main.py where they differ from 6.
@@ -154,7 +156,14 @@ class DataArguments:
         default_factory=lambda: ["both"],
         metadata={"help": "What the model is given where it is scored, one or more of both, audio and text."},
     )
-    max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cut, in seconds."})
+    max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cropped, in seconds."})
+    audio_crop: str | None = field(
+        default=None,
+        metadata={
+            "help": "What is kept of them. random: a random place in training, the centre where they are scored; "
+            "head: the head, as in the paper (default: random; a saved model keeps its own)."
+        },
+    )
     max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
 
 
@@ -181,7 +190,11 @@ def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
         "per_device_eval_batch_size": 16,
         "metric_for_best_model": "macro_f1",
         "logging_strategy": "epoch",
+        "train_sampling_strategy": "group_by_length",
         "length_column_name": "duration",
+        # Beside an accelerator the cores are free to decode, crop and tokenize; alone they are the model's. Workers are
+        # not persistent: a resumed run starts fresh ones, which would draw other crops than those that went on.
+        "dataloader_num_workers": min(4, os.cpu_count()) if torch.accelerator.is_available() else 0,
         # Pushes in the middle of training would lack the code that the checkpoint needs.
         "hub_strategy": "end",
         # bf16 and two processes on a machine without an accelerator need it said.
@@ -195,7 +208,6 @@ def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
             "warmup_steps": 0.1,
             "num_train_epochs": 8,
             "per_device_train_batch_size": 16,
-            "train_sampling_strategy": "group_by_length",
             "save_strategy": "no",
         }
     return defaults | {
@@ -296,6 +308,8 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         raise InputError("--weighted_sampler draws by the one class of a row, which --soft_labels replaces; give one")
     if data_args.split is not None:
         _check_choice("--split", data_args.split, SPLITS)
+    if data_args.audio_crop is not None:
+        _check_choice("--audio_crop", data_args.audio_crop, AUDIO_CROPS)
     if not data_args.max_audio_seconds > 0:
         raise InputError(f"--max_audio_seconds {data_args.max_audio_seconds} is not above 0; the paper's value is 6")
     if data_args.max_text_tokens < 3:
@@ -307,6 +321,8 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
             f"--label_smoothing_factor {training_args.label_smoothing_factor} would replace the model's own loss; "
             "give --label_smoothing"
         )
+    if training_args.dataloader_persistent_workers and not training_args.dataloader_num_workers:
+        raise InputError("--dataloader_persistent_workers needs workers; give --dataloader_num_workers")
     _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
 
 

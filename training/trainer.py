@@ -1,11 +1,18 @@
 """A Trainer for audio and text: the collator, the weighted sampler, and float16 that is float16 on a CPU too."""
 
+import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
-from transformers import ProcessorMixin, Trainer
+from transformers import ProcessorMixin, Trainer, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
+
+logger = logging.getLogger(__name__)
 
 MODALITIES = ("both", "audio", "text")
 
@@ -18,10 +25,13 @@ class RsaCfnDataCollator:
     Args:
         processor ([`RsaCfnProcessor`]): The model's processor.
         modality (`str`, defaults to `"both"`): `"audio"` or `"text"` leaves out the other one.
+        audio_crop (`str`, *optional*): What is kept of a clip that is too long, where it isn't the processor's choice:
+            `"random"`, `"center"` or `"head"`.
     """
 
     processor: ProcessorMixin
     modality: str = "both"
+    audio_crop: str | None = None
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """
@@ -30,17 +40,38 @@ class RsaCfnDataCollator:
         """
         audio = None if self.modality == "text" else [row["audio"] for row in rows]
         text = None if self.modality == "audio" else [row["text"] for row in rows]
-        batch = self.processor(audio=audio, text=text, padding=True, return_tensors="pt")
+        batch = self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
         target = "label_shares" if "label_shares" in rows[0] else "label"
         return {**batch, "labels": torch.tensor([row[target] for row in rows])}
 
 
-class RsaCfnTrainer(Trainer):
+class FirstStepCallback(TrainerCallback):
     """
-    [`Trainer`] with real float16 on a CPU, rows scored in their own order, a weighted sampler and a learning rate for
-    each backbone.
+    Logs, once, how long after its start the process had trained its first step.
 
     Args:
+        model_seconds (`float`): Of these seconds, those in which the model was built.
+    """
+
+    def __init__(self, model_seconds: float):
+        self.model_seconds = model_seconds
+        self.is_logged = False
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if not self.is_logged:
+            seconds = time.time() - psutil.Process().create_time()
+            logger.info(f"First training step after {seconds:.1f} s, {self.model_seconds:.1f} s of it for the model.")
+            self.is_logged = True
+
+
+class RsaCfnTrainer(Trainer):
+    """
+    [`Trainer`] with real float16 on a CPU, rows scored in their own order, training batches of their own making, a
+    weighted sampler and a learning rate for each backbone.
+
+    Args:
+        train_data_collator (`Callable`, *optional*):
+            Makes the training batches, where `data_collator` only makes those that are scored.
         weighted_sampler (`bool`, defaults to `False`):
             Draw training rows with replacement, each with weight 1 / count of its class.
         learning_rates (`dict[str, float]`, *optional*):
@@ -48,7 +79,15 @@ class RsaCfnTrainer(Trainer):
             `args.learning_rate`.
     """
 
-    def __init__(self, *args, weighted_sampler: bool = False, learning_rates: dict | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        train_data_collator: Callable | None = None,
+        weighted_sampler: bool = False,
+        learning_rates: dict | None = None,
+        **kwargs,
+    ):
+        self.train_data_collator = train_data_collator
         self.weighted_sampler = weighted_sampler
         self.learning_rates = learning_rates or {}
         super().__init__(*args, **kwargs)
@@ -78,15 +117,30 @@ class RsaCfnTrainer(Trainer):
                 optimizer.add_param_group({**group, "params": rest})
         return optimizer
 
+    def get_train_dataloader(self):
+        scoring = self.data_collator
+        self.data_collator = self.train_data_collator or scoring
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = scoring
+
     def _get_eval_sampler(self, eval_dataset):
         # Grouping by length would reorder these rows too, and predictions would no longer be theirs.
         return torch.utils.data.SequentialSampler(eval_dataset)
 
     def _get_train_sampler(self, train_dataset=None):
         if not self.weighted_sampler:
-            return super()._get_train_sampler(train_dataset)
+            return self._by_cropped_length(super()._get_train_sampler(train_dataset))
         labels = np.asarray((train_dataset if train_dataset is not None else self.train_dataset)["label"])
         weights = 1 / np.bincount(labels)[labels]
         # A generator of its own, the same on every process: accelerate then deals one sequence out to all.
         generator = torch.Generator().manual_seed(self.args.seed)
         return torch.utils.data.WeightedRandomSampler(weights, len(weights), generator=generator)
+
+    def _by_cropped_length(self, sampler):
+        if isinstance(sampler, LengthGroupedSampler):
+            # Clips over the limit are all alike in a batch. And a list: a column of a dataset is looked up row by row,
+            # which for ten thousand rows takes seconds.
+            sampler.lengths = np.minimum(sampler.lengths[:], self.processing_class.max_audio_seconds).tolist()
+        return sampler

@@ -141,6 +141,7 @@ def test_backbones_by_name_bring_a_processor(golden, processor, tmp_path, capsys
     saved = AutoProcessor.from_pretrained(tmp_path / "converted", trust_remote_code=True)
     assert saved.max_text_tokens == 16
     assert saved(text=["정말"])["input_ids"] == processor(text=["정말"])["input_ids"]
+    assert saved.audio_crop == "head"
     model = AutoModel.from_pretrained(tmp_path / "converted", trust_remote_code=True).eval()
     assert model.config.text_config.hidden_dropout_prob == 0.0
     logits = model(**inputs(tensors["input"])).logits

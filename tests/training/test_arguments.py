@@ -1,12 +1,14 @@
 """The arguments: defaults that fit the run, JSON files, and one line for what is wrong."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from training import InputError
-from training.arguments import parse_arguments
+from training.arguments import default_training_arguments, parse_arguments
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +39,13 @@ def test_pretrained_backbones_train_as_in_the_paper(fusion, learning_rate, batch
     assert training_args.per_device_train_batch_size == batch_size
     assert (training_args.num_train_epochs, training_args.lr_scheduler_type) == (10, "constant")
     assert (training_args.weight_decay, training_args.max_grad_norm, training_args.seed) == (0, 0, 2023)
+    assert (training_args.train_sampling_strategy, training_args.length_column_name) == ("group_by_length", "duration")
+
+
+@pytest.mark.parametrize("accelerator, num_workers", [(True, min(4, os.cpu_count())), (False, 0)])
+def test_workers_decode_beside_an_accelerator(accelerator, num_workers, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda *_: accelerator)
+    assert default_training_arguments("rsa_cfn", is_tiny=False)["dataloader_num_workers"] == num_workers
 
 
 def test_what_is_given_wins_over_the_defaults():
@@ -68,6 +77,8 @@ def test_a_json_file_says_the_same_as_the_command_line():
         ("--fusoin text", "unknown arguments: --fusoin text"),
         ("--learning_rate fast", "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
         ("--max_audio_seconds 0", "--max_audio_seconds 0.0 is not above 0"),
+        ("--audio_crop middle", "--audio_crop middle is unknown; give one of random, head"),
+        ("--dataloader_persistent_workers true --dataloader_num_workers 0", "needs workers; give --dataloader_num"),
         ("--max_text_tokens 2", "--max_text_tokens 2 is less than 3"),
         ("--do_train false", "leaves nothing to evaluate"),
         ("--label_smoothing_factor 0.1", "would replace the model's own loss"),

@@ -84,6 +84,17 @@ def test_options_reach_the_configuration():
     assert trains & {"0", "1"} == {"1"}
 
 
+def test_what_is_scored_of_a_long_clip_is_a_matter_of_the_processor(tmp_path):
+    for given, kept in ((None, "center"), ("random", "center"), ("head", "head")):
+        model, processor = load_model(ModelArguments(**TINY), DataArguments(audio_crop=given), NAMES, TEXTS)
+        assert processor.audio_crop == kept
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    saved = ModelArguments(model_name_or_path=str(tmp_path))
+    for given, kept in ((None, "head"), ("random", "center")):
+        assert load_model(saved, DataArguments(audio_crop=given), NAMES, TEXTS)[1].audio_crop == kept
+
+
 def test_the_mixer_is_made_for_the_longest_clip():
     data_args = DataArguments(max_audio_seconds=0.5, max_text_tokens=12)
     model, processor = load_model(ModelArguments(**TINY, fusion="mlp_mixer"), data_args, NAMES, TEXTS)

@@ -1,14 +1,16 @@
 """The Trainer: batches, balanced drawing, and half precision that is real."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from datasets import Dataset
-from transformers import TrainingArguments
+from transformers import TrainingArguments, Wav2Vec2FeatureExtractor, set_seed
 
+from processing_rsa_cfn import RsaCfnProcessor
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -29,14 +31,20 @@ def rows():
 @pytest.fixture
 def make_trainer(make_model, processor, rows, tmp_path):
     def make(weighted_sampler=False, fusion="rsa_cfn", **arguments):
-        arguments = {"output_dir": str(tmp_path), "use_cpu": True, "disable_tqdm": True, **arguments}
-        arguments |= {"remove_unused_columns": False, "label_names": ["labels"], "save_strategy": "no"}
+        arguments = {
+            "output_dir": str(tmp_path),
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "save_strategy": "no",
+        } | arguments
+        arguments |= {"remove_unused_columns": False, "label_names": ["labels"]}
         return RsaCfnTrainer(
             model=make_model(fusion=fusion),
             args=TrainingArguments(**arguments),
             data_collator=RsaCfnDataCollator(processor),
             train_dataset=rows,
             eval_dataset=rows,
+            processing_class=processor,
             weighted_sampler=weighted_sampler,
         )
 
@@ -51,9 +59,84 @@ def test_collator_pads_each_modality_to_its_own_length(rows, processor):
     assert batch["labels"].tolist() == [0, 1]
 
 
+class ProcessRecordingCollator(RsaCfnDataCollator):
+    def __call__(self, rows):
+        return {**super().__call__(rows), "process": torch.tensor([os.getpid()] * len(rows))}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_make_the_batches(make_trainer, rows, processor, num_workers):
+    trainer = make_trainer(dataloader_num_workers=num_workers, per_device_train_batch_size=4)
+    trainer.data_collator = ProcessRecordingCollator(processor)
+    for loader in (trainer.get_train_dataloader(), trainer.get_test_dataloader(rows)):
+        batches = list(loader)
+        assert sum(len(batch["labels"]) for batch in batches) == len(rows)
+        processes = {process for batch in batches for process in batch["process"].tolist()}
+        assert len(processes) == max(num_workers, 1)
+        assert (os.getpid() in processes) == (num_workers == 0)
+
+
 def test_collator_leaves_a_modality_out(rows, processor):
     assert "input_ids" not in RsaCfnDataCollator(processor, "audio")([rows[0]])
     assert "input_values" not in RsaCfnDataCollator(processor, "text")([rows[0]])
+
+
+@pytest.fixture
+def ramps(processor):
+    """
+    A function that gives the first sample of each clip in each epoch of training and of scoring, of rows that hold the
+    ramp 0 to 99 and are cropped to 10 samples.
+    """
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    short = RsaCfnProcessor(extractor, processor.tokenizer, max_audio_seconds=10 / 16000)
+    row = {"audio": {"array": list(range(100)), "sampling_rate": 16000}, "text": "정말", "label": 0}
+
+    def firsts(make_trainer, train_crop, num_workers, seed=0):
+        trainer = make_trainer(
+            dataloader_num_workers=num_workers, seed=seed, per_device_train_batch_size=4, num_train_epochs=2
+        )
+        trainer.train_dataset = trainer.eval_dataset = Dataset.from_list([row] * 16)
+        trainer.data_collator = RsaCfnDataCollator(short)
+        trainer.train_data_collator = RsaCfnDataCollator(short, audio_crop=train_crop)
+        set_seed(seed)
+        loader = trainer.get_train_dataloader()
+        epochs = [torch.cat([batch["input_values"][:, 0] for batch in loader]).tolist() for _ in range(2)]
+        scored = torch.cat([batch["input_values"][:, 0] for batch in trainer.get_eval_dataloader()]).tolist()
+        return *epochs, scored
+
+    return firsts
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_training_crops_elsewhere_in_each_epoch_and_scoring_at_the_centre(ramps, make_trainer, num_workers):
+    first, second, scored = ramps(make_trainer, "random", num_workers)
+    assert scored == [45] * 16
+    assert first != second
+    # Neither do two workers draw the same.
+    assert all(len(set(epoch)) > 8 and 0 <= min(epoch) and max(epoch) <= 90 for epoch in (first, second))
+    assert ramps(make_trainer, "random", num_workers) == (first, second, scored)
+    assert ramps(make_trainer, "random", num_workers, seed=1)[0] != first
+    assert ramps(make_trainer, None, num_workers)[:2] == ([45] * 16, [45] * 16)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_with_random_crops_is_resumed_as_if_never_stopped(make_trainer, processor, tmp_path, num_workers):
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.05)
+    weights = []
+    for resume in (None, str(tmp_path / "checkpoint-4")):
+        trainer = make_trainer(
+            fusion="audio",
+            dataloader_num_workers=num_workers,
+            save_strategy="epoch",
+            num_train_epochs=2,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+        )
+        trainer.train_data_collator = RsaCfnDataCollator(short, audio_crop="random")
+        trainer.train(resume_from_checkpoint=resume)
+        weights.append(trainer.model.state_dict())
+    for name, weight in weights[0].items():
+        assert torch.equal(weights[1][name], weight), name
 
 
 def test_each_backbone_has_its_learning_rate(make_trainer):
@@ -126,8 +209,26 @@ def test_grouping_by_length_leaves_predictions_in_order(make_trainer, rows):
         train_sampling_strategy="group_by_length", length_column_name="duration", per_device_eval_batch_size=4
     )
     trainer.train_dataset = timed
-    assert list(trainer._get_train_sampler()) != sorted(trainer._get_train_sampler())
+    grouped = list(trainer._get_train_sampler())
+    assert sorted(grouped) == list(range(16)) and grouped != list(range(16))
     plain = make_trainer().predict(rows)
     grouped = trainer.predict(timed)
     assert grouped.label_ids.tolist() == rows["label"][:]
     np.testing.assert_allclose(grouped.predictions, plain.predictions, atol=1e-5)
+
+
+def test_batches_are_grouped_by_the_length_that_is_left_of_a_clip(make_trainer, rows, processor):
+    """Clips over the limit are all alike, so each epoch has others of them together."""
+    durations = [0.1, 9.0, 0.2, 8.0] * 4
+    trainer = make_trainer(
+        train_sampling_strategy="group_by_length", length_column_name="duration", per_device_train_batch_size=16
+    )
+    trainer.train_dataset = rows.add_column("duration", durations)
+    epochs = [list(trainer._get_train_sampler()) for _ in range(8)]
+    # One megabatch: the long half, shuffled, comes first, then those of 0.2 s and those of 0.1 s.
+    for epoch in epochs:
+        seconds = [durations[row] for row in epoch]
+        assert min(seconds[:8]) == 8.0 and seconds[8:] == [0.2] * 4 + [0.1] * 4
+    assert len({tuple(durations[row] for row in epoch[:8]) for epoch in epochs}) > 4
+    trainer.weighted_sampler = True
+    assert isinstance(trainer._get_train_sampler(), torch.utils.data.WeightedRandomSampler)
