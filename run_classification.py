@@ -15,10 +15,11 @@ from transformers import TrainingArguments, set_seed
 from corpora import CorpusError
 from training import InputError
 from training.arguments import DataArguments, ModelArguments, parse_arguments
-from training.data import DEMO_DIR, Splits, balanced_class_weights, load_splits
+from training.data import DEMO_DIR, Splits, load_splits
+from training.labels import balanced_class_weights, target_shares
 from training.metrics import EmotionMetric
 from training.model import load_model
-from training.report import draw_confusion_matrix, format_summary, write_predictions
+from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -48,16 +49,20 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     logger.info(f"{len(splits.train)} rows train, {len(splits.test)} are scored: {splits.description}.")
     class_weights = None
     if data_args.class_weights == "balanced":
-        class_weights = balanced_class_weights(splits.train, len(splits.label_names))
+        class_weights = balanced_class_weights(target_shares(splits.train, len(splits.label_names)))
     model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"], class_weights)
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
+    if trainer.is_world_process_zero():
+        write_split(Path(training_args.output_dir), splits.record, splits.membership)
+    metrics = {}
     if training_args.do_train:
         resume = training_args.resume_from_checkpoint
         trained = trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("train", trained.metrics)
-    metrics = {}
+        if splits.validation is not None:
+            metrics |= validate(trainer, splits)
     if training_args.do_eval or training_args.do_predict:
         for modality in dict.fromkeys(data_args.eval_modalities):
             metrics |= score(trainer, splits, modality)
@@ -99,6 +104,15 @@ def build_trainer(
             if rate is not None
         },
     )
+
+
+def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
+    """Scores on the validation part, by which settings are chosen, so that the test part is read for the last one."""
+    output = trainer.predict(splits.validation, metric_key_prefix="validation")
+    metrics = {**output.metrics, "validation_rows": len(splits.validation)}
+    trainer.save_metrics("validation", metrics)
+    logger.info(f"On the {len(splits.validation)} validation rows: {format_line(metrics, 'validation')}.")
+    return metrics
 
 
 def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, float]:

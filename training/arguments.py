@@ -10,7 +10,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
-from corpora import holds_code
+from corpora import CorpusError, holds_code
+from corpora.folds import NUM_FOLDS, SPLITS, check_folds
 from training import InputError
 from training.trainer import MODALITIES
 
@@ -18,7 +19,6 @@ from training.trainer import MODALITIES
 TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
 CLASS_WEIGHTS = ("balanced",)
-SPLITS = ("session", "paper", "predefined")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
 # Of the original's main.py where they differ from 6.
@@ -131,10 +131,19 @@ class DataArguments:
     split: str | None = field(
         default=None,
         metadata={
-            "help": "session: the last fifth of the sessions is held out; paper: a stratified 80/20 that mixes "
-            "speakers; predefined: the dataset's own splits (default: the first of predefined, session and paper that "
-            "the dataset allows)."
+            "help": "session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
+            "that mixes speakers; predefined: the dataset's own splits (default: the first of predefined, session, "
+            "speaker and paper that the dataset allows)."
         },
+    )
+    num_folds: int | None = field(
+        default=None,
+        metadata={
+            "help": f"Folds that the sessions or speakers are divided into, in their order (default: {NUM_FOLDS})."
+        },
+    )
+    fold: int | None = field(
+        default=None, metadata={"help": "The fold that is held out, from 1 to --num_folds (default: the last)."}
     )
     label_transform: bool = field(
         default=False,
@@ -156,6 +165,11 @@ class DataArguments:
     )
     max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cut, in seconds."})
     max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
+
+    @property
+    def targets(self) -> tuple[str, str]:
+        """Of labelled rows and of ties, as `make_targets` has them."""
+        return ("soft", "soft") if self.soft_labels else ("majority", "transform" if self.label_transform else "drop")
 
 
 class OneLineArgumentParser(HfArgumentParser):
@@ -295,7 +309,11 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
     if data_args.soft_labels and data_args.weighted_sampler:
         raise InputError("--weighted_sampler draws by the one class of a row, which --soft_labels replaces; give one")
     if data_args.split is not None:
-        _check_choice("--split", data_args.split, SPLITS)
+        _check_choice("--split", data_args.split, tuple(SPLITS))
+        try:
+            check_folds(data_args.split, data_args.num_folds, data_args.fold)
+        except CorpusError as error:
+            raise InputError(str(error)) from error
     if not data_args.max_audio_seconds > 0:
         raise InputError(f"--max_audio_seconds {data_args.max_audio_seconds} is not above 0; the paper's value is 6")
     if data_args.max_text_tokens < 3:

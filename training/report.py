@@ -1,6 +1,7 @@
-"""What a run leaves beside its checkpoint: predictions.csv, confusion_matrix.png and the closing table."""
+"""What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing table."""
 
 import csv
+import json
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,24 @@ from matplotlib import pyplot as plt  # noqa: E402, after the backend that needs
 
 
 SUMMARY = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
+
+
+def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:
+    """
+    `split.json`: how the rows were divided, with counts, overlaps and warnings; `splits.csv`: segment_id and part of
+    every row.
+
+    Args:
+        folder (`Path`): Where to write; made if it isn't there.
+        record (`dict`): What JSON can hold.
+        membership (`list[tuple[str, str]]`): ID and part, `""` for a row that the run leaves out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "split.json").write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    with (folder / "splits.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["segment_id", "part"])
+        writer.writerows(membership)
 
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
@@ -68,3 +87,8 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
         rows, predicted = metrics[f"{prefix}_count_{name}"], metrics[f"{prefix}_predicted_count_{name}"]
         lines.append(f"{name:>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
     return "\n".join(lines)
+
+
+def format_line(metrics: dict[str, float], prefix: str) -> str:
+    """The scores named `prefix` in one line."""
+    return ", ".join(f"{name} {metrics[f'{prefix}_{name}']:.3f}" for name in SUMMARY)

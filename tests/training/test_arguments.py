@@ -64,7 +64,10 @@ def test_a_json_file_says_the_same_as_the_command_line():
     [
         ("--fusion sum", "--fusion sum is unknown; give one of audio, text, early_fusion"),
         ("--pooling_mode median", "--pooling_mode median is unknown; give one of mean, sum, max"),
-        ("--split random", "--split random is unknown; give one of session, paper, predefined"),
+        ("--split random", "--split random is unknown; give one of session, speaker, paper, predefined"),
+        ("--split paper --fold 1", "--fold 1 has no use with --split paper, which has no folds"),
+        ("--split session --num_folds 3 --fold 4", "--fold 4 is more than --num_folds 3; give 1 to 3"),
+        ("--split speaker --num_folds 1", "--num_folds 1 is too small; give 2 or more"),
         ("--fusoin text", "unknown arguments: --fusoin text"),
         ("--learning_rate fast", "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
         ("--max_audio_seconds 0", "--max_audio_seconds 0.0 is not above 0"),
