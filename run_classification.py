@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 
 from corpora import CorpusError
@@ -17,7 +18,7 @@ from training import InputError
 from training.arguments import DataArguments, ModelArguments, parse_arguments
 from training.data import DEMO_DIR, Splits, load_splits
 from training.labels import balanced_class_weights, target_shares
-from training.metrics import EmotionMetric
+from training.metrics import EmotionMetric, rater_scores
 from training.model import load_model
 from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
@@ -108,9 +109,7 @@ def build_trainer(
 
 def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
     """Scores on the validation part, by which settings are chosen, so that the test part is read for the last one."""
-    output = trainer.predict(splits.validation, metric_key_prefix="validation")
-    metrics = {**output.metrics, "validation_rows": len(splits.validation)}
-    trainer.save_metrics("validation", metrics)
+    _, metrics = _predict(trainer, splits, splits.validation, "validation")
     logger.info(f"On the {len(splits.validation)} validation rows: {format_line(metrics, 'validation')}.")
     return metrics
 
@@ -125,9 +124,7 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
     suffix = "" if modality == "both" else f"_{modality}"
     prefix = f"eval{suffix}"
     trainer.data_collator = RsaCfnDataCollator(trainer.processing_class, modality)
-    output = trainer.predict(splits.test, metric_key_prefix=prefix)
-    metrics = {**output.metrics, f"{prefix}_rows": len(splits.test)}
-    trainer.save_metrics(prefix, metrics)
+    output, metrics = _predict(trainer, splits, splits.test, prefix)
     if trainer.is_world_process_zero():
         folder, names = Path(trainer.args.output_dir), splits.label_names
         write_predictions(folder / f"predictions{suffix}.csv", splits.test, output.predictions, names)
@@ -138,6 +135,17 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
         print(format_summary(metrics, names, prefix))
         print(f"\nWritten to {folder}: the model, all_results.json, predictions{suffix}.csv and {picture}")
     return metrics
+
+
+def _predict(trainer: RsaCfnTrainer, splits: Splits, part: Dataset, prefix: str) -> tuple:
+    """What the Trainer predicts for a part, and all scores named `prefix`, saved."""
+    output = trainer.predict(part, metric_key_prefix=prefix)
+    metrics = {**output.metrics, f"{prefix}_rows": len(part)}
+    if "votes" in part.column_names:
+        scores = rater_scores(part["votes"][:], output.predictions, splits.train["votes"][:])
+        metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
+    trainer.save_metrics(prefix, metrics)
+    return output, metrics
 
 
 if __name__ == "__main__":

@@ -120,12 +120,15 @@ def test_scores_with_a_modality_missing_stand_beside_those_with_both(prepared_di
         assert (tmp_path / "out" / f"{name}.csv").read_text().count("\n") == results["eval_rows"] + 1
 
 
-def test_soft_labels_weights_and_smoothing_train(prepared_dir, tmp_path):
-    arguments = "--fusion text --soft_labels --class_weights balanced --label_smoothing 0.1".split()
+def test_soft_targets_weights_and_smoothing_train(prepared_dir, tmp_path):
+    arguments = "--fusion text --label_target soft --class_weights balanced --label_smoothing 0.1".split()
     metrics = run(prepared_dir, tmp_path / "out", *arguments, "--gradient_accumulation_steps", "2")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["label_smoothing"] == 0.1 and len(config["class_weights"]) == 7
     assert np.isfinite(metrics["eval_loss"])
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    for prefix in ("eval", "validation"):
+        assert results[f"{prefix}_kl_to_raters"] == metrics[f"{prefix}_kl_to_raters"] > 0
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     # A mean over rows, whatever the accumulation: near log 7 at the start.
     assert 1 < state["log_history"][0]["loss"] < 3

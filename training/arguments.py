@@ -13,6 +13,7 @@ from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
 from corpora import CorpusError, holds_code
 from corpora.folds import NUM_FOLDS, SPLITS, check_folds
 from training import InputError
+from training.labels import LABEL_TARGETS, TIES
 from training.trainer import MODALITIES
 
 
@@ -145,16 +146,24 @@ class DataArguments:
     fold: int | None = field(
         default=None, metadata={"help": "The fold that is held out, from 1 to --num_folds (default: the last)."}
     )
-    label_transform: bool = field(
-        default=False,
-        metadata={"help": "Train also on ties between neutral and one other emotion, as that other emotion."},
+    label_target: str = field(
+        default="majority",
+        metadata={
+            "help": "What a row trains on. majority: the class that most raters chose; soft: the share of the raters' "
+            "votes that each class has."
+        },
     )
+    ties: str | None = field(
+        default=None,
+        metadata={
+            "help": "Training rows whose raters tie. drop: they are left out; transform: those between neutral and one "
+            "other emotion train as that other one; soft: they train on the shares of their votes (default: soft with "
+            "--label_target soft, otherwise drop)."
+        },
+    )
+    label_transform: bool = field(default=False, metadata={"help": "The paper's name for --ties transform."})
     weighted_sampler: bool = field(
         default=False, metadata={"help": "Draw training rows with replacement, each class as often as any other."}
-    )
-    soft_labels: bool = field(
-        default=False,
-        metadata={"help": "Train on the shares of the raters' votes, ties included, rather than on one class."},
     )
     class_weights: str | None = field(
         default=None, metadata={"help": "balanced: weigh each class in the loss by 1 / its count (default: all alike)."}
@@ -166,10 +175,12 @@ class DataArguments:
     max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cut, in seconds."})
     max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
 
-    @property
-    def targets(self) -> tuple[str, str]:
-        """Of labelled rows and of ties, as `make_targets` has them."""
-        return ("soft", "soft") if self.soft_labels else ("majority", "transform" if self.label_transform else "drop")
+    def __post_init__(self):
+        if self.label_transform and self.ties not in (None, "transform"):
+            raise InputError(f"--label_transform means --ties transform, not --ties {self.ties}; give one of them")
+        if self.ties is None:
+            untold = "soft" if self.label_target == "soft" else "drop"
+            self.ties = "transform" if self.label_transform else untold
 
 
 class OneLineArgumentParser(HfArgumentParser):
@@ -306,8 +317,11 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         _check_choice("--eval_modalities", modality, MODALITIES)
     if data_args.class_weights is not None:
         _check_choice("--class_weights", data_args.class_weights, CLASS_WEIGHTS)
-    if data_args.soft_labels and data_args.weighted_sampler:
-        raise InputError("--weighted_sampler draws by the one class of a row, which --soft_labels replaces; give one")
+    _check_choice("--label_target", data_args.label_target, LABEL_TARGETS)
+    _check_choice("--ties", data_args.ties, TIES)
+    if data_args.label_target == "soft" or data_args.ties == "soft":
+        if data_args.weighted_sampler:
+            raise InputError("--weighted_sampler draws by the one class of a row, which soft targets replace; give one")
     if data_args.split is not None:
         _check_choice("--split", data_args.split, tuple(SPLITS))
         try:

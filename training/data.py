@@ -73,7 +73,7 @@ def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
     for row, part in enumerate(split.parts):
         if part is not None and columns["duration"][row] is not None:
             rows[part].append(row)
-    rows[TRAIN], targets = make_targets(columns, rows[TRAIN], label_names, *data_args.targets)
+    rows[TRAIN], targets = make_targets(columns, rows[TRAIN], label_names, data_args.label_target, data_args.ties)
     if not rows[VALIDATION] and not with_validation:
         del rows[VALIDATION]
     for part in rows:

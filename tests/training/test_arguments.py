@@ -60,6 +60,23 @@ def test_a_json_file_says_the_same_as_the_command_line():
 
 
 @pytest.mark.parametrize(
+    "arguments, label_target, ties",
+    [
+        ("", "majority", "drop"),
+        ("--label_transform", "majority", "transform"),
+        ("--label_transform --ties transform", "majority", "transform"),
+        ("--label_target soft", "soft", "soft"),
+        ("--label_target soft --ties drop", "soft", "drop"),
+        ("--label_target soft --label_transform", "soft", "transform"),
+        ("--ties soft", "majority", "soft"),
+    ],
+)
+def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties):
+    _, data_args, _ = parse_arguments(arguments.split())
+    assert (data_args.label_target, data_args.ties) == (label_target, ties)
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         ("--fusion sum", "--fusion sum is unknown; give one of audio, text, early_fusion"),
@@ -80,7 +97,10 @@ def test_a_json_file_says_the_same_as_the_command_line():
         ("--eval_strategy sometimes", "sometimes"),
         ("--eval_modalities both video", "--eval_modalities video is unknown; give one of both, audio, text"),
         ("--class_weights heavy", "--class_weights heavy is unknown; give one of balanced"),
-        ("--soft_labels --weighted_sampler", "--weighted_sampler draws by the one class of a row"),
+        ("--label_target mean", "--label_target mean is unknown; give one of majority, soft"),
+        ("--ties keep", "--ties keep is unknown; give one of drop, transform, soft"),
+        ("--ties soft --label_transform", "--label_transform means --ties transform, not --ties soft"),
+        ("--label_target soft --weighted_sampler", "--weighted_sampler draws by the one class of a row"),
         ("--modality_dropout 1.5", "--modality_dropout=1.5"),
         ("--label_smoothing 1", "--label_smoothing=1.0 is out of range"),
         ("--cross_fusion_rank 0", "--cross_fusion_rank=0 is out of range"),

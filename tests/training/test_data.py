@@ -128,35 +128,44 @@ def test_what_was_divided_is_recorded(save, caplog):
     assert "no row of train is LABEL_0" in caplog.text
 
 
-def test_label_transform_adds_ties_of_neutral_and_one_other_to_training(save):
+@pytest.fixture
+def save_ties(save):
+    """A function that saves ties on all sides of a split and gives the arguments."""
     neutral, happy, angry, *_ = range(7)
     columns = {
-        "label": [neutral, None, None, None, happy, None],
-        "emotions": [[neutral], [neutral, happy], [happy, angry], [neutral, happy, angry], [happy], [neutral, angry]],
-        "session": [1, 1, 1, 1, 2, 2],
+        "label": [neutral, None, None, happy, None, neutral, None],
+        "emotions": [[neutral], [neutral, happy], [happy, angry], [happy], [neutral, angry], [neutral], [angry, happy]],
+        "votes": [[8, 2] + [0] * 5, [5, 5] + [0] * 5, [0, 5, 5] + [0] * 4] + [[1] * 7] * 4,
+        "session": [2, 2, 2, 1, 1, 3, 3],
     }
-    names = list(EMOTIONS)
-    arguments = save(columns)
-    dataset = load_from_disk(arguments.dataset_name).cast_column("label", ClassLabel(names=names))
-    dataset.save_to_disk(arguments.dataset_name + "-named")
-    arguments.dataset_name += "-named"
-    plain = load_splits(arguments, with_validation=False)
-    assert (plain.train["label"][:], plain.test["label"][:]) == ([neutral], [happy])
-    arguments.label_transform = True
-    transformed = load_splits(arguments, with_validation=False)
-    assert transformed.train["label"][:] == [neutral, happy]
-    assert transformed.test["label"][:] == [happy]
+
+    def save_ties(**arguments):
+        given = save(columns, **arguments)
+        named = load_from_disk(given.dataset_name).cast_column("label", ClassLabel(names=list(EMOTIONS)))
+        named.save_to_disk(given.dataset_name + "-named")
+        given.dataset_name += "-named"
+        return given
+
+    return save_ties
 
 
-def test_soft_labels_are_shares_of_the_votes_ties_included(save):
-    columns = {
-        "label": [0, 1, -1, 1],
-        "votes": [[10, 0], [3, 7], [5, 5], [0, 10]],
-        "session": [1, 1, 1, 2],
-    }
-    splits = load_splits(save(columns, soft_labels=True), with_validation=False)
-    assert splits.train["label_shares"][:] == [[1.0, 0.0], [0.3, 0.7], [0.5, 0.5]]
-    assert "label_shares" not in splits.test.column_names and splits.test["label"][:] == [1]
+@pytest.mark.parametrize(
+    "arguments, column, expected",
+    [
+        ({}, "label", [0]),
+        ({"label_transform": True}, "label", [0, 1]),
+        ({"ties": "soft"}, "label_shares", [[1, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]]),
+        ({"label_target": "soft"}, "label_shares", [[0.8, 0.2, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]]),
+        ({"label_target": "soft", "ties": "drop"}, "label_shares", [[0.8, 0.2, 0]]),
+    ],
+)
+def test_targets_are_of_the_training_part_alone(save_ties, arguments, column, expected):
+    splits = load_splits(save_ties(**arguments), with_validation=False)
+    targets = splits.train[column][:]
+    assert [target[:3] if column == "label_shares" else target for target in targets] == expected
+    assert ("label_shares" in splits.train.column_names) == (column == "label_shares")
+    for part, label in ((splits.validation, 1), (splits.test, 0)):
+        assert part["label"][:] == [label] and "label_shares" not in part.column_names
 
 
 def test_any_column_names_and_labels_in_words(save):
@@ -230,8 +239,8 @@ def test_rows_that_cannot_be_used_are_left_out_and_named(save, caplog):
         ({"label": [0, 0, 0, 1]}, {"split": "paper"}, "--split paper can't be stratified"),
         ({"label": [0, 0, 0, -1], "session": [1, 1, 1, 2]}, {}, "leaves no labelled test row; give"),
         ({"session": [1, 1, 2, 2]}, {"label_transform": True}, "--ties transform needs a column named emotions"),
-        ({"session": [1, 1, 2, 2]}, {"soft_labels": True}, "soft needs a column named votes, with 2 counts"),
-        ({"session": [1, 1, 2, 2], "votes": [[1]] * 4}, {"soft_labels": True}, "needs a column named votes, with 2"),
+        ({"session": [1, 1, 2, 2]}, {"label_target": "soft"}, "--label_target soft needs a column named votes"),
+        ({"session": [1, 1, 2, 2], "votes": [[1]] * 4}, {"ties": "soft"}, "--ties soft needs a column named votes"),
         ({"text": [None] * 4, "session": [1, 1, 2, 2]}, {}, "no row of split 'train' can be used"),
     ],
 )  # fmt: skip

@@ -43,6 +43,9 @@ def test_summary_has_the_majority_beside_the_model():
     lines = format_summary(metrics, NAMES).splitlines()
     assert lines[1].split() == ["macro_f1", "0.500", "0.125"]
     assert lines[-1].split() == ["happy", "0.250", "0.750", "7", "3"]
+    rated = metrics | {"eval_kl_to_raters": 0.75, "eval_prior_kl_to_raters": 1.5}
+    assert [line.split()[-1] for line in format_summary(rated, NAMES).splitlines()[5:7]] == ["0.750", "1.500"]
+    assert format_line(rated, "eval").endswith("accuracy 0.500, kl_to_raters 0.750")
     line = "macro_f1 0.500, unweighted_average_recall 0.500, weighted_f1 0.500, accuracy 0.500"
     assert format_line(metrics, "eval") == line
 
