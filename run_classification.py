@@ -17,7 +17,7 @@ from corpora import CorpusError
 from training import InputError
 from training.arguments import DataArguments, ModelArguments, parse_arguments
 from training.data import DEMO_DIR, Splits, load_splits
-from training.labels import balanced_class_weights, target_shares
+from training.labels import class_weights, target_shares
 from training.metrics import EmotionMetric, rater_scores
 from training.model import load_model
 from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
@@ -48,10 +48,10 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(data_args, with_validation=training_args.eval_strategy != "no")
     logger.info(f"{len(splits.train)} rows train, {len(splits.test)} are scored: {splits.description}.")
-    class_weights = None
-    if data_args.class_weights == "balanced":
-        class_weights = balanced_class_weights(target_shares(splits.train, len(splits.label_names)))
-    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"], class_weights)
+    weights = None
+    if data_args.class_weights is not None:
+        weights = class_weights(data_args.class_weights, target_shares(splits.train, len(splits.label_names)))
+    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"], weights)
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     if trainer.is_world_process_zero():
         write_split(Path(training_args.output_dir), splits.record, splits.membership)
@@ -95,7 +95,7 @@ def build_trainer(
         compute_metrics=lambda scored: metric.compute(
             predictions=scored.predictions.argmax(axis=1), references=scored.label_ids
         ),
-        weighted_sampler=data_args.weighted_sampler,
+        batch_weighted_sampler=data_args.batch_weighted_sampler,
         learning_rates={
             name: rate
             for name, rate in (

@@ -13,13 +13,12 @@ from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
 from corpora import CorpusError, holds_code
 from corpora.folds import NUM_FOLDS, SPLITS, check_folds
 from training import InputError
-from training.labels import LABEL_TARGETS, TIES
+from training.labels import CLASS_WEIGHTS, LABEL_TARGETS, TIES
 from training.trainer import MODALITIES
 
 
 TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
-CLASS_WEIGHTS = ("balanced",)
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
 # Of the original's main.py where they differ from 6.
@@ -162,11 +161,15 @@ class DataArguments:
         },
     )
     label_transform: bool = field(default=False, metadata={"help": "The paper's name for --ties transform."})
-    weighted_sampler: bool = field(
+    batch_weighted_sampler: bool = field(
         default=False, metadata={"help": "Draw training rows with replacement, each class as often as any other."}
     )
     class_weights: str | None = field(
-        default=None, metadata={"help": "balanced: weigh each class in the loss by 1 / its count (default: all alike)."}
+        default=None,
+        metadata={
+            "help": "Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
+            "which tells frequent classes less apart (default: all alike)."
+        },
     )
     eval_modalities: list[str] = field(
         default_factory=lambda: ["both"],
@@ -316,12 +319,9 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
     for modality in data_args.eval_modalities:
         _check_choice("--eval_modalities", modality, MODALITIES)
     if data_args.class_weights is not None:
-        _check_choice("--class_weights", data_args.class_weights, CLASS_WEIGHTS)
+        _check_choice("--class_weights", data_args.class_weights, tuple(CLASS_WEIGHTS))
     _check_choice("--label_target", data_args.label_target, LABEL_TARGETS)
     _check_choice("--ties", data_args.ties, TIES)
-    if data_args.label_target == "soft" or data_args.ties == "soft":
-        if data_args.weighted_sampler:
-            raise InputError("--weighted_sampler draws by the one class of a row, which soft targets replace; give one")
     if data_args.split is not None:
         _check_choice("--split", data_args.split, tuple(SPLITS))
         try:

@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 LABEL_TARGETS = ("majority", "soft")
 TIES = ("drop", "transform", "soft")
+# The middle of the values tried in Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples".
+EFFECTIVE_BETA = 0.999
 
 
 def make_targets(
@@ -114,16 +116,42 @@ def target_shares(train: Dataset, num_labels: int | None = None) -> np.ndarray:
     return np.eye(num_labels or labels.max() + 1)[labels]
 
 
-def balanced_class_weights(shares: np.ndarray) -> list[float]:
+def balanced_weights(counts: np.ndarray) -> np.ndarray:
+    """1 / count of each class: all classes weigh alike."""
+    return 1 / counts
+
+
+def effective_weights(counts: np.ndarray) -> np.ndarray:
     """
-    Weights in proportion to 1 / count of the class, whose mean over the training rows is 1.
+    (1 - beta) / (1 - beta ** count) of each class (Cui et al. 2019, equation 8), the inverse of its effective number of
+    rows: like 1 / count for rare classes, and the same for all that have many times 1 / (1 - beta) rows.
+    """
+    return (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts)
+
+
+CLASS_WEIGHTS = {"balanced": balanced_weights, "effective": effective_weights}
+
+
+def class_weights(kind: str, shares: np.ndarray) -> list[float]:
+    """
+    Weights of the classes in the loss, whose mean over the training rows is 1.
 
     Args:
+        kind (`str`): One of `CLASS_WEIGHTS`.
         shares (`np.ndarray` of shape `(num_rows, num_labels)`): Of each class in each training row; a class has the
             sum of its shares as count, and without one the weight 0.
     """
     counts = shares.sum(axis=0)  # (C,)
-    weights = np.zeros(len(counts))
     occurring = counts > 0
-    weights[occurring] = counts.sum() / (occurring.sum() * counts[occurring])
-    return weights.tolist()
+    weights = np.zeros(len(counts))
+    weights[occurring] = CLASS_WEIGHTS[kind](counts[occurring])
+    return (weights * counts.sum() / (weights @ counts)).tolist()
+
+
+def sampling_weights(shares: np.ndarray) -> np.ndarray:
+    """
+    How often to draw each row so that each class comes as often as any other: the sum over the classes of its share in
+    the row / its count, of shape `(num_rows,)`.
+    """
+    counts = shares.sum(axis=0)  # (C,)
+    return shares @ np.divide(1, counts, out=np.zeros(len(counts)), where=counts > 0)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from training.labels import balanced_class_weights, make_targets, target_shares, vote_shares
+from training.labels import (
+    CLASS_WEIGHTS,
+    class_weights,
+    make_targets,
+    sampling_weights,
+    target_shares,
+    vote_shares,
+)
 
 
 NAMES = ["neutral", "happy", "angry"]
@@ -61,17 +68,41 @@ def test_shares_of_votes():
         assert vote_shares(unfit, 2) is None
 
 
-@pytest.mark.parametrize(
-    "train",
-    [
-        Dataset.from_dict({"label": [0, 0, 0, 2]}),
-        Dataset.from_dict({"label_shares": [[0.9, 0, 0.1]] * 3 + [[0.2, 0, 0.8]]}),
-    ],
-)
-def test_balanced_class_weights_have_a_mean_of_1_over_the_rows(train):
-    shares = target_shares(train, 3)
-    weights = np.array(balanced_class_weights(shares))
+@pytest.fixture(params=["classes", "shares"])
+def shares(request):
+    """Targets of four rows, of the first and the last of three classes."""
+    if request.param == "classes":
+        return target_shares(Dataset.from_dict({"label": [0, 0, 0, 2]}), 3)
+    return target_shares(Dataset.from_dict({"label_shares": [[0.9, 0, 0.1]] * 3 + [[0.2, 0, 0.8]]}), 3)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "effective"])
+def test_class_weights_have_a_mean_of_1_over_the_rows(kind, shares):
+    weights = np.array(class_weights(kind, shares))
     assert weights[1] == 0
     assert (shares @ weights).mean() == pytest.approx(1)
-    # Each class that occurs weighs as much as any other.
-    assert shares.sum(axis=0)[0] * weights[0] == pytest.approx(shares.sum(axis=0)[2] * weights[2])
+    # Each class that occurs weighs as much as any other, or nearly so while there are so few rows.
+    whole = shares.sum(axis=0) * weights
+    assert whole[0] == pytest.approx(whole[2], rel=1e-9 if kind == "balanced" else 2e-3)
+
+
+def test_effective_weights_tell_frequent_classes_less_apart():
+    """Of KEMDy20's counts, by the closed form of an effective number: the sum of beta ** i over the rows."""
+    counts = np.array([11120, 1183, 156, 144, 121, 61, 43])
+    numbers = np.array([(0.999 ** np.arange(count)).sum() for count in counts])
+    assert CLASS_WEIGHTS["effective"](counts) == pytest.approx(1 / numbers)
+    shares = np.repeat(np.eye(7), counts, axis=0)
+    balanced, effective = (np.array(class_weights(kind, shares)) for kind in ("balanced", "effective"))
+    assert 1 < effective[6] / effective[0] < balanced[6] / balanced[0]
+    assert effective[6] / effective[5] == pytest.approx(61 / 43, rel=0.02)
+
+
+def test_each_class_is_drawn_as_often_as_any_other(shares):
+    weights = sampling_weights(shares)
+    drawn = weights @ shares / weights.sum()
+    if (shares == shares.round()).all():
+        assert weights.tolist() == [1 / 3, 1 / 3, 1 / 3, 1]
+        assert drawn.tolist() == pytest.approx([0.5, 0, 0.5])
+    else:
+        assert weights == pytest.approx([0.9 / 2.9 + 0.1 / 1.1] * 3 + [0.2 / 2.9 + 0.8 / 1.1])
+        assert drawn[2] > shares.mean(axis=0)[2]
