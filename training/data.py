@@ -23,7 +23,9 @@ logger = logging.getLogger(__name__)
 
 DEMO_DIR = "data/demo"
 # Columns of a prepared corpus that splits, targets, metrics and predictions.csv use where they exist.
-OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes")
+OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes", "duration")
+# prepare_dataset.py writes these, and has then read every recording.
+PREPARED_COLUMNS = {"audio", "text", "raw_text", "label", "segment_id", "duration"}
 
 
 @dataclass
@@ -68,7 +70,11 @@ def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
     columns["label"], label_names = encode_labels(parts, "label", columns["label"])
     # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
-    columns["duration"] = _durations(parts, columns)
+    is_prepared = data_args.audio_column_name == "audio" and all(
+        PREPARED_COLUMNS <= set(part.column_names) for part in loaded.values()
+    )
+    is_prepared = is_prepared and None not in columns["duration"]
+    columns["duration"] = _durations(parts, columns, is_prepared)
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
     for row, part in enumerate(split.parts):
         if part is not None and columns["duration"][row] is not None:
@@ -113,58 +119,55 @@ def _select_columns(part: Dataset, name: str, data_args: DataArguments) -> Datas
     return part
 
 
-def _durations(parts: list[tuple[str, Dataset]], columns: dict[str, list]) -> list[float | None]:
+def _durations(parts: list[tuple[str, Dataset]], columns: dict[str, list], is_prepared: bool) -> list[float | None]:
     """
     Seconds of each row, by which batches can be grouped; `None` for a row whose audio can't be read or whose text is
-    null. These are counted with their IDs in the log.
+    null. These are counted with their IDs in the log. Only the recordings of a prepared dataset aren't opened.
     """
     durations: list[float | None] = []
     for name, part in parts:
+        rows = range(len(durations), len(durations) + len(part))
+        if is_prepared:
+            measured = iter([columns["duration"][row] for row in rows])
+        else:
+            recordings = tqdm(part.select_columns("audio"), desc=f"Checking {name}", unit=" rows")
+            measured = (_duration_or_problem(recording["audio"]) for recording in recordings)
         problems: dict[str, list[str]] = {}
-        usable = 0
-        for recording in tqdm(part.select_columns("audio"), desc=f"Checking {name}", unit=" rows"):
-            row = len(durations)
-            try:
-                if columns["text"][row] is None:
-                    raise _UnusableRowError("no transcript")
-                durations.append(_duration(recording["audio"]))
-                usable += 1
-            except _UnusableRowError as problem:
-                durations.append(None)
-                problems.setdefault(str(problem), []).append(str(columns["segment_id"][row]))
+        for row, duration in zip(rows, measured, strict=True):
+            if columns["text"][row] is None:
+                duration = "no transcript"
+            if isinstance(duration, str):
+                problems.setdefault(duration, []).append(str(columns["segment_id"][row]))
+            durations.append(None if isinstance(duration, str) else duration)
         for problem, bad in problems.items():
             logger.warning(f"{len(bad)} of {len(part)} rows of {name} are left out, {problem}: {first_names(bad)}")
-        if not usable:
+        if sum(map(len, problems.values())) == len(part):
             raise InputError(f"no row of split {name!r} can be used ({'; '.join(problems) or 'it is empty'})")
     return durations
 
 
-class _UnusableRowError(Exception):
-    """The row can't be used; the message says why in a few words."""
-
-
-def _duration(audio) -> float:
-    """Seconds of a clip, from its header; samples are only read where they can be NaN."""
+def _duration_or_problem(audio) -> float | str:
+    """Seconds of a clip, from its header, or why it can't be used; samples are only read where they can be NaN."""
     if isinstance(audio, dict) and audio.get("array") is not None:
         samples = np.asarray(audio["array"], dtype=np.float32)
         if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-            raise _UnusableRowError("audio not finite, empty, or of several channels")
+            return "audio not finite, empty, or of several channels"
         return len(samples) / audio["sampling_rate"]
     if isinstance(audio, dict):
         audio = audio["path"] if audio.get("bytes") is None else audio["bytes"]
     if audio is None:
-        raise _UnusableRowError("no audio")
+        return "no audio"
     if not isinstance(audio, (str, bytes)):
-        raise _UnusableRowError("audio neither a file nor samples with a sampling rate")
+        return "audio neither a file nor samples with a sampling rate"
     try:
         with soundfile.SoundFile(io.BytesIO(audio) if isinstance(audio, bytes) else audio) as recording:
             if not recording.frames:
-                raise _UnusableRowError("audio empty")
+                return "audio empty"
             if recording.subtype in ("FLOAT", "DOUBLE") and not np.isfinite(recording.read()).all():
-                raise _UnusableRowError("audio not finite")
+                return "audio not finite"
             return recording.frames / recording.samplerate
     except (soundfile.LibsndfileError, OSError):
-        raise _UnusableRowError("audio unreadable") from None
+        return "audio unreadable"
 
 
 def _join(

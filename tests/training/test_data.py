@@ -228,6 +228,34 @@ def test_rows_that_cannot_be_used_are_left_out_and_named(save, caplog):
         assert expected in warnings
 
 
+def test_recordings_of_a_prepared_dataset_are_not_opened(prepared_dir, tmp_path, monkeypatch, caplog):
+    """prepare_dataset.py has read them; a transcript may have been taken away since."""
+
+    def forget(row):
+        return {"text": None if row["segment_id"] == forgotten else row["text"]}
+
+    dataset = load_from_disk(prepared_dir)["train"]
+    forgotten = next(row["segment_id"] for row in dataset if row["label"] is not None)
+    dataset.map(forget).save_to_disk(tmp_path / "d")
+    monkeypatch.setattr(soundfile, "SoundFile", None)
+    splits = load_splits(DataArguments(dataset_name=str(tmp_path / "d")), with_validation=False)
+    ids = sum((part["segment_id"][:] for part in (splits.train, splits.validation, splits.test)), [])
+    assert len(ids) == sum(label is not None for label in dataset["label"]) - 1
+    assert f"1 of 60 rows of train are left out, no transcript: {forgotten}" in caplog.text
+    duration_of = dict(zip(dataset["segment_id"], dataset["duration"]))
+    assert splits.train["duration"][:] == [duration_of[name] for name in splits.train["segment_id"]]
+
+
+def test_recordings_of_another_column_are_opened(prepared_dir, tmp_path, caplog):
+    dataset = load_from_disk(prepared_dir)["train"]
+    broken = [
+        {"bytes": b"" if row == 7 else audio["bytes"], "path": None} for row, audio in enumerate(dataset["audio"])
+    ]
+    dataset.add_column("speech", broken).save_to_disk(tmp_path / "d")
+    load_splits(DataArguments(dataset_name=str(tmp_path / "d"), audio_column_name="speech"), with_validation=False)
+    assert f"1 of 60 rows of train are left out, audio unreadable: {dataset['segment_id'][7]}" in caplog.text
+
+
 @pytest.mark.parametrize(
     "columns, arguments, message",
     [
