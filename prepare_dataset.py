@@ -11,9 +11,8 @@ import os
 import sys
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import NoReturn
 
-from corpora import CorpusError, kemdy19, kemdy20, metadata
+from corpora import CorpusError, OneLineParser, kemdy19, kemdy20, metadata
 from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
 from corpora.report import REPORT_FILE, conversion_report, format_report, skipped_table
 from corpora.rows import Corpus
@@ -24,13 +23,6 @@ CORPORA = ("kemdy20", "kemdy19", "csv", "demo")
 
 class NothingToWriteError(RuntimeError):
     """Not a single row of the corpus can be used."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line, without the usage that would bury it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

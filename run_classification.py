@@ -11,13 +11,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 
 from corpora import CorpusError
 from training import InputError
 from training.arguments import DataArguments, ModelArguments, parse_arguments
-from training.data import DEMO_DIR, Splits, balanced_class_weights, load_splits
+from training.data import DEMO_DIR, Splits, load_splits
+from training.labels import class_weights, target_shares
 from training.model import load_model
+from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
 from training.trainer import FirstStepCallback, RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -45,21 +48,25 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(data_args, with_validation=training_args.eval_strategy != "no")
     logger.info(f"{len(splits.train)} rows train, {len(splits.test)} are scored: {splits.description}.")
-    class_weights = None
-    if data_args.class_weights == "balanced":
-        class_weights = balanced_class_weights(splits.train, len(splits.label_names))
+    weights = None
+    if data_args.class_weights is not None:
+        weights = class_weights(data_args.class_weights, target_shares(splits.train, len(splits.label_names)))
     start = time.perf_counter()
-    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"][:], class_weights)
+    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"][:], weights)
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))
+    if trainer.is_world_process_zero():
+        write_split(Path(training_args.output_dir), splits.record, splits.membership)
+    metrics = {}
     if training_args.do_train:
         resume = training_args.resume_from_checkpoint
         trained = trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("train", trained.metrics)
-    metrics = {}
+        if splits.validation is not None:
+            metrics |= validate(trainer, splits)
     if training_args.do_eval or training_args.do_predict:
         for modality in dict.fromkeys(data_args.eval_modalities):
             metrics |= score(trainer, splits, modality)
@@ -79,7 +86,7 @@ def build_trainer(
     """The Trainer of a run; epochs are compared on the validation part, where there is one."""
 
     def compute_metrics(scored):
-        # Imported with the first score: scikit-learn, evaluate and matplotlib would hold up the first step for seconds.
+        # Imported with the first score: scikit-learn and evaluate would hold up the first step for seconds.
         from training.metrics import EmotionMetric
 
         metric = EmotionMetric(splits.label_names)
@@ -99,7 +106,7 @@ def build_trainer(
         eval_dataset=splits.validation,
         processing_class=processor,
         compute_metrics=compute_metrics,
-        weighted_sampler=data_args.weighted_sampler,
+        batch_weighted_sampler=data_args.batch_weighted_sampler,
         learning_rates={
             name: rate
             for name, rate in (
@@ -111,6 +118,13 @@ def build_trainer(
     )
 
 
+def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
+    """Scores on the validation part, by which settings are chosen, so that the test part is read for the last one."""
+    _, metrics = _predict(trainer, splits, splits.validation, "validation")
+    logger.info(f"On the {len(splits.validation)} validation rows: {format_line(metrics, 'validation')}.")
+    return metrics
+
+
 def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, float]:
     """
     The only place that reads the test part: one pass gives the scores, the predictions and the confusion matrix.
@@ -118,14 +132,10 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
     Args:
         modality (`str`): `"both"`, or the one the model is given: names of scores and files then say which.
     """
-    from training.report import draw_confusion_matrix, format_summary, write_predictions  # see compute_metrics
-
     suffix = "" if modality == "both" else f"_{modality}"
     prefix = f"eval{suffix}"
     trainer.data_collator = RsaCfnDataCollator(trainer.processing_class, modality)
-    output = trainer.predict(splits.test, metric_key_prefix=prefix)
-    metrics = {**output.metrics, f"{prefix}_rows": len(splits.test)}
-    trainer.save_metrics(prefix, metrics)
+    output, metrics = _predict(trainer, splits, splits.test, prefix)
     if trainer.is_world_process_zero():
         folder, names = Path(trainer.args.output_dir), splits.label_names
         write_predictions(folder / f"predictions{suffix}.csv", splits.test, output.predictions, names)
@@ -136,6 +146,19 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
         print(format_summary(metrics, names, prefix))
         print(f"\nWritten to {folder}: the model, all_results.json, predictions{suffix}.csv and {picture}")
     return metrics
+
+
+def _predict(trainer: RsaCfnTrainer, splits: Splits, part: Dataset, prefix: str) -> tuple:
+    """What the Trainer predicts for a part, and all scores named `prefix`, saved."""
+    output = trainer.predict(part, metric_key_prefix=prefix)
+    metrics = {**output.metrics, f"{prefix}_rows": len(part)}
+    if "votes" in part.column_names:
+        from training.metrics import rater_scores  # see compute_metrics
+
+        scores = rater_scores(part["votes"][:], output.predictions, splits.train["votes"][:])
+        metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
+    trainer.save_metrics(prefix, metrics)
+    return output, metrics
 
 
 if __name__ == "__main__":

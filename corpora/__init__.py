@@ -1,7 +1,9 @@
 """Corpora of emotional speech: one module per corpus turns a folder into rows, `arrow` turns rows into a dataset.
 Nothing in here imports torch, and the modules that read a corpus do not import `datasets` either."""
 
+import argparse
 from pathlib import Path
+from typing import NoReturn
 
 
 # The order of the labels, and of the model's logits. The configuration, which travels without this package, lists the
@@ -18,3 +20,10 @@ def holds_code(folder: Path) -> bool:
     """Whether `folder` is this repository, holds it, or lies in its .git, so that nothing may be written into it."""
     folder = folder.expanduser().resolve()
     return folder == REPOSITORY or folder in REPOSITORY.parents or folder.is_relative_to(REPOSITORY / ".git")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line, without the usage that would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")

@@ -75,6 +75,29 @@ def test_a_run_leaves_checkpoint_scores_predictions_and_picture(finished, prepar
     assert accuracy == pytest.approx(results["eval_accuracy"])
 
 
+def test_a_run_records_its_split_and_scores_its_validation_part(finished, prepared_dir):
+    folder, metrics = finished
+    dataset = load_from_disk(prepared_dir)["train"]
+    record = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+    assert (record["split"], record["num_folds"], record["fold"]) == ("session", 5, 5)
+    assert {part: facts["groups"] for part, facts in record["parts"].items()} == {
+        "train": [3, 4, 5],
+        "validation": [1, 2],
+        "test": [6],
+    }
+    assert record["dataset"]["fingerprints"] == {"train": dataset._fingerprint}
+    with (folder / "splits.csv").open(encoding="utf-8") as stream:
+        part_of = {row["segment_id"]: row["part"] for row in csv.DictReader(stream)}
+    assert list(part_of) == dataset["segment_id"][:]
+    with (folder / "predictions.csv").open(encoding="utf-8") as stream:
+        scored = [row["segment_id"] for row in csv.DictReader(stream)]
+    assert scored == [name for name, part in part_of.items() if part == "test"]
+    results = json.loads((folder / "all_results.json").read_text())
+    assert results["validation_macro_f1"] == metrics["validation_macro_f1"]
+    assert results["validation_rows"] == sum(part == "validation" for part in part_of.values())
+    assert results["validation_rows"] == sum(results[f"validation_count_{emotion}"] for emotion in EMOTIONS)
+
+
 def test_the_checkpoint_predicts_what_the_run_wrote(finished, prepared_dir):
     folder, _ = finished
     model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
@@ -114,12 +137,15 @@ def test_scores_with_a_modality_missing_stand_beside_those_with_both(prepared_di
         assert (tmp_path / "out" / f"{name}.csv").read_text().count("\n") == results["eval_rows"] + 1
 
 
-def test_soft_labels_weights_and_smoothing_train(prepared_dir, tmp_path):
-    arguments = "--fusion text --soft_labels --class_weights balanced --label_smoothing 0.1".split()
+def test_soft_targets_weights_and_smoothing_train(prepared_dir, tmp_path):
+    arguments = "--fusion text --label_target soft --class_weights balanced --label_smoothing 0.1".split()
     metrics = run(prepared_dir, tmp_path / "out", *arguments, "--gradient_accumulation_steps", "2")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["label_smoothing"] == 0.1 and len(config["class_weights"]) == 7
     assert np.isfinite(metrics["eval_loss"])
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    for prefix in ("eval", "validation"):
+        assert results[f"{prefix}_kl_to_raters"] == metrics[f"{prefix}_kl_to_raters"] > 0
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     # A mean over rows, whatever the accumulation: near log 7 at the start.
     assert 1 < state["log_history"][0]["loss"] < 3
@@ -152,7 +178,8 @@ def test_epochs_are_compared_on_a_part_that_is_not_reported(prepared_dir, tmp_pa
     held_out = sum(s == 6 and lab is not None for s, lab in zip(dataset["session"], dataset["label"]))
     assert metrics["eval_rows"] == held_out
     counts = [sum(entry[f"eval_count_{emotion}"] for emotion in EMOTIONS) for entry in evaluations]
-    assert all(0 < count < held_out + 3 for count in counts)
+    validating = sum(s in (1, 2) and lab is not None for s, lab in zip(dataset["session"], dataset["label"]))
+    assert counts == [validating] * 2
     assert state["best_metric"] == max(entry["eval_macro_f1"] for entry in evaluations)
 
 

@@ -11,15 +11,15 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
-from corpora import holds_code
+from corpora import CorpusError, holds_code
+from corpora.folds import NUM_FOLDS, SPLITS, check_folds
 from training import InputError
+from training.labels import CLASS_WEIGHTS, LABEL_TARGETS, TIES
 from training.trainer import MODALITIES
 
 
 TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
-CLASS_WEIGHTS = ("balanced",)
-SPLITS = ("session", "paper", "predefined")
 AUDIO_CROPS = ("random", "head")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
@@ -133,24 +133,45 @@ class DataArguments:
     split: str | None = field(
         default=None,
         metadata={
-            "help": "session: the last fifth of the sessions is held out; paper: a stratified 80/20 that mixes "
-            "speakers; predefined: the dataset's own splits (default: the first of predefined, session and paper that "
-            "the dataset allows)."
+            "help": "session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
+            "that mixes speakers; predefined: the dataset's own splits (default: the first of predefined, session, "
+            "speaker and paper that the dataset allows)."
         },
     )
-    label_transform: bool = field(
-        default=False,
-        metadata={"help": "Train also on ties between neutral and one other emotion, as that other emotion."},
+    num_folds: int | None = field(
+        default=None,
+        metadata={
+            "help": f"Folds that the sessions or speakers are divided into, in their order (default: {NUM_FOLDS})."
+        },
     )
-    weighted_sampler: bool = field(
+    fold: int | None = field(
+        default=None, metadata={"help": "The fold that is held out, from 1 to --num_folds (default: the last)."}
+    )
+    label_target: str = field(
+        default="majority",
+        metadata={
+            "help": "What a row trains on. majority: the class that most raters chose; soft: the share of the raters' "
+            "votes that each class has."
+        },
+    )
+    ties: str | None = field(
+        default=None,
+        metadata={
+            "help": "Training rows whose raters tie. drop: they are left out; transform: those between neutral and one "
+            "other emotion train as that other one; soft: they train on the shares of their votes (default: soft with "
+            "--label_target soft, otherwise drop)."
+        },
+    )
+    label_transform: bool = field(default=False, metadata={"help": "The paper's name for --ties transform."})
+    batch_weighted_sampler: bool = field(
         default=False, metadata={"help": "Draw training rows with replacement, each class as often as any other."}
     )
-    soft_labels: bool = field(
-        default=False,
-        metadata={"help": "Train on the shares of the raters' votes, ties included, rather than on one class."},
-    )
     class_weights: str | None = field(
-        default=None, metadata={"help": "balanced: weigh each class in the loss by 1 / its count (default: all alike)."}
+        default=None,
+        metadata={
+            "help": "Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
+            "which tells frequent classes less apart (default: all alike)."
+        },
     )
     eval_modalities: list[str] = field(
         default_factory=lambda: ["both"],
@@ -165,6 +186,13 @@ class DataArguments:
         },
     )
     max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
+
+    def __post_init__(self):
+        if self.label_transform and self.ties not in (None, "transform"):
+            raise InputError(f"--label_transform means --ties transform, not --ties {self.ties}; give one of them")
+        if self.ties is None:
+            untold = "soft" if self.label_target == "soft" else "drop"
+            self.ties = "transform" if self.label_transform else untold
 
 
 class OneLineArgumentParser(HfArgumentParser):
@@ -303,11 +331,15 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
     for modality in data_args.eval_modalities:
         _check_choice("--eval_modalities", modality, MODALITIES)
     if data_args.class_weights is not None:
-        _check_choice("--class_weights", data_args.class_weights, CLASS_WEIGHTS)
-    if data_args.soft_labels and data_args.weighted_sampler:
-        raise InputError("--weighted_sampler draws by the one class of a row, which --soft_labels replaces; give one")
+        _check_choice("--class_weights", data_args.class_weights, tuple(CLASS_WEIGHTS))
+    _check_choice("--label_target", data_args.label_target, LABEL_TARGETS)
+    _check_choice("--ties", data_args.ties, TIES)
     if data_args.split is not None:
-        _check_choice("--split", data_args.split, SPLITS)
+        _check_choice("--split", data_args.split, tuple(SPLITS))
+        try:
+            check_folds(data_args.split, data_args.num_folds, data_args.fold)
+        except CorpusError as error:
+            raise InputError(str(error)) from error
     if data_args.audio_crop is not None:
         _check_choice("--audio_crop", data_args.audio_crop, AUDIO_CROPS)
     if not data_args.max_audio_seconds > 0:

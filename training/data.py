@@ -1,4 +1,4 @@
-"""A dataset with audio, text and labels → checked rows → the part that trains and the part that is scored."""
+"""A dataset with audio, text and labels → checked rows → the parts that train, validate and are scored."""
 
 import io
 import logging
@@ -7,37 +7,40 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
-from sklearn.model_selection import train_test_split
+from datasets import Audio, ClassLabel, Dataset, concatenate_datasets
 from tqdm.auto import tqdm
 
+from corpora.folds import PARTS, SPLITS, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
+from corpora.loading import encode_labels, load_parts, read_columns
 from corpora.report import first_names
 from prepare_dataset import prepare
 from training import InputError
-from training.arguments import KEMDY20_DIR, SPLITS, DataArguments
+from training.arguments import DataArguments
+from training.labels import make_targets, target_shares
 
 
 logger = logging.getLogger(__name__)
 
 DEMO_DIR = "data/demo"
-TEST_SIZE = 0.2
-SPLIT_SEED = 42  # the paper's
-VALIDATION_SIZE = 0.1
-# Columns of a prepared corpus that splits, label transform and predictions.csv use where they exist.
-OPTIONAL_COLUMNS = ("segment_id", "session", "emotions", "votes")
+# Columns of a prepared corpus that splits, targets, metrics and predictions.csv use where they exist.
+OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes", "duration")
+# prepare_dataset.py writes these, and has then read every recording.
+PREPARED_COLUMNS = {"audio", "text", "raw_text", "label", "segment_id", "duration"}
 
 
 @dataclass
 class Splits:
     """
-    The rows of a run, all with a label.
+    The rows of a run, each with a label or, in `train`, shares of the classes.
 
     Args:
-        train (`Dataset`): What the weights are fitted to; with soft labels it has a column `label_shares`.
-        validation (`Dataset`, *optional*): Rows kept out of `train`, by which epochs are compared; only where they are.
+        train (`Dataset`): What the weights are fitted to.
+        validation (`Dataset`, *optional*): Rows kept out of `train`, on which epochs and settings are compared.
         test (`Dataset`): What is reported; scored once, after training, in the order of the dataset.
         label_names (`list[str]`): Names of the classes.
         description (`str`): How the rows were divided, for the log.
+        record (`dict`): The same in full, for `split.json`.
+        membership (`list[tuple[str, str]]`): ID and part of every row of the dataset; no part for one left out.
     """
 
     train: Dataset
@@ -45,68 +48,50 @@ class Splits:
     test: Dataset
     label_names: list[str]
     description: str
+    record: dict
+    membership: list[tuple[str, str]]
 
 
 def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
     """
-    Load the dataset, leave out and report rows that can't be used, and divide the rest.
+    Load the dataset, divide its rows, and leave out and report those that can't be used.
 
     Args:
-        data_args ([`DataArguments`]): Names the dataset, its columns and the split.
-        with_validation (`bool`): Also take a validation part out of the training rows.
+        data_args ([`DataArguments`]): Names the dataset, its columns, the split and the targets.
+        with_validation (`bool`): Also take a validation part out of the training rows where the split has none.
 
     Raises:
-        InputError: The dataset, a column, its labels or the split doesn't fit.
+        InputError, CorpusError: The dataset, a column, its labels or the split doesn't fit.
     """
-    named = {name: _select_columns(part, name, data_args) for name, part in _load(data_args).items()}
-    label_names = _label_names(named)
-    parts = {name: _usable(_encode_labels(part, label_names), name) for name, part in named.items()}
-    split = data_args.split or _default_split(parts)
-    if split == "predefined":
-        train, validation, test, description = _predefined(parts)
-    else:
-        dataset = concatenate_datasets(list(parts.values()))
-        train_rows, test_rows, description = SPLIT_FUNCTIONS[split](dataset)
-        train, validation, test = dataset.select(train_rows), None, dataset.select(test_rows)
-    if not with_validation:
-        validation = None
-    elif validation is None:
-        train, validation = _take_validation(train)
-    if data_args.label_transform:
-        train = _with_transformed_ties(train, label_names)
-    splits = Splits(
-        train=_with_label_shares(train, label_names) if data_args.soft_labels else _labelled(train),
-        validation=None if validation is None else _labelled(validation),
-        test=_labelled(test),
-        label_names=label_names,
-        description=description,
-    )
-    for name, part in (("training", splits.train), ("validation", splits.validation), ("evaluation", splits.test)):
-        if part is not None and not len(part):
-            raise InputError(f"--split {split} leaves no labelled {name} row; give another of {', '.join(SPLITS)}")
-    return splits
-
-
-def _load(data_args: DataArguments) -> DatasetDict:
     name = data_args.dataset_name or _demo_dataset()
-    folder = Path(name)
-    if (folder / "annotation").is_dir():
-        raise InputError(
-            f"--dataset_name {name} is a corpus; convert it first: "
-            f"python prepare_dataset.py --corpus_dir {name} --output_dir {KEMDY20_DIR}"
-        )
-    try:
-        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
-            loaded = load_from_disk(name)
-        else:
-            loaded = load_dataset(name, data_args.dataset_config_name)
-    except Exception as error:  # whatever a dataset's files and loading code make `datasets` raise
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--dataset_name {name} can't be loaded; give a folder from prepare_dataset.py or a dataset that "
-            f"`datasets` loads ({type(error).__name__}: {reason})"
-        ) from error
-    return loaded if isinstance(loaded, DatasetDict) else DatasetDict(train=loaded)
+    loaded = load_parts(name, data_args.dataset_config_name)
+    parts = [(part, _select_columns(dataset, part, data_args)) for part, dataset in loaded.items()]
+    columns = read_columns(parts, ("text", "label", *OPTIONAL_COLUMNS))
+    columns["label"], label_names = encode_labels(parts, "label", columns["label"])
+    # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
+    split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
+    is_prepared = data_args.audio_column_name == "audio" and all(
+        PREPARED_COLUMNS <= set(part.column_names) for part in loaded.values()
+    )
+    is_prepared = is_prepared and None not in columns["duration"]
+    columns["duration"] = _durations(parts, columns, is_prepared)
+    rows: dict[str, list[int]] = {part: [] for part in PARTS}
+    for row, part in enumerate(split.parts):
+        if part is not None and columns["duration"][row] is not None:
+            rows[part].append(row)
+    rows[TRAIN], targets = make_targets(columns, rows[TRAIN], label_names, data_args.label_target, data_args.ties)
+    if not rows[VALIDATION] and not with_validation:
+        del rows[VALIDATION]
+    for part in rows:
+        if not rows[part]:
+            others = " or --split ".join(name for name in SPLITS if name != split.name)
+            raise InputError(f"--split {split.name} leaves no labelled {part} row; give --split {others}")
+    datasets = {
+        part: _join(parts, columns | targets if part == TRAIN else columns, rows[part], label_names) for part in rows
+    }
+    source = {"name": name, "config": data_args.dataset_config_name}
+    source["fingerprints"] = {part: dataset._fingerprint for part, dataset in loaded.items()}
+    return _describe(split, source, columns, rows, datasets, label_names)
 
 
 def _demo_dataset() -> str:
@@ -134,188 +119,131 @@ def _select_columns(part: Dataset, name: str, data_args: DataArguments) -> Datas
     return part
 
 
-def _label_names(parts: dict[str, Dataset]) -> list[str]:
-    """Names of the classes over all splits: a ClassLabel's own, the sorted strings, or LABEL_i for integers."""
-    feature = next(iter(parts.values())).features["label"]
-    if isinstance(feature, ClassLabel):
-        return feature.names
-    values = {value for part in parts.values() for value in part.unique("label") if value is not None}
-    if values and all(isinstance(value, str) for value in values):
-        return sorted(values)
-    if values and all(isinstance(value, int) and value >= -1 for value in values):
-        return [f"LABEL_{index}" for index in range(max(values) + 1)]
-    raise InputError(f"the labels are of type {feature}; give class names, or class indices from 0 on")
-
-
-def _encode_labels(part: Dataset, label_names: list[str]) -> Dataset:
-    feature = part.features["label"]
-    if isinstance(feature, ClassLabel) and feature.names != label_names:
-        raise InputError(f"the splits have different classes: {', '.join(label_names)} and {', '.join(feature.names)}")
-    return part.cast_column("label", ClassLabel(names=label_names))
-
-
-def _usable(part: Dataset, name: str) -> Dataset:
+def _durations(parts: list[tuple[str, Dataset]], columns: dict[str, list], is_prepared: bool) -> list[float | None]:
     """
-    The rows whose audio can be read and whose text isn't null, with a column `duration` (seconds) by which batches can
-    be grouped; the others are counted with their IDs in the log.
+    Seconds of each row, by which batches can be grouped; `None` for a row whose audio can't be read or whose text is
+    null. These are counted with their IDs in the log. Only the recordings of a prepared dataset aren't opened.
     """
-    problems: dict[str, list[str]] = {}
-    usable, durations = [], []
-    ids = part["segment_id"] if "segment_id" in part.column_names else range(len(part))
-    rows = tqdm(part.select_columns(["audio", "text"]), desc=f"Checking {name}", unit=" rows")
-    for index, (row, row_id) in enumerate(zip(rows, ids)):
-        try:
-            if row["text"] is None:
-                raise _UnusableRowError("no transcript")
-            durations.append(_duration(row["audio"]))
-            usable.append(index)
-        except _UnusableRowError as problem:
-            problems.setdefault(str(problem), []).append(str(row_id))
-    for problem, bad in problems.items():
-        logger.warning(f"{len(bad)} of {len(part)} rows of {name} are left out, {problem}: {first_names(bad)}")
-    if not usable:
-        raise InputError(f"no row of split {name!r} can be used ({'; '.join(problems) or 'it is empty'})")
-    return part.select(usable).add_column("duration", durations)
+    durations: list[float | None] = []
+    for name, part in parts:
+        rows = range(len(durations), len(durations) + len(part))
+        if is_prepared:
+            measured = iter([columns["duration"][row] for row in rows])
+        else:
+            recordings = tqdm(part.select_columns("audio"), desc=f"Checking {name}", unit=" rows")
+            measured = (_duration_or_problem(recording["audio"]) for recording in recordings)
+        problems: dict[str, list[str]] = {}
+        for row, duration in zip(rows, measured, strict=True):
+            if columns["text"][row] is None:
+                duration = "no transcript"
+            if isinstance(duration, str):
+                problems.setdefault(duration, []).append(str(columns["segment_id"][row]))
+            durations.append(None if isinstance(duration, str) else duration)
+        for problem, bad in problems.items():
+            logger.warning(f"{len(bad)} of {len(part)} rows of {name} are left out, {problem}: {first_names(bad)}")
+        if sum(map(len, problems.values())) == len(part):
+            raise InputError(f"no row of split {name!r} can be used ({'; '.join(problems) or 'it is empty'})")
+    return durations
 
 
-class _UnusableRowError(Exception):
-    """The row can't be used; the message says why in a few words."""
-
-
-def _duration(audio) -> float:
-    """Seconds of a clip, from its header; samples are only read where they can be NaN."""
+def _duration_or_problem(audio) -> float | str:
+    """Seconds of a clip, from its header, or why it can't be used; samples are only read where they can be NaN."""
     if isinstance(audio, dict) and audio.get("array") is not None:
         samples = np.asarray(audio["array"], dtype=np.float32)
         if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-            raise _UnusableRowError("audio not finite, empty, or of several channels")
+            return "audio not finite, empty, or of several channels"
         return len(samples) / audio["sampling_rate"]
     if isinstance(audio, dict):
         audio = audio["path"] if audio.get("bytes") is None else audio["bytes"]
     if audio is None:
-        raise _UnusableRowError("no audio")
+        return "no audio"
     if not isinstance(audio, (str, bytes)):
-        raise _UnusableRowError("audio neither a file nor samples with a sampling rate")
+        return "audio neither a file nor samples with a sampling rate"
     try:
         with soundfile.SoundFile(io.BytesIO(audio) if isinstance(audio, bytes) else audio) as recording:
             if not recording.frames:
-                raise _UnusableRowError("audio empty")
+                return "audio empty"
             if recording.subtype in ("FLOAT", "DOUBLE") and not np.isfinite(recording.read()).all():
-                raise _UnusableRowError("audio not finite")
+                return "audio not finite"
             return recording.frames / recording.samplerate
     except (soundfile.LibsndfileError, OSError):
-        raise _UnusableRowError("audio unreadable") from None
+        return "audio unreadable"
 
 
-def _default_split(parts: dict[str, Dataset]) -> str:
-    if len(parts) > 1:
-        return "predefined"
-    return "session" if "session" in next(iter(parts.values())).column_names else "paper"
+def _join(
+    parts: list[tuple[str, Dataset]], columns: dict[str, list], rows: list[int], label_names: list[str]
+) -> Dataset:
+    """The recordings of `rows`, from where they are, beside the columns that are in memory."""
+    pieces, start = [], 0
+    for _, part in parts:
+        stop = start + len(part)
+        inside = [row - start for row in rows if start <= row < stop]
+        if inside:
+            # Joined before rows are selected: joining a selection would copy its recordings.
+            table = make_table(columns, range(start, stop), label_names)
+            pieces.append(concatenate_datasets([part.select_columns("audio"), table], axis=1).select(inside))
+        start = stop
+    return pieces[0] if len(pieces) == 1 else concatenate_datasets(pieces)
 
 
-def _predefined(parts: dict[str, Dataset]) -> tuple[Dataset, Dataset | None, Dataset, str]:
-    test_name = "test" if "test" in parts else "validation"
-    if "train" not in parts or test_name not in parts:
-        raise InputError(
-            "--split predefined needs splits named train and test (or validation); this dataset has "
-            f"{', '.join(parts)}: give --split session or --split paper"
-        )
-    validation = parts.get("validation") if test_name == "test" else None
-    return parts["train"], validation, parts[test_name], f"the dataset's own splits, {test_name} is scored"
+def make_table(columns: dict[str, list], rows, label_names: list[str]) -> Dataset:
+    """`rows` of `columns`, whose labels have their names."""
+    table = Dataset.from_dict({n: [values[row] for row in rows] for n, values in columns.items() if n != "label"})
+    labels = [columns["label"][row] for row in rows]
+    return table.add_column("label", labels, feature=ClassLabel(names=label_names))
 
 
-def _session_split(dataset: Dataset) -> tuple[list[int], list[int], str]:
-    """The last fifth of the sessions is held out, so that no speaker is on both sides."""
-    if "session" not in dataset.column_names:
-        raise InputError("--split session needs a column named session; give --split paper or --split predefined")
-    column = dataset["session"]
-    sessions = sorted(set(column))
-    if len(sessions) < 2:
-        raise InputError(f"--split session needs two sessions, there is only {sessions}; give --split paper")
-    held_out = set(sessions[-max(1, round(len(sessions) * TEST_SIZE)) :])
-    rows = {side: [i for i, session in enumerate(column) if (session in held_out) == side] for side in (False, True)}
-    description = f"sessions {', '.join(map(str, sorted(held_out)))} of {len(sessions)} are held out"
-    return rows[False], rows[True], description
-
-
-def _paper_split(dataset: Dataset) -> tuple[list[int], list[int], str]:
-    """The paper's: a stratified 80/20 of the labelled rows in dataset order. Speakers are on both sides of it."""
-    labels = dataset["label"]
-    labelled = [index for index, label in enumerate(labels) if not _is_unlabelled(label)]
-    try:
-        train, test = train_test_split(
-            labelled, test_size=TEST_SIZE, random_state=SPLIT_SEED, stratify=[labels[index] for index in labelled]
-        )
-    except ValueError as error:
-        raise InputError(f"--split paper can't be stratified ({error}); give --split session") from error
-    # Ties have no label to be scored by; they stay on the training side for the label transform.
-    ties = [index for index, label in enumerate(labels) if _is_unlabelled(label)]
-    return sorted([*train, *ties]), sorted(test), "random stratified 80/20 of the paper, speakers are on both sides"
-
-
-SPLIT_FUNCTIONS = {"session": _session_split, "paper": _paper_split}
-
-
-def _labelled(dataset: Dataset) -> Dataset:
-    rows = [index for index, label in enumerate(dataset["label"]) if not _is_unlabelled(label)]
-    return dataset if len(rows) == len(dataset) else dataset.select(rows)
-
-
-def _is_unlabelled(label: int | None) -> bool:
-    # -1 is how `datasets` marks a ClassLabel that is not known.
-    return label is None or label < 0
-
-
-def _take_validation(train: Dataset) -> tuple[Dataset, Dataset]:
-    """A tenth of the training sessions, or without sessions of the rows, by which epochs are compared."""
-    groups = train["session"] if "session" in train.column_names else range(len(train))
-    names = sorted(set(groups))
-    count = max(1, round(len(names) * VALIDATION_SIZE))
-    if count == len(names):
-        raise InputError("one training session is too few to take a validation part from; leave out --eval_strategy")
-    chosen = {names[index] for index in np.random.default_rng(SPLIT_SEED).permutation(len(names))[:count]}
-    sides = [[i for i, group in enumerate(groups) if (group in chosen) == side] for side in (False, True)]
-    return train.select(sides[0]), train.select(sides[1])
-
-
-def _with_transformed_ties(train: Dataset, label_names: list[str]) -> Dataset:
-    """Rows whose raters tie between neutral and exactly one other emotion come under that one; others as they are."""
-    if "emotions" not in train.column_names or "neutral" not in label_names:
-        raise InputError("--label_transform needs a column named emotions, and neutral among the classes")
-    neutral = label_names.index("neutral")
-    labels = [
-        next(emotion for emotion in emotions if emotion != neutral)
-        if _is_unlabelled(label) and len(emotions) == 2 and neutral in emotions
-        else label
-        for label, emotions in zip(train["label"], train["emotions"])
-    ]
-    return train.remove_columns("label").add_column("label", labels, feature=train.features["label"])
-
-
-def _with_label_shares(train: Dataset, label_names: list[str]) -> Dataset:
-    """The rows with votes, ties included, and a column `label_shares`: the share of the votes each class has."""
-    if "votes" not in train.column_names:
-        raise InputError("--soft_labels needs a column named votes, with a count for each class")
-    votes = np.asarray(train["votes"][:], dtype=np.float64)  # (N, C)
-    if votes.ndim != 2 or votes.shape[1] != len(label_names):
-        raise InputError(f"--soft_labels needs {len(label_names)} votes in each row, one for each class in their order")
-    rows = np.flatnonzero(votes.sum(axis=1) > 0)
-    shares = votes[rows] / votes[rows].sum(axis=1, keepdims=True)
-    return train.select(rows).add_column("label_shares", shares.tolist())
-
-
-def balanced_class_weights(train: Dataset, num_labels: int) -> list[float]:
-    """
-    Weights in proportion to 1 / count of the class, whose mean over the training rows is 1.
-
-    Args:
-        train (`Dataset`): The training rows; soft labels count as their shares.
-        num_labels (`int`): Number of classes. One without a row has weight 0.
-    """
-    if "label_shares" in train.column_names:
-        counts = np.asarray(train["label_shares"][:]).sum(axis=0)  # (C,)
-    else:
-        counts = np.bincount(train["label"][:], minlength=num_labels)
-    weights = np.zeros(num_labels)
-    occurring = counts > 0
-    weights[occurring] = counts.sum() / (occurring.sum() * counts[occurring])
-    return weights.tolist()
+def _describe(
+    split: Split,
+    source: dict,
+    columns: dict[str, list],
+    rows: dict[str, list[int]],
+    datasets: dict[str, Dataset],
+    label_names: list[str],
+) -> Splits:
+    """Log and record what was divided how, what the parts have in common, and what they lack."""
+    used: list[str | None] = [None] * len(split.parts)
+    for part, members in rows.items():
+        for row in members:
+            used[row] = part
+    counts = {}
+    for part, dataset in datasets.items():
+        sums = target_shares(dataset, len(label_names)).sum(axis=0)
+        counts[part] = {name: round(float(total), 3) for name, total in zip(label_names, sums)}
+    overlaps = find_overlaps(columns, used)
+    warnings = [*split.warnings, *missing_classes(counts)]
+    for overlap in overlaps:
+        logger.info(f"{overlap}")
+    for warning in warnings:
+        logger.warning(warning)
+    record = {
+        "dataset": source,
+        "split": split.name,
+        "num_folds": split.num_folds,
+        "fold": split.fold,
+        "description": split.description,
+        "parts": {
+            part: {"rows": len(rows[part]), "classes": counts[part], "groups": split.groups.get(part)} for part in rows
+        },
+        "overlaps": [
+            {
+                "parts": list(overlap.parts),
+                "kind": overlap.kind,
+                "count": len(overlap.values),
+                f"rows_of_{overlap.parts[1]}": overlap.num_rows,
+                # A run may be published; what people said may not.
+                "values": overlap.values if overlap.kind != "transcripts" else None,
+            }
+            for overlap in overlaps
+        ],
+        "warnings": warnings,
+    }
+    return Splits(
+        train=datasets["train"],
+        validation=datasets.get("validation"),
+        test=datasets["test"],
+        label_names=label_names,
+        description=split.description,
+        record=record,
+        membership=[(str(name), part or "") for name, part in zip(columns["segment_id"], used)],
+    )

@@ -1,20 +1,33 @@
-"""What a run leaves beside its checkpoint: predictions.csv, confusion_matrix.png and the closing table."""
+"""What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing table."""
 
 import csv
+import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from datasets import Dataset
-from sklearn.metrics import ConfusionMatrixDisplay
-
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402, after the backend that needs no screen
 
 
 SUMMARY = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
+
+
+def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:
+    """
+    `split.json`: how the rows were divided, with counts, overlaps and warnings; `splits.csv`: segment_id and part of
+    every row.
+
+    Args:
+        folder (`Path`): Where to write; made if it isn't there.
+        record (`dict`): What JSON can hold.
+        membership (`list[tuple[str, str]]`): ID and part, `""` for a row that the run leaves out.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "split.json").write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    with (folder / "splits.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["segment_id", "part"])
+        writer.writerows(membership)
 
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
@@ -39,6 +52,13 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
 
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
     """Counts per pair of true and predicted class, coloured by their share of the true class."""
+    # Imported for the picture: together they would hold up the first training step for seconds.
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from sklearn.metrics import ConfusionMatrixDisplay
+
     size = max(5.0, 0.9 * len(label_names) + 1.5)
     figure, axes = plt.subplots(figsize=(size, size * 0.9), layout="constrained")
     labels = range(len(label_names))
@@ -62,9 +82,19 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
     lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
     for name in SUMMARY:
         lines.append(f"{name:>27}  {metrics[f'{prefix}_{name}']:6.3f}  {metrics[f'{prefix}_majority_{name}']:14.3f}")
+    if f"{prefix}_kl_to_raters" in metrics:
+        lines.append(f"{'kl_to_raters (nats)':>27}  {metrics[f'{prefix}_kl_to_raters']:6.3f}")
+    if f"{prefix}_prior_kl_to_raters" in metrics:
+        lines.append(f"{'of mean training votes':>27}  {metrics[f'{prefix}_prior_kl_to_raters']:6.3f}")
     lines += ["", f"{'class':>27}  {'F1':>6}  {'recall':>6}  {'rows':>6}  {'predicted':>9}"]
     for name in label_names:
         f1, recall = metrics[f"{prefix}_f1_{name}"], metrics[f"{prefix}_recall_{name}"]
         rows, predicted = metrics[f"{prefix}_count_{name}"], metrics[f"{prefix}_predicted_count_{name}"]
         lines.append(f"{name:>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
     return "\n".join(lines)
+
+
+def format_line(metrics: dict[str, float], prefix: str) -> str:
+    """The scores named `prefix` in one line."""
+    shown = [name for name in (*SUMMARY, "kl_to_raters") if f"{prefix}_{name}" in metrics]
+    return ", ".join(f"{name} {metrics[f'{prefix}_{name}']:.3f}" for name in shown)

@@ -11,6 +11,8 @@ import torch
 from transformers import ProcessorMixin, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from training.labels import sampling_weights, target_shares
+
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,24 @@ class RsaCfnDataCollator:
         return {**batch, "labels": torch.tensor([row[target] for row in rows])}
 
 
+class BatchWeightedSampler(torch.utils.data.WeightedRandomSampler):
+    """
+    Rows drawn with replacement, as many as there are. The same on every process, since accelerate deals out one
+    sequence to all, and made anew from seed and epoch, so that a resumed run draws what it would have drawn.
+
+    Args:
+        weights (`np.ndarray` of shape `(num_rows,)`): In proportion to how often each row is drawn.
+        seed (`int`): Of the draw.
+    """
+
+    def __init__(self, weights, seed: int):
+        super().__init__(weights, len(weights), generator=torch.Generator().manual_seed(seed))
+        self.seed = seed
+
+    def set_epoch(self, epoch: int):
+        self.generator.manual_seed(self.seed + epoch)
+
+
 class FirstStepCallback(TrainerCallback):
     """
     Logs, once, how long after its start the process had trained its first step.
@@ -72,7 +92,7 @@ class RsaCfnTrainer(Trainer):
     Args:
         train_data_collator (`Callable`, *optional*):
             Makes the training batches, where `data_collator` only makes those that are scored.
-        weighted_sampler (`bool`, defaults to `False`):
+        batch_weighted_sampler (`bool`, defaults to `False`):
             Draw training rows with replacement, each with weight 1 / count of its class.
         learning_rates (`dict[str, float]`, *optional*):
             Learning rate of the parameters under a module's name, such as `{"audio_model": 1e-5}`; all others have
@@ -83,12 +103,12 @@ class RsaCfnTrainer(Trainer):
         self,
         *args,
         train_data_collator: Callable | None = None,
-        weighted_sampler: bool = False,
+        batch_weighted_sampler: bool = False,
         learning_rates: dict | None = None,
         **kwargs,
     ):
         self.train_data_collator = train_data_collator
-        self.weighted_sampler = weighted_sampler
+        self.batch_weighted_sampler = batch_weighted_sampler
         self.learning_rates = learning_rates or {}
         super().__init__(*args, **kwargs)
 
@@ -130,13 +150,10 @@ class RsaCfnTrainer(Trainer):
         return torch.utils.data.SequentialSampler(eval_dataset)
 
     def _get_train_sampler(self, train_dataset=None):
-        if not self.weighted_sampler:
+        if not self.batch_weighted_sampler:
             return self._by_cropped_length(super()._get_train_sampler(train_dataset))
-        labels = np.asarray((train_dataset if train_dataset is not None else self.train_dataset)["label"])
-        weights = 1 / np.bincount(labels)[labels]
-        # A generator of its own, the same on every process: accelerate then deals one sequence out to all.
-        generator = torch.Generator().manual_seed(self.args.seed)
-        return torch.utils.data.WeightedRandomSampler(weights, len(weights), generator=generator)
+        shares = target_shares(train_dataset if train_dataset is not None else self.train_dataset)
+        return BatchWeightedSampler(sampling_weights(shares), self.args.seed)
 
     def _by_cropped_length(self, sampler):
         if isinstance(sampler, LengthGroupedSampler):

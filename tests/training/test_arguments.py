@@ -69,11 +69,31 @@ def test_a_json_file_says_the_same_as_the_command_line():
 
 
 @pytest.mark.parametrize(
+    "arguments, label_target, ties",
+    [
+        ("", "majority", "drop"),
+        ("--label_transform", "majority", "transform"),
+        ("--label_transform --ties transform", "majority", "transform"),
+        ("--label_target soft", "soft", "soft"),
+        ("--label_target soft --ties drop", "soft", "drop"),
+        ("--label_target soft --label_transform", "soft", "transform"),
+        ("--ties soft", "majority", "soft"),
+    ],
+)
+def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties):
+    _, data_args, _ = parse_arguments(arguments.split())
+    assert (data_args.label_target, data_args.ties) == (label_target, ties)
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
         ("--fusion sum", "--fusion sum is unknown; give one of audio, text, early_fusion"),
         ("--pooling_mode median", "--pooling_mode median is unknown; give one of mean, sum, max"),
-        ("--split random", "--split random is unknown; give one of session, paper, predefined"),
+        ("--split random", "--split random is unknown; give one of session, speaker, paper, predefined"),
+        ("--split paper --fold 1", "--fold 1 has no use with --split paper, which has no folds"),
+        ("--split session --num_folds 3 --fold 4", "--fold 4 is more than --num_folds 3; give 1 to 3"),
+        ("--split speaker --num_folds 1", "--num_folds 1 is too small; give 2 or more"),
         ("--fusoin text", "unknown arguments: --fusoin text"),
         ("--learning_rate fast", "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
         ("--max_audio_seconds 0", "--max_audio_seconds 0.0 is not above 0"),
@@ -87,8 +107,10 @@ def test_a_json_file_says_the_same_as_the_command_line():
         ("--model_name_or_path no/such", "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),
         ("--eval_strategy sometimes", "sometimes"),
         ("--eval_modalities both video", "--eval_modalities video is unknown; give one of both, audio, text"),
-        ("--class_weights heavy", "--class_weights heavy is unknown; give one of balanced"),
-        ("--soft_labels --weighted_sampler", "--weighted_sampler draws by the one class of a row"),
+        ("--class_weights heavy", "--class_weights heavy is unknown; give one of balanced, effective"),
+        ("--label_target mean", "--label_target mean is unknown; give one of majority, soft"),
+        ("--ties keep", "--ties keep is unknown; give one of drop, transform, soft"),
+        ("--ties soft --label_transform", "--label_transform means --ties transform, not --ties soft"),
         ("--modality_dropout 1.5", "--modality_dropout=1.5"),
         ("--label_smoothing 1", "--label_smoothing=1.0 is out of range"),
         ("--cross_fusion_rank 0", "--cross_fusion_rank=0 is out of range"),

@@ -10,9 +10,10 @@ from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_from_disk
 from sklearn.model_selection import train_test_split
 
 from configuration_rsa_cfn import EMOTIONS
+from corpora import CorpusError
 from training import InputError
 from training.arguments import DataArguments
-from training.data import balanced_class_weights, load_splits
+from training.data import load_splits
 
 
 def wav(seconds=0.1, value=0.1, sampling_rate=16000):
@@ -26,33 +27,50 @@ def wav(seconds=0.1, value=0.1, sampling_rate=16000):
 def save(tmp_path):
     """A function that saves columns as a dataset and gives the arguments that load it."""
 
-    def save(columns, parts=None, **arguments):
+    def save(columns, parts=None, folder="d", **arguments):
         count = len(columns["label"])
         columns = {"audio": [{"bytes": wav(), "path": None}] * count, "text": ["안녕"] * count, **columns}
         dataset = Dataset.from_dict(columns)
         if parts:
-            DatasetDict({name: dataset.select(rows) for name, rows in parts.items()}).save_to_disk(tmp_path / "d")
+            DatasetDict({name: dataset.select(rows) for name, rows in parts.items()}).save_to_disk(tmp_path / folder)
         else:
-            dataset.save_to_disk(tmp_path / "d")
-        return DataArguments(dataset_name=str(tmp_path / "d"), **arguments)
+            dataset.save_to_disk(tmp_path / folder)
+        return DataArguments(dataset_name=str(tmp_path / folder), **arguments)
 
     return save
 
 
-def test_session_split_holds_out_the_last_fifth_of_the_sessions(prepared_dir):
+def test_session_split_holds_out_the_last_fold_of_the_sessions(prepared_dir):
     dataset = load_from_disk(prepared_dir)["train"]
     splits = load_splits(DataArguments(dataset_name=str(prepared_dir)), with_validation=False)
     assert splits.label_names == list(EMOTIONS)
-    assert set(splits.test["session"]) == {6} and set(splits.train["session"]) == {1, 2, 3, 4, 5}
-    labelled = dataset.filter(lambda label: label is not None, input_columns="label")
-    assert splits.train["segment_id"][:] + splits.test["segment_id"][:] == labelled["segment_id"][:]
-
-
-def test_validation_part_comes_from_the_training_sessions(prepared_dir):
-    splits = load_splits(DataArguments(dataset_name=str(prepared_dir)), with_validation=True)
     sessions = [set(part["session"]) for part in (splits.train, splits.validation, splits.test)]
-    assert [len(part) for part in sessions] == [4, 1, 1]
-    assert set.union(*sessions) == {1, 2, 3, 4, 5, 6}
+    assert sessions == [{3, 4, 5}, {1, 2}, {6}]
+    labelled = dataset.filter(lambda label: label is not None, input_columns="label")
+    parts = (splits.validation, splits.train, splits.test)
+    assert sum([part["segment_id"][:] for part in parts], []) == labelled["segment_id"][:]
+
+
+def test_each_row_keeps_its_recording_and_columns(prepared_dir):
+    """Columns are read apart from the recordings and joined again."""
+    source = {row["segment_id"]: row for row in load_from_disk(prepared_dir)["train"]}
+    splits = load_splits(DataArguments(dataset_name=str(prepared_dir), split="paper"), with_validation=True)
+    seen = 0
+    for part in (splits.train, splits.validation, splits.test):
+        for row in part:
+            original = source[row["segment_id"]]
+            for name in ("audio", "text", "label", "votes", "session", "speaker"):
+                assert row[name] == original[name]
+            assert row["duration"] == pytest.approx(original["duration"])
+            seen += 1
+    assert seen == sum(row["label"] is not None for row in source.values())
+
+
+def test_the_fold_is_chosen(prepared_dir):
+    for fold, tested in enumerate([{1, 2}, {3, 4}, {5, 6}], start=1):
+        arguments = DataArguments(dataset_name=str(prepared_dir), split="session", num_folds=3, fold=fold)
+        splits = load_splits(arguments, with_validation=False)
+        assert set(splits.test["session"]) == tested
 
 
 def test_paper_split_is_sklearns_on_the_labelled_rows_in_order(prepared_dir):
@@ -64,49 +82,90 @@ def test_paper_split_is_sklearns_on_the_labelled_rows_in_order(prepared_dir):
     splits = load_splits(DataArguments(dataset_name=str(prepared_dir), split="paper"), with_validation=False)
     assert splits.train["segment_id"][:] == dataset.select(sorted(train))["segment_id"][:]
     assert splits.test["segment_id"][:] == dataset.select(sorted(test))["segment_id"][:]
+    assert splits.validation is None
 
 
-def test_label_transform_adds_ties_of_neutral_and_one_other_to_training(save):
+def test_a_damaged_recording_changes_no_other_rows_part(save):
+    columns = {"label": [0, 1] * 10, "segment_id": [f"row{index:02d}" for index in range(20)]}
+    whole = load_splits(save(columns, split="paper"), with_validation=False)
+    damaged = [{"bytes": b"" if index == 4 else wav(), "path": None} for index in range(20)]
+    less = load_splits(save({**columns, "audio": damaged}, split="paper", folder="less"), with_validation=False)
+    for part in ("train", "test"):
+        names = getattr(whole, part)["segment_id"][:]
+        assert getattr(less, part)["segment_id"][:] == [name for name in names if name != "row04"]
+    assert len(less.train) + len(less.test) == 19
+
+
+def test_what_was_divided_is_recorded(save, caplog):
+    columns = {
+        "label": [0, 0, 1, 1, -1, 0],
+        "text": ["가", " 가", "나", "", "", "나"],
+        "speaker": ["a", "b", "b", "c", "c", "d"],
+        "session": [1, 1, 2, 3, 3, 4],
+        "segment_id": list("pqrstu"),
+    }
+    with caplog.at_level(logging.INFO):
+        splits = load_splits(save(columns, num_folds=4), with_validation=False)
+    assert splits.membership == [("p", "validation"), ("q", "validation"), ("r", "validation")] + [
+        ("s", "train"),
+        ("t", ""),
+        ("u", "test"),
+    ]
+    record = splits.record
+    assert (record["split"], record["num_folds"], record["fold"]) == ("session", 4, 4)
+    assert {part: facts["groups"] for part, facts in record["parts"].items()} == {
+        "train": [3],
+        "validation": [1, 2],
+        "test": [4],
+    }
+    assert record["parts"]["validation"]["classes"] == {"LABEL_0": 2, "LABEL_1": 1}
+    assert record["warnings"] == ["no row of train is LABEL_0", "no row of test is LABEL_1"]
+    # Of what people said, only the number.
+    assert record["overlaps"] == [
+        {"parts": ["validation", "test"], "kind": "transcripts", "count": 1, "rows_of_test": 1, "values": None}
+    ]
+    assert "validation and test share 1 transcript (rows of test: 1): 나" in caplog.text
+    assert "no row of train is LABEL_0" in caplog.text
+
+
+@pytest.fixture
+def save_ties(save):
+    """A function that saves ties on all sides of a split and gives the arguments."""
     neutral, happy, angry, *_ = range(7)
     columns = {
-        "label": [neutral, None, None, None, happy, None],
-        "emotions": [[neutral], [neutral, happy], [happy, angry], [neutral, happy, angry], [happy], [neutral, angry]],
-        "session": [1, 1, 1, 1, 2, 2],
+        "label": [neutral, None, None, happy, None, neutral, None],
+        "emotions": [[neutral], [neutral, happy], [happy, angry], [happy], [neutral, angry], [neutral], [angry, happy]],
+        "votes": [[8, 2] + [0] * 5, [5, 5] + [0] * 5, [0, 5, 5] + [0] * 4] + [[1] * 7] * 4,
+        "session": [2, 2, 2, 1, 1, 3, 3],
     }
-    names = list(EMOTIONS)
-    arguments = save(columns)
-    dataset = load_from_disk(arguments.dataset_name).cast_column("label", ClassLabel(names=names))
-    dataset.save_to_disk(arguments.dataset_name + "-named")
-    arguments.dataset_name += "-named"
-    plain = load_splits(arguments, with_validation=False)
-    assert (plain.train["label"][:], plain.test["label"][:]) == ([neutral], [happy])
-    arguments.label_transform = True
-    transformed = load_splits(arguments, with_validation=False)
-    assert transformed.train["label"][:] == [neutral, happy]
-    assert transformed.test["label"][:] == [happy]
+
+    def save_ties(**arguments):
+        given = save(columns, **arguments)
+        named = load_from_disk(given.dataset_name).cast_column("label", ClassLabel(names=list(EMOTIONS)))
+        named.save_to_disk(given.dataset_name + "-named")
+        given.dataset_name += "-named"
+        return given
+
+    return save_ties
 
 
-def test_soft_labels_are_shares_of_the_votes_ties_included(save):
-    columns = {
-        "label": [0, 1, -1, 1],
-        "votes": [[10, 0], [3, 7], [5, 5], [0, 10]],
-        "session": [1, 1, 1, 2],
-    }
-    splits = load_splits(save(columns, soft_labels=True), with_validation=False)
-    assert splits.train["label_shares"][:] == [[1.0, 0.0], [0.3, 0.7], [0.5, 0.5]]
-    assert "label_shares" not in splits.test.column_names and splits.test["label"][:] == [1]
-
-
-@pytest.mark.parametrize("soft_labels", [False, True])
-def test_balanced_class_weights_have_a_mean_of_1_over_the_rows(save, soft_labels):
-    columns = {"label": [0, 0, 0, 2, 0], "votes": [[9, 0, 1]] * 3 + [[2, 0, 8]] * 2, "session": [1, 1, 1, 1, 2]}
-    train = load_splits(save(columns, soft_labels=soft_labels), with_validation=False).train
-    weights = balanced_class_weights(train, num_labels=3)
-    shares = np.array(train["label_shares"][:]) if soft_labels else np.eye(3)[train["label"][:]]
-    assert weights[1] == 0
-    assert (shares @ weights).mean() == pytest.approx(1)
-    # Each class that occurs weighs as much as any other.
-    assert shares.sum(axis=0)[0] * weights[0] == pytest.approx(shares.sum(axis=0)[2] * weights[2])
+@pytest.mark.parametrize(
+    "arguments, column, expected",
+    [
+        ({}, "label", [0]),
+        ({"label_transform": True}, "label", [0, 1]),
+        ({"ties": "soft"}, "label_shares", [[1, 0, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]]),
+        ({"label_target": "soft"}, "label_shares", [[0.8, 0.2, 0], [0.5, 0.5, 0], [0, 0.5, 0.5]]),
+        ({"label_target": "soft", "ties": "drop"}, "label_shares", [[0.8, 0.2, 0]]),
+    ],
+)
+def test_targets_are_of_the_training_part_alone(save_ties, arguments, column, expected):
+    splits = load_splits(save_ties(**arguments), with_validation=False)
+    targets = splits.train[column][:]
+    assert [target[:3] if column == "label_shares" else target for target in targets] == expected
+    assert ("label_shares" in splits.train.column_names) == (column == "label_shares")
+    for part, label in ((splits.validation, 1), (splits.test, 0)):
+        assert part["label"][:] == [label] and "label_shares" not in part.column_names
 
 
 def test_any_column_names_and_labels_in_words(save):
@@ -169,33 +228,61 @@ def test_rows_that_cannot_be_used_are_left_out_and_named(save, caplog):
         assert expected in warnings
 
 
+def test_recordings_of_a_prepared_dataset_are_not_opened(prepared_dir, tmp_path, monkeypatch, caplog):
+    """prepare_dataset.py has read them; a transcript may have been taken away since."""
+
+    def forget(row):
+        return {"text": None if row["segment_id"] == forgotten else row["text"]}
+
+    dataset = load_from_disk(prepared_dir)["train"]
+    forgotten = next(row["segment_id"] for row in dataset if row["label"] is not None)
+    dataset.map(forget).save_to_disk(tmp_path / "d")
+    monkeypatch.setattr(soundfile, "SoundFile", None)
+    splits = load_splits(DataArguments(dataset_name=str(tmp_path / "d")), with_validation=False)
+    ids = sum((part["segment_id"][:] for part in (splits.train, splits.validation, splits.test)), [])
+    assert len(ids) == sum(label is not None for label in dataset["label"]) - 1
+    assert f"1 of 60 rows of train are left out, no transcript: {forgotten}" in caplog.text
+    duration_of = dict(zip(dataset["segment_id"], dataset["duration"]))
+    assert splits.train["duration"][:] == [duration_of[name] for name in splits.train["segment_id"]]
+
+
+def test_recordings_of_another_column_are_opened(prepared_dir, tmp_path, caplog):
+    dataset = load_from_disk(prepared_dir)["train"]
+    broken = [
+        {"bytes": b"" if row == 7 else audio["bytes"], "path": None} for row, audio in enumerate(dataset["audio"])
+    ]
+    dataset.add_column("speech", broken).save_to_disk(tmp_path / "d")
+    load_splits(DataArguments(dataset_name=str(tmp_path / "d"), audio_column_name="speech"), with_validation=False)
+    assert f"1 of 60 rows of train are left out, audio unreadable: {dataset['segment_id'][7]}" in caplog.text
+
+
 @pytest.mark.parametrize(
     "columns, arguments, message",
     [
         ({}, {"text_column_name": "words"}, "--text_column_name words is no column of split 'train'; give one of"),
-        ({"label": [0.5] * 4}, {}, "the labels are of type"),
-        ({}, {"split": "session"}, "--split session needs a column named session"),
+        ({"label": [0.5] * 4}, {}, "the labels in label are of type"),
+        ({}, {"split": "session"}, "--split session needs a column named session; give --split speaker or --split"),
         ({"session": [3] * 4}, {"split": "session"}, "--split session needs two sessions"),
         ({}, {"split": "predefined"}, "--split predefined needs splits named train and test"),
         ({"label": [0, 0, 0, 1]}, {"split": "paper"}, "--split paper can't be stratified"),
-        ({"label": [0, 0, 0, -1], "session": [1, 1, 1, 2]}, {}, "leaves no labelled evaluation row"),
-        ({"session": [1, 1, 2, 2]}, {"label_transform": True}, "--label_transform needs a column named emotions"),
-        ({"session": [1, 1, 2, 2]}, {"soft_labels": True}, "--soft_labels needs a column named votes"),
-        ({"session": [1, 1, 2, 2], "votes": [[1]] * 4}, {"soft_labels": True}, "--soft_labels needs 2 votes"),
-        ({"text": [None] * 4}, {}, "no row of split 'train' can be used"),
+        ({"label": [0, 0, 0, -1], "session": [1, 1, 1, 2]}, {}, "leaves no labelled test row; give"),
+        ({"session": [1, 1, 2, 2]}, {"label_transform": True}, "--ties transform needs a column named emotions"),
+        ({"session": [1, 1, 2, 2]}, {"label_target": "soft"}, "--label_target soft needs a column named votes"),
+        ({"session": [1, 1, 2, 2], "votes": [[1]] * 4}, {"ties": "soft"}, "--ties soft needs a column named votes"),
+        ({"text": [None] * 4, "session": [1, 1, 2, 2]}, {}, "no row of split 'train' can be used"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said_in_one_line(save, columns, arguments, message):
-    with pytest.raises(InputError) as error:
+    with pytest.raises((InputError, CorpusError)) as error:
         load_splits(save({"label": [0, 1, 0, 1], **columns}, **arguments), with_validation=False)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_folders_that_are_no_dataset(demo_corpus_dir, tmp_path):
-    with pytest.raises(InputError, match="is a corpus; convert it first: python prepare_dataset.py"):
+    with pytest.raises(CorpusError, match="is a corpus, not a dataset; convert it first: python prepare_dataset.py"):
         load_splits(DataArguments(dataset_name=str(demo_corpus_dir)), with_validation=False)
     for name in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match="can't be loaded; give a folder from prepare_dataset.py") as error:
+        with pytest.raises(CorpusError, match="can't be loaded; give a folder from prepare_dataset.py") as error:
             load_splits(DataArguments(dataset_name=str(name)), with_validation=False)
         assert "\n" not in str(error.value)

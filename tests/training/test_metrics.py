@@ -1,8 +1,11 @@
-"""The metric: averages, scores per class, and the majority class beside them."""
+"""The metric: averages, scores per class, the majority class beside them, and agreement with the raters."""
 
+import numpy as np
 import pytest
+from scipy.special import softmax
+from scipy.stats import entropy
 
-from training.metrics import EmotionMetric
+from training.metrics import EmotionMetric, kl_to_raters, rater_scores
 
 
 NAMES = ["neutral", "happy", "sad"]
@@ -37,3 +40,22 @@ def test_batches_add_up():
         metric.add_batch(predictions=predictions, references=references)
     whole = EmotionMetric(NAMES).compute(predictions=[0, 2, 1], references=[0, 1, 1])
     assert metric.compute() == whole
+
+
+def test_kl_to_raters_is_scipys_relative_entropy():
+    rng = np.random.default_rng(0)
+    votes, logits = rng.multinomial(10, [0.7, 0.2, 0.1], size=50), rng.normal(size=(50, 3)).astype(np.float32)
+    shares = votes / 10
+    expected = entropy(shares, softmax(logits.astype(np.float64), axis=1), axis=1).mean()
+    assert kl_to_raters(shares, logits) == pytest.approx(expected)
+    assert kl_to_raters(shares, np.log(np.maximum(shares, 1e-300))) == pytest.approx(0, abs=1e-12)
+
+
+def test_rows_without_votes_have_no_part_in_the_agreement():
+    logits = np.log([[0.5, 0.25, 0.25], [1 / 3] * 3])
+    scores = rater_scores([[10, 0, 0], None], logits, [[1, 1, 0], [1, 1, 0]])
+    assert scores == {"kl_to_raters": pytest.approx(np.log(2)), "prior_kl_to_raters": pytest.approx(np.log(2))}
+    assert rater_scores([None, [0, 0, 0]], logits, [[1, 1, 0]]) == {}
+    assert rater_scores(["no", "votes"], logits, ["at", "all"]) == {}
+    # Nobody voted for the third class in training, so the mean of its votes can't be compared with.
+    assert rater_scores([[0, 0, 10], None], logits, [[1, 1, 0]]).keys() == {"kl_to_raters"}

@@ -1,13 +1,14 @@
 """The report: a line per row, a picture, and a table."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
 from datasets import Dataset
 from matplotlib import image
 
-from training.report import draw_confusion_matrix, format_summary, write_predictions
+from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
 
 
 NAMES = ["neutral", "happy"]
@@ -42,3 +43,16 @@ def test_summary_has_the_majority_beside_the_model():
     lines = format_summary(metrics, NAMES).splitlines()
     assert lines[1].split() == ["macro_f1", "0.500", "0.125"]
     assert lines[-1].split() == ["happy", "0.250", "0.750", "7", "3"]
+    rated = metrics | {"eval_kl_to_raters": 0.75, "eval_prior_kl_to_raters": 1.5}
+    assert [line.split()[-1] for line in format_summary(rated, NAMES).splitlines()[5:7]] == ["0.750", "1.500"]
+    assert format_line(rated, "eval").endswith("accuracy 0.500, kl_to_raters 0.750")
+    line = "macro_f1 0.500, unweighted_average_recall 0.500, weighted_f1 0.500, accuracy 0.500"
+    assert format_line(metrics, "eval") == line
+
+
+def test_the_split_is_written_for_people_and_programs(tmp_path):
+    record = {"split": "session", "parts": {"test": {"groups": ["말", 2]}}}
+    write_split(tmp_path / "new" / "run", record, [("a", "train"), ("나", ""), ("c", "test")])
+    assert json.loads((tmp_path / "new" / "run" / "split.json").read_text(encoding="utf-8")) == record
+    written = (tmp_path / "new" / "run" / "splits.csv").read_text(encoding="utf-8").splitlines()
+    assert written == ["segment_id,part", "a,train", "나,", "c,test"]

@@ -1,7 +1,11 @@
 """The Trainer: batches, balanced drawing, and half precision that is real."""
 
 import io
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,7 +34,7 @@ def rows():
 
 @pytest.fixture
 def make_trainer(make_model, processor, rows, tmp_path):
-    def make(weighted_sampler=False, fusion="rsa_cfn", **arguments):
+    def make(batch_weighted_sampler=False, fusion="rsa_cfn", **arguments):
         arguments = {
             "output_dir": str(tmp_path),
             "use_cpu": True,
@@ -45,7 +49,7 @@ def make_trainer(make_model, processor, rows, tmp_path):
             train_dataset=rows,
             eval_dataset=rows,
             processing_class=processor,
-            weighted_sampler=weighted_sampler,
+            batch_weighted_sampler=batch_weighted_sampler,
         )
 
     return make
@@ -162,12 +166,75 @@ def test_each_backbone_has_its_learning_rate(make_trainer):
 
 
 def test_weighted_sampler_draws_each_class_as_often(make_trainer, rows):
-    sampler = make_trainer(weighted_sampler=True)._get_train_sampler()
+    sampler = make_trainer(batch_weighted_sampler=True)._get_train_sampler()
     drawn = np.array([rows["label"][index] for _ in range(50) for index in sampler])
     assert len(drawn) == 50 * 16
     assert abs(drawn.mean() - 0.5) < 0.06
     plain = sorted(make_trainer()._get_train_sampler())
     assert plain == list(range(16))
+
+
+# Prints, for each epoch, the rows that a process is given.
+DRAW = """
+import json, sys
+import torch
+from datasets import Dataset
+from transformers import TrainingArguments
+from training.trainer import RsaCfnTrainer
+
+class Model(torch.nn.Linear):
+    def forward(self, row, labels):
+        return {"loss": super().forward(row[:, None].float()).mean()}
+
+def collate(rows):
+    return {name: torch.tensor([row[name] for row in rows]) for name in ("row", "labels")}
+
+seen = {}
+class Trainer(RsaCfnTrainer):
+    def training_step(self, model, inputs, *args):
+        seen.setdefault(int(self.state.epoch), []).append(inputs["row"].tolist())
+        return super().training_step(model, inputs, *args)
+
+shares = [[0.75, 0.25] if row < 24 else [0.0, 1.0] for row in range(32)]
+dataset = Dataset.from_dict({"row": list(range(32)), "label_shares": shares, "labels": [0] * 32})
+args = TrainingArguments(sys.argv[1], use_cpu=True, num_train_epochs=2, per_device_train_batch_size=4, seed=7,
+    save_strategy="no", remove_unused_columns=False, disable_tqdm=True, logging_strategy="no")
+Trainer(Model(1, 1), args, data_collator=collate, train_dataset=dataset, batch_weighted_sampler=True).train()
+with open(f"{sys.argv[1]}/{args.process_index}.json", "w") as file:
+    json.dump([seen[0], seen[1]], file)
+"""
+
+
+def test_two_processes_share_one_drawn_sequence(tmp_path):
+    (tmp_path / "draw.py").write_text(DRAW)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [*launcher, str(tmp_path / "draw.py"), str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert finished.returncode == 0, finished.stderr
+    first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
+    # 18 and 14 are the sums of the shares of each class.
+    weights = torch.tensor([0.75 / 18 + 0.25 / 14] * 24 + [1 / 14] * 8, dtype=torch.float64)
+    for epoch in range(2):
+        assert [len(first[epoch]), len(second[epoch])] == [4, 4]
+        # Dealt out batch by batch: together they have each drawn row, and none of them twice.
+        together = [row for pair in zip(first[epoch], second[epoch]) for batch in pair for row in batch]
+        generator = torch.Generator().manual_seed(7 + epoch)
+        assert together == torch.multinomial(weights, 32, replacement=True, generator=generator).tolist()
+    assert first[0] != first[1]
+
+
+def test_the_draw_depends_on_seed_and_epoch_alone(make_trainer):
+    first, again = (make_trainer(batch_weighted_sampler=True, seed=3)._get_train_sampler() for _ in range(2))
+    epochs = []
+    for epoch in range(3):
+        first.set_epoch(epoch)
+        epochs.append(list(first))
+    assert len({tuple(rows) for rows in epochs}) == 3
+    # As a run that is resumed after two epochs.
+    again.set_epoch(2)
+    assert list(again) == epochs[2]
+    assert list(make_trainer(batch_weighted_sampler=True, seed=4)._get_train_sampler()) != epochs[0]
 
 
 @pytest.mark.parametrize("precision, dtype", [("fp16", torch.float16), ("bf16", torch.bfloat16)])
@@ -230,5 +297,5 @@ def test_batches_are_grouped_by_the_length_that_is_left_of_a_clip(make_trainer, 
         seconds = [durations[row] for row in epoch]
         assert min(seconds[:8]) == 8.0 and seconds[8:] == [0.2] * 4 + [0.1] * 4
     assert len({tuple(durations[row] for row in epoch[:8]) for epoch in epochs}) > 4
-    trainer.weighted_sampler = True
+    trainer.batch_weighted_sampler = True
     assert isinstance(trainer._get_train_sampler(), torch.utils.data.WeightedRandomSampler)

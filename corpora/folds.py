@@ -1,0 +1,383 @@
+"""Divides the rows of a dataset into those that train, choose and test a model, the same way on every machine.
+`python -m corpora.folds data/kemdy20 --fold 5` prints the part of each segment, for others to compare with."""
+
+import argparse
+import csv
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+
+from corpora import CorpusError, OneLineParser
+from corpora.loading import encode_labels, load_parts, read_columns
+from corpora.report import first_names
+
+
+PARTS = TRAIN, VALIDATION, TEST = "train", "validation", "test"
+NUM_FOLDS = 5
+VALIDATION_GROUPS = 20  # one group of so many is kept for validation
+TEST_SIZE = 0.2
+SPLIT_SEED = 42  # the paper's
+VALIDATION_SIZE = 0.1
+# What two parts may have in common, and the column that tells.
+OVERLAPS = {"sessions": "session", "speakers": "speaker", "transcripts": "text"}
+
+
+@dataclass
+class Split:
+    """
+    How rows are divided.
+
+    Args:
+        name (`str`): One of `SPLITS`.
+        parts (`list[str | None]`): One of `PARTS` for each row, or `None` for a row that has no use: one without a
+            label that would be scored, or of a part of the dataset that is neither trained on nor scored.
+        description (`str`): The same in words.
+        num_folds (`int`, *optional*): Of splits by groups.
+        fold (`int`, *optional*): The one that is tested, from 1 on.
+        groups (`dict[str, list]`): The sessions or speakers of each part, in splits by them.
+        warnings (`list[str]`): What makes the division worse than it sounds.
+    """
+
+    name: str
+    parts: list[str | None]
+    description: str
+    num_folds: int | None = None
+    fold: int | None = None
+    groups: dict[str, list] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Overlap:
+    """The `values` of one `kind` that both `parts` have, and in how many rows of the second part they occur."""
+
+    parts: tuple[str, str]
+    kind: str
+    values: list
+    num_rows: int
+
+    def __str__(self) -> str:
+        first, second = self.parts
+        count = f"{len(self.values)} {self.kind if len(self.values) > 1 else self.kind[:-1]}"
+        values = first_names([str(value) for value in self.values])
+        return f"{first} and {second} share {count} (rows of {second}: {self.num_rows}): {values}"
+
+
+def split_rows(
+    columns: dict[str, list],
+    name: str | None = None,
+    num_folds: int | None = None,
+    fold: int | None = None,
+    with_validation: bool = False,
+) -> Split:
+    """
+    Divide rows by their columns alone, whatever their order, except that `paper` goes by it.
+
+    Args:
+        columns: `part`, `label` (`None` for none), `segment_id`, and what the split goes by: `session` or `speaker`.
+        name (`str`, *optional*): One of `SPLITS`; by default the first of `predefined` (where the dataset has several
+            parts), `session`, `speaker` and `paper` that the columns allow.
+        num_folds (`int`, *optional*): Into how many folds sessions or speakers are divided; 5, or as many as there are
+            of them.
+        fold (`int`, *optional*): The fold that is tested, from 1 on; the last one.
+        with_validation (`bool`): Take a validation part also where the split has none of its own.
+
+    Raises:
+        CorpusError: The columns or the numbers don't allow this split.
+    """
+    name = name or default_split(columns)
+    check_folds(name, num_folds, fold)
+    split = SPLITS[name](columns, num_folds, fold, with_validation)
+    for row, label in enumerate(columns["label"]):
+        if split.parts[row] in (VALIDATION, TEST) and label is None:
+            split.parts[row] = None
+    return split
+
+
+def default_split(columns: dict[str, list]) -> str:
+    if len(set(columns["part"])) > 1:
+        return "predefined"
+    given = [name for name in GROUP_COLUMNS if any(not _is_null(group) for group in columns.get(name, ()))]
+    return given[0] if given else "paper"
+
+
+def check_folds(name: str, num_folds: int | None, fold: int | None) -> None:
+    """Refuse numbers that no dataset could make legal."""
+    for option, number, least in (("--num_folds", num_folds, 2), ("--fold", fold, 1)):
+        if number is not None and name not in GROUP_COLUMNS:
+            raise CorpusError(
+                f"{option} {number} has no use with --split {name}, which has no folds; leave it out, or give --split "
+                f"{' or '.join(GROUP_COLUMNS)}"
+            )
+        if number is not None and number < least:
+            raise CorpusError(f"{option} {number} is too small; give {least} or more")
+    if num_folds is not None and fold is not None and fold > num_folds:
+        raise CorpusError(f"--fold {fold} is more than --num_folds {num_folds}; give 1 to {num_folds}")
+
+
+def make_folds(columns: dict[str, list], column: str, num_folds: int | None) -> list[list]:
+    """
+    The groups of each fold: blocks of the groups in sorted order, as equal in number as can be.
+
+    Args:
+        columns: `segment_id` and the one called `column`.
+        column (`str`): `session` or `speaker`.
+        num_folds (`int`, *optional*): 5 by default, or as many as there are groups.
+
+    Raises:
+        CorpusError: A row has no group, or there are too few of them.
+    """
+    if column not in columns:
+        others = " or ".join(f"--split {name}" for name in SPLITS if name != column)
+        raise CorpusError(f"--split {column} needs a column named {column}; give {others}")
+    lost = [str(name) for name, group in zip(columns["segment_id"], columns[column]) if _is_null(group)]
+    if lost:
+        raise CorpusError(
+            f"--split {column} can't divide {len(lost)} rows that have no {column}: {first_names(lost)}; fill the "
+            "column, or give another --split"
+        )
+    groups = sorted(set(columns[column]))
+    if len(groups) < 2:
+        raise CorpusError(f"--split {column} needs two {column}s, there is only {groups}; give --split paper")
+    if num_folds is not None and num_folds > len(groups):
+        raise CorpusError(f"--num_folds {num_folds} is more than the {len(groups)} {column}s; give 2 to {len(groups)}")
+    blocks = np.array_split(np.arange(len(groups)), num_folds or min(NUM_FOLDS, len(groups)))
+    return [[groups[index] for index in block] for block in blocks]
+
+
+def _split_by_group(
+    column: str, columns: dict[str, list], num_folds: int | None, fold: int | None, with_validation: bool
+) -> Split:
+    """One fold of whole sessions or speakers is tested; those that follow it in the order validate."""
+    folds = make_folds(columns, column, num_folds)
+    if fold is not None and fold > len(folds):
+        raise CorpusError(f"--fold {fold} is more than the {len(folds)} folds; give 1 to {len(folds)}")
+    fold = fold or len(folds)
+    tested = folds[fold - 1]
+    # From the group after the tested ones around to the one before them.
+    others = sum(folds[fold:], []) + sum(folds[: fold - 1], [])
+    wanted = _num_validation_groups(len(tested) + len(others))
+    kept = min(wanted, len(others) - 1)
+    groups = {TRAIN: sorted(others[kept:]), VALIDATION: sorted(others[:kept]), TEST: tested}
+    warnings = []
+    if kept < wanted:
+        warnings.append(f"only {kept} {column}s validate, not {wanted}: one has to be left to train on")
+    if num_folds is None and len(folds) < NUM_FOLDS:
+        warnings.append(f"only {len(folds)} folds, not {NUM_FOLDS}: there are no more {column}s")
+    if with_validation and not kept:
+        raise CorpusError(
+            f"--eval_strategy needs a {column} to compare epochs on, and there are only {len(tested) + 1}; leave it out"
+        )
+    return Split(
+        name=column,
+        parts=_parts_of_groups(columns[column], groups),
+        description=(
+            f"fold {fold} of {len(folds)}, {column}s {first_names(list(map(str, tested)))} are tested"
+            + (f", {first_names(list(map(str, groups[VALIDATION])))} validate" if kept else "")
+        ),
+        num_folds=len(folds),
+        fold=fold,
+        groups=groups,
+        warnings=warnings,
+    )
+
+
+def _split_as_paper(columns: dict[str, list], num_folds: None, fold: None, with_validation: bool) -> Split:
+    """The paper's: a stratified 80/20 of the labelled rows in dataset order. Speakers are on both sides of it."""
+    from sklearn.model_selection import train_test_split  # takes a second to import, which folds have no use for
+
+    labels = columns["label"]
+    labelled = [row for row, label in enumerate(labels) if label is not None]
+    try:
+        train, test = train_test_split(
+            labelled, test_size=TEST_SIZE, random_state=SPLIT_SEED, stratify=[labels[row] for row in labelled]
+        )
+    except ValueError as error:
+        raise CorpusError(f"--split paper can't be stratified ({error}); give --split session") from error
+    # Ties have no label to be scored by; they stay on the training side for what --ties makes of them.
+    parts: list[str | None] = [TRAIN] * len(labels)
+    for row in test:
+        parts[row] = TEST
+    split = Split("paper", parts, "random stratified 80/20 of the paper, speakers are on both sides")
+    if with_validation:
+        _keep_stratified_tenth(split, labels, sorted(train))
+    return split
+
+
+def _split_as_given(columns: dict[str, list], num_folds: None, fold: None, with_validation: bool) -> Split:
+    given = list(dict.fromkeys(columns["part"]))
+    test = TEST if TEST in given else VALIDATION
+    if TRAIN not in given or test not in given:
+        raise CorpusError(
+            "--split predefined needs splits named train and test (or validation); this dataset has "
+            f"{', '.join(given)}: give --split {' or --split '.join(name for name in SPLITS if name != 'predefined')}"
+        )
+    # Where there is no test part the validation part is what can be reported.
+    role = {TRAIN: TRAIN, VALIDATION: VALIDATION} | {test: TEST}
+    parts = [role.get(part) for part in columns["part"]]
+    split = Split("predefined", parts, f"the dataset's own splits, {test} is scored")
+    if with_validation and VALIDATION not in parts:
+        rows = [row for row, part in enumerate(parts) if part == TRAIN]
+        column = next((name for name in GROUP_COLUMNS if name in columns), None)
+        if column is None or any(_is_null(columns[column][row]) for row in rows):
+            _keep_stratified_tenth(split, columns["label"], rows)
+        else:
+            _keep_last_groups(split, columns[column], column, rows)
+    return split
+
+
+GROUP_COLUMNS = ("session", "speaker")
+# Each takes the columns, the number of folds, the fold, and whether there has to be a validation part.
+SPLITS: dict[str, Callable[..., Split]] = {
+    **{column: partial(_split_by_group, column) for column in GROUP_COLUMNS},
+    "paper": _split_as_paper,
+    "predefined": _split_as_given,
+}
+
+
+def _num_validation_groups(num_groups: int) -> int:
+    return max(2, num_groups // VALIDATION_GROUPS)
+
+
+def _parts_of_groups(column: list, groups: dict[str, list]) -> list[str]:
+    part_of = {group: part for part, members in groups.items() for group in members}
+    return [part_of[group] for group in column]
+
+
+def _keep_last_groups(split: Split, column: list, kind: str, rows: list[int]) -> None:
+    """Move the last groups of the training rows to the validation part."""
+    groups = sorted({column[row] for row in rows})
+    kept = min(_num_validation_groups(len(groups)), len(groups) - 1)
+    if not kept:
+        raise CorpusError(f"one training {kind} is too few to take a validation part from; leave out --eval_strategy")
+    last = groups[-kept:]
+    for row in rows:
+        if column[row] in last:
+            split.parts[row] = VALIDATION
+    split.description += f", training {kind}s {first_names(list(map(str, last)))} validate"
+
+
+def _keep_stratified_tenth(split: Split, labels: list, rows: list[int]) -> None:
+    """Move a tenth of the labelled training rows to the validation part."""
+    from sklearn.model_selection import train_test_split  # see _split_as_paper
+
+    rows = [row for row in rows if labels[row] is not None]
+    options = {"test_size": VALIDATION_SIZE, "random_state": SPLIT_SEED}
+    try:
+        _, kept = train_test_split(rows, stratify=[labels[row] for row in rows], **options)
+        how = "a stratified tenth"
+    except ValueError:  # a class of one row, or fewer rows than classes
+        if len(rows) < 2:
+            message = "one training row is too few to take a validation part from; leave out --eval_strategy"
+            raise CorpusError(message) from None
+        _, kept = train_test_split(rows, **options)
+        how = "a random tenth"
+        split.warnings.append("a class has too few training rows for a stratified validation part; it is random")
+    for row in kept:
+        split.parts[row] = VALIDATION
+    split.description += f", {how} of the training rows validates"
+
+
+def _is_null(group) -> bool:
+    return group is None or group != group
+
+
+def find_overlaps(columns: dict[str, list], parts: list[str | None]) -> list[Overlap]:
+    """
+    What the rows of two parts have in common: sessions, speakers, transcripts (without spaces around them; not empty).
+
+    Args:
+        columns: Those of `session`, `speaker` and `text` that there are.
+        parts (`list[str | None]`): The part of each row.
+    """
+    names = [part for part in dict.fromkeys((*PARTS, *parts)) if part is not None and part in parts]
+    overlaps = []
+    for kind, column in OVERLAPS.items():
+        values = [value.strip() if isinstance(value, str) else value for value in columns.get(column, ())]
+        seen = {part: {v for v, p in zip(values, parts) if p == part and not _is_null(v) and v != ""} for part in names}
+        for pair in combinations(names, 2):
+            shared = seen[pair[0]] & seen[pair[1]]
+            if shared:
+                num_rows = sum(value in shared and part == pair[1] for value, part in zip(values, parts))
+                overlaps.append(Overlap(pair, kind, sorted(shared), num_rows))
+    return overlaps
+
+
+def missing_classes(counts: dict[str, dict[str, float]]) -> list[str]:
+    """A warning for each part without a row of some class, from the number of rows of each class in each part."""
+    warnings = []
+    for part, numbers in counts.items():
+        missing = [name for name, number in numbers.items() if not number]
+        if missing:
+            warnings.append(f"no row of {part} is {' or '.join(missing)}")
+    return warnings
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = OneLineParser(
+        prog="corpora.folds",
+        description="Print, as CSV, which fold tests each segment; with --fold, or a split without folds, the part "
+        "that each segment is in. Warnings, and what the parts have in common, go to stderr.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("dataset", help="a folder from prepare_dataset.py, or any dataset that `datasets` loads")
+    parser.add_argument("--split", choices=SPLITS, help="as in run_classification.py, which has the same default")
+    parser.add_argument("--num_folds", type=int, help=f"number of folds (default: {NUM_FOLDS})")
+    parser.add_argument("--fold", type=int, help="the fold that is tested, from 1 on")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parse_arguments(arguments)
+    try:
+        parts = list(load_parts(given.dataset).items())
+        columns = read_columns(parts, ("segment_id", "label", *OVERLAPS.values()))
+        if "label" not in columns:
+            raise CorpusError(f"{given.dataset} has no column named label; prepare_dataset.py writes one")
+        columns["label"], label_names = encode_labels(parts, "label", columns["label"])
+        name = given.split or default_split(columns)
+        check_folds(name, given.num_folds, given.fold)
+        if name in GROUP_COLUMNS and given.fold is None:
+            header, values = "fold", _list_folds(columns, name, given.num_folds)
+        else:
+            split = split_rows(columns, name, given.num_folds, given.fold)
+            header, values = "part", split.parts
+            _print_warnings(split, columns, label_names)
+    except CorpusError as error:
+        print(f"corpora.folds: {error}", file=sys.stderr)
+        return 2
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["segment_id", header])
+    writer.writerows(zip(columns["segment_id"], values, strict=True))
+    return 0
+
+
+def _list_folds(columns: dict[str, list], column: str, num_folds: int | None) -> list[int]:
+    folds = make_folds(columns, column, num_folds)
+    fold_of = {group: number for number, groups in enumerate(folds, start=1) for group in groups}
+    numbers = [fold_of[group] for group in columns[column]]
+    for fold in range(1, len(folds) + 1):
+        for overlap in find_overlaps(columns, [TEST if number == fold else TRAIN for number in numbers]):
+            print(f"fold {fold}: {overlap}", file=sys.stderr)
+    return numbers
+
+
+def _print_warnings(split: Split, columns: dict[str, list], label_names: list[str]) -> None:
+    counts = {part: dict.fromkeys(label_names, 0) for part in PARTS if part in split.parts}
+    for part, label in zip(split.parts, columns["label"]):
+        if part is not None and label is not None:
+            counts[part][label_names[label]] += 1
+    overlaps = find_overlaps(columns, split.parts)
+    for line in (split.description, *split.warnings, *missing_classes(counts), *overlaps):
+        print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    # `| head` ends it without a traceback.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(main())

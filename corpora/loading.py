@@ -1,0 +1,105 @@
+"""Loads a prepared folder, or any other dataset, as its named parts, and reads the columns that describe its rows.
+The recordings stay where they are: whoever needs them takes them from the parts."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+
+from corpora import CorpusError
+
+
+def load_parts(name: str, config_name: str | None = None) -> dict[str, Dataset]:
+    """
+    The parts of a dataset by their names; one that isn't divided is called `train`.
+
+    Args:
+        name (`str`): A folder from prepare_dataset.py, or any folder or Hub id that `datasets` loads.
+        config_name (`str`, *optional*): The dataset's configuration on the Hub.
+
+    Raises:
+        CorpusError: It can't be loaded.
+    """
+    folder = Path(name)
+    if (folder / "annotation").is_dir():
+        raise CorpusError(
+            f"{name} is a corpus, not a dataset; convert it first: "
+            f"python prepare_dataset.py --corpus_dir {name} --output_dir data/kemdy20"
+        )
+    try:
+        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+            loaded = load_from_disk(name)
+        else:
+            loaded = load_dataset(name, config_name)
+    except Exception as error:  # whatever a dataset's files and loading code make `datasets` raise
+        reason = " ".join(str(error).split())
+        raise CorpusError(
+            f"dataset {name} can't be loaded; give a folder from prepare_dataset.py or a dataset that `datasets` "
+            f"loads ({type(error).__name__}: {reason})"
+        ) from error
+    return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
+
+
+def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> dict[str, list]:
+    """
+    The columns called `names` that all parts have, one after the other, and two that always are there: `part`, and
+    `segment_id`, for which the number of the row in its part stands in.
+
+    Args:
+        parts: Names of parts and their rows; a part may come in several pieces.
+        names: Columns to read; those that hold recordings would be read into memory.
+    """
+    parts = list(parts)
+    common = [name for name in names if all(name in dataset.column_names for _, dataset in parts)]
+    columns: dict[str, list] = {name: [] for name in (*common, "part")}
+    for part, dataset in parts:
+        values = dataset.select_columns(common).with_format(None)[:]
+        for name in common:
+            columns[name] += values[name]
+        columns["part"] += [part] * len(dataset)
+    if "segment_id" not in columns:
+        columns["segment_id"] = _row_numbers(columns["part"])
+    return columns
+
+
+def encode_labels(parts: Iterable[tuple[str, Dataset]], column: str, labels: list) -> tuple[list, list[str]]:
+    """
+    Labels of any kind as class indices, `None` where there is none, and the names of the classes: a ClassLabel's own,
+    the sorted strings, or LABEL_i for integers.
+
+    Args:
+        parts: Names of parts and their rows, whose features say what kind it is.
+        column (`str`): The name of the column.
+        labels (`list`): Its values in all parts.
+
+    Raises:
+        CorpusError: The labels are of another kind, or differ in kind between the parts.
+    """
+    features = [dataset.features[column] for _, dataset in parts]
+    values = {label for label in labels if label is not None}
+    if isinstance(features[0], ClassLabel):
+        names = features[0].names
+        for feature in features:
+            if feature != features[0]:
+                others = ", ".join(getattr(feature, "names", [str(feature)]))
+                raise CorpusError(f"the parts have different classes in {column}: {', '.join(names)} and {others}")
+    elif values and all(isinstance(value, str) for value in values):
+        names = sorted(values)
+        index_of = {name: index for index, name in enumerate(names)} | {None: None}
+        return [index_of[label] for label in labels], names
+    elif values and all(isinstance(value, int) and value >= -1 for value in values):
+        names = [f"LABEL_{index}" for index in range(max(values) + 1)]
+    else:
+        raise CorpusError(f"the labels in {column} are of type {features[0]}; give class names, or indices from 0 on")
+    # -1 is how `datasets` marks a ClassLabel that is not known.
+    return [None if label == -1 else label for label in labels], names
+
+
+def _row_numbers(parts: list[str]) -> list[str]:
+    counts = dict.fromkeys(parts, 0)
+    is_divided = len(counts) > 1
+    numbers = []
+    for part in parts:
+        numbers.append(f"{part}/{counts[part]}" if is_divided else str(counts[part]))
+        counts[part] += 1
+    return numbers

@@ -1,0 +1,254 @@
+"""The folds: nobody on two sides, the same from any order of rows, and the paper's split as scikit-learn makes it."""
+
+import csv
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset, load_from_disk
+from sklearn.model_selection import train_test_split
+
+from corpora import CorpusError
+from corpora.folds import find_overlaps, main, split_rows
+
+
+REPOSITORY = Path(__file__).parents[2]
+# KEMDy20's, and its ties.
+COUNTS = {"neutral": 11120, "happy": 1183, "surprise": 156, "angry": 144, "sad": 121, "disgust": 61, "fear": 43}
+NUM_TIES = 634
+
+
+def make_columns(num_sessions=40, rows_per_speaker=3, **columns):
+    """Two speakers a session, whose rows take turns, and no two alike transcripts."""
+    rows = [(s, f"User{2 * s - t:03d}") for s in range(1, num_sessions + 1) for t in (1, 0) * rows_per_speaker]
+    made = {"session": [session for session, _ in rows], "speaker": [speaker for _, speaker in rows]}
+    numbers = range(len(rows))
+    made |= {"segment_id": [f"row{n:04d}" for n in numbers], "text": [f"말 {n}" for n in numbers]}
+    return {**made, "label": [n % 3 for n in numbers], "part": ["train"] * len(rows), **columns}
+
+
+def shuffled(columns, seed=0):
+    order = random.Random(seed).sample(range(len(columns["label"])), len(columns["label"]))
+    return {name: [values[row] for row in order] for name, values in columns.items()}
+
+
+def part_of_segments(columns, **options):
+    return dict(zip(columns["segment_id"], split_rows(columns, **options).parts, strict=True))
+
+
+@pytest.mark.parametrize("name", ["session", "speaker"])
+@pytest.mark.parametrize("num_folds", [2, 5, 7])
+def test_nobody_is_on_two_sides_and_everybody_is_tested_once(name, num_folds):
+    columns = make_columns()
+    tested = []
+    for fold in range(1, num_folds + 1):
+        split = split_rows(columns, name, num_folds, fold)
+        kinds = {"segment_id", "text", "speaker", "session"} if name == "session" else {"segment_id", "text", "speaker"}
+        for kind in kinds:
+            seen = [{v for v, p in zip(columns[kind], split.parts) if p == part} for part in split.groups]
+            assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2]), kind
+        assert set(split.parts) == {"train", "validation", "test"}
+        tested += [row for row, part in enumerate(split.parts) if part == "test"]
+        assert len(split.groups["validation"]) == (2 if name == "session" else 4)
+    assert sorted(tested) == list(range(len(columns["label"])))
+
+
+def test_the_folds_of_kemdy20s_sessions():
+    columns = make_columns()
+    split = split_rows(columns)
+    assert (split.name, split.num_folds, split.fold) == ("session", 5, 5)
+    assert split.groups == {"train": list(range(3, 33)), "validation": [1, 2], "test": list(range(33, 41))}
+    first = split_rows(columns, fold=1)
+    assert (first.groups["test"], first.groups["validation"]) == (list(range(1, 9)), [9, 10])
+    assert not split.warnings
+
+
+@pytest.mark.parametrize("options", [{}, {"fold": 2}, {"name": "speaker"}, {"num_folds": 40, "fold": 13}])
+def test_folds_do_not_depend_on_the_order_of_the_rows(options):
+    columns = make_columns()
+    for seed in range(3):
+        assert part_of_segments(shuffled(columns, seed), **options) == part_of_segments(columns, **options)
+
+
+def test_numbers_go_by_number_and_names_by_name():
+    columns = {"label": [0] * 12, "segment_id": list("abcdefghijkl"), "part": ["train"] * 12}
+    numbers = split_rows({**columns, "session": list(range(12, 0, -1))}, num_folds=6)
+    assert numbers.groups["test"] == [11, 12]
+    names = split_rows({**columns, "session": [str(number) for number in range(12, 0, -1)]}, num_folds=6)
+    assert names.groups["test"] == ["8", "9"]
+
+
+@pytest.mark.parametrize("num_sessions, kept", [(2, 0), (3, 1), (4, 2), (39, 2), (100, 5)])
+def test_a_twentieth_validates_but_one_session_is_left_to_train_on(num_sessions, kept):
+    split = split_rows(make_columns(num_sessions), num_folds=min(num_sessions, 10))
+    assert len(split.groups["validation"]) == kept
+    assert len(split.groups["train"]) >= 1
+    assert any("one has to be left to train on" in warning for warning in split.warnings) == (kept < 2)
+
+
+def test_ties_are_neither_scored_nor_lost_to_training():
+    columns = make_columns(4)
+    columns["label"] = [None] * len(columns["label"])
+    split = split_rows(columns, num_folds=4)
+    assert {part for session, part in zip(columns["session"], split.parts) if session == 3} == {"train"}
+    assert {part for session, part in zip(columns["session"], split.parts) if session != 3} == {None}
+
+
+def kemdy20_labels():
+    names = list(COUNTS)
+    labels = [names.index(name) for name, count in COUNTS.items() for _ in range(count)] + [None] * NUM_TIES
+    random.Random(0).shuffle(labels)
+    return labels
+
+
+def test_paper_split_is_scikit_learns_over_the_labelled_rows_in_file_order():
+    labels = kemdy20_labels()
+    columns = {"label": labels, "part": ["train"] * len(labels), "segment_id": list(range(len(labels)))}
+    labelled = np.flatnonzero([label is not None for label in labels])
+    assert len(labelled) == 12_828
+    classes = [labels[row] for row in labelled]
+    train, test = train_test_split(labelled, test_size=0.2, random_state=42, stratify=classes)
+    assert (len(train), len(test)) == (10_262, 2_566)
+    split = split_rows(columns)
+    assert split.name == "paper"
+    ours = {part: [row for row, other in enumerate(split.parts) if other == part] for part in ("train", "test")}
+    assert ours["test"] == sorted(test)
+    assert [row for row in ours["train"] if labels[row] is not None] == sorted(train)
+    # Ties wait on the training side for what becomes of them.
+    assert len(ours["train"]) == 10_262 + NUM_TIES
+
+
+def test_paper_split_keeps_a_stratified_tenth_where_epochs_are_compared():
+    labels = kemdy20_labels()
+    columns = {"label": labels, "part": ["train"] * len(labels), "segment_id": list(range(len(labels)))}
+    plain, split = split_rows(columns, "paper"), split_rows(columns, "paper", with_validation=True)
+    kept = [row for row, part in enumerate(split.parts) if part == "validation"]
+    assert len(kept) == 1027
+    assert {plain.parts[row] for row in kept} == {"train"}
+    assert [part == "test" for part in split.parts] == [part == "test" for part in plain.parts]
+    share = sum(labels[row] == 0 for row in kept) / len(kept)
+    assert share == pytest.approx(11_120 / 12_828, abs=0.002)
+
+
+def test_the_datasets_own_parts_keep_their_sides():
+    parts = ["train"] * 6 + ["validation"] * 2 + ["test"] * 2 + ["unlabelled"]
+    columns = {"label": [0, 1] * 5 + [None], "part": parts, "segment_id": list(range(11))}
+    assert split_rows(columns).parts == ["train"] * 6 + ["validation"] * 2 + ["test"] * 2 + [None]
+    without_test = {name: values[:8] for name, values in columns.items()}
+    assert split_rows(without_test).parts == ["train"] * 6 + ["test"] * 2
+
+
+def test_epochs_of_the_datasets_own_parts_are_compared_on_whole_sessions_where_there_are_some():
+    columns = make_columns(6)
+    columns["part"] = ["test" if session == 1 else "train" for session in columns["session"]]
+    split = split_rows(columns, with_validation=True)
+    kept = {session for session, part in zip(columns["session"], split.parts) if part == "validation"}
+    assert kept == {5, 6}
+    del columns["session"], columns["speaker"]
+    assert split_rows(columns, with_validation=True).parts.count("validation") == 3
+
+
+def test_the_split_that_is_taken_when_none_is_named():
+    columns = make_columns(4)
+    assert split_rows(columns).name == "session"
+    assert split_rows({**columns, "session": [None] * len(columns["label"])}).name == "speaker"
+    del columns["session"], columns["speaker"]
+    assert split_rows(columns).name == "paper"
+    assert split_rows({**columns, "part": ["train", "test"] * 12}).name == "predefined"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_folds": 1}, "--num_folds 1 is too small; give 2 or more"),
+        ({"fold": 0}, "--fold 0 is too small; give 1 or more"),
+        ({"fold": 5}, "--fold 5 is more than the 4 folds; give 1 to 4"),
+        ({"num_folds": 3, "fold": 4}, "--fold 4 is more than --num_folds 3; give 1 to 3"),
+        ({"num_folds": 5}, "--num_folds 5 is more than the 4 sessions; give 2 to 4"),
+        ({"name": "paper", "fold": 1}, "--fold 1 has no use with --split paper"),
+        ({"name": "predefined", "num_folds": 5}, "--num_folds 5 has no use with --split predefined"),
+        ({"name": "predefined"}, "needs splits named train and test (or validation); this dataset has train: give"),
+        ({"columns": {"session": [1] * 24}}, "--split session needs two sessions, there is only [1]"),
+        ({"columns": {"session": [1, None, 2, float("nan")] * 6}}, "can't divide 12 rows that have no session: row00"),
+        ({"columns": {"label": [0] + [1] * 23}, "name": "paper"}, "--split paper can't be stratified"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said_in_one_line(options, message):
+    columns = make_columns(4, **options.pop("columns", {}))
+    with pytest.raises(CorpusError) as error:
+        split_rows(columns, **options)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_two_parts_have_in_common():
+    columns = {
+        "session": [1, 1, 2, 2],
+        "speaker": ["a", "b", "b", None],
+        "text": ["네.", "아니", " 네. ", ""],
+    }
+    overlaps = find_overlaps(columns, ["train", "train", "test", "test"])
+    assert [(o.kind, o.values, o.num_rows) for o in overlaps] == [("speakers", ["b"], 1), ("transcripts", ["네."], 1)]
+    assert str(overlaps[0]) == "train and test share 1 speaker (rows of test: 1): b"
+    assert find_overlaps(columns, ["train", "train", None, None]) == []
+
+
+def read_csv(text):
+    return list(csv.reader(text.splitlines()))
+
+
+def test_the_folds_are_printed(prepared_dir, capsys):
+    dataset = load_from_disk(prepared_dir)["train"]
+    assert main([str(prepared_dir)]) == 0
+    header, *rows = read_csv(capsys.readouterr().out)
+    assert header == ["segment_id", "fold"]
+    fold_of = {1: "1", 2: "1", 3: "2", 4: "3", 5: "4", 6: "5"}
+    assert rows == [[name, fold_of[session]] for name, session in zip(dataset["segment_id"], dataset["session"])]
+
+    assert main([str(prepared_dir), "--fold", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "fold 2 of 5, sessions 3 are tested, 4, 5 validate" in printed.err
+    header, *rows = read_csv(printed.out)
+    assert header == ["segment_id", "part"]
+    part_of = {1: "train", 2: "train", 3: "test", 4: "validation", 5: "validation", 6: "train"}
+    columns = zip(dataset["segment_id"], dataset["session"], dataset["label"])
+    assert rows == [
+        [name, "" if label is None and part_of[session] != "train" else part_of[session]]
+        for name, session, label in columns
+    ]
+
+
+def test_paper_prints_parts_and_that_speakers_are_on_both_sides(prepared_dir, capsys):
+    assert main([str(prepared_dir), "--split", "paper"]) == 0
+    printed = capsys.readouterr()
+    assert {part for _, part in read_csv(printed.out)[1:]} == {"train", "test"}
+    assert "train and test share 6 sessions" in printed.err
+
+
+def test_a_dataset_without_ids_counts_its_rows(tmp_path, capsys):
+    Dataset.from_dict({"label": ["a", "b"] * 10, "text": ["가"] * 20}).save_to_disk(tmp_path / "d")
+    assert main([str(tmp_path / "d")]) == 0
+    printed = capsys.readouterr()
+    assert [name for name, _ in read_csv(printed.out)[1:]] == [str(row) for row in range(20)]
+    assert "train and test share 1 transcript (rows of test: 4): 가" in printed.err
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "corpora.folds", str(tmp_path / "nowhere")]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr.startswith("corpora.folds: dataset ") and finished.stderr.count("\n") == 1
+    assert "nowhere can't be loaded; give a folder from prepare_dataset.py" in finished.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["x", "--split", "random"], ["x", "--fold", "one"], ["x", "--random"]])
+def test_wrong_arguments_are_told_without_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    told = capsys.readouterr().err
+    assert error.value.code == 2 and told.startswith("corpora.folds: ") and told.count("\n") == 1

@@ -1,0 +1,108 @@
+"""Targets: the class or the raters' shares, what becomes of ties, and what rare classes weigh."""
+
+import logging
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from training.labels import (
+    CLASS_WEIGHTS,
+    class_weights,
+    make_targets,
+    sampling_weights,
+    target_shares,
+    vote_shares,
+)
+
+
+NAMES = ["neutral", "happy", "angry"]
+NEUTRAL, HAPPY, ANGRY = range(3)
+COLUMNS = {
+    #         majority, no votes, tie with neutral, without neutral, of three, without votes, another part
+    "label": [HAPPY, ANGRY, None, None, None, None, HAPPY],
+    "emotions": [[HAPPY], [ANGRY], [HAPPY, NEUTRAL], [HAPPY, ANGRY], [HAPPY, ANGRY, NEUTRAL], [ANGRY, NEUTRAL], []],
+    "votes": [[2, 8, 0], None, [5, 5, 0], [0, 5, 5], [3, 3, 3], [0, 0, 0], [0, 10, 0]],
+}
+ROWS = [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "label_target, ties, expected",
+    [
+        ("majority", "drop", {0: HAPPY, 1: ANGRY}),
+        ("majority", "transform", {0: HAPPY, 1: ANGRY, 2: HAPPY, 5: ANGRY}),
+        ("majority", "soft", {0: [0, 1, 0], 1: [0, 0, 1], 2: [0.5, 0.5, 0], 3: [0, 0.5, 0.5], 4: [1 / 3] * 3}),
+        ("soft", "drop", {0: [0.2, 0.8, 0], 1: [0, 0, 1]}),
+        ("soft", "transform", {0: [0.2, 0.8, 0], 1: [0, 0, 1], 2: [0, 1, 0], 5: [0, 0, 1]}),
+        ("soft", "soft", {0: [0.2, 0.8, 0], 1: [0, 0, 1], 2: [0.5, 0.5, 0], 3: [0, 0.5, 0.5], 4: [1 / 3] * 3}),
+    ],
+)
+def test_every_target(label_target, ties, expected):
+    rows, targets = make_targets(COLUMNS, ROWS, NAMES, label_target, ties)
+    assert rows == list(expected)
+    name = "label_shares" if "soft" in (label_target, ties) else "label"
+    assert targets.keys() == {name}
+    for row, target in enumerate(targets[name]):
+        assert target == (pytest.approx(expected[row]) if row in expected else None)
+
+
+def test_soft_ties_without_a_tie_are_classes():
+    rows, targets = make_targets(COLUMNS, [0, 1], NAMES, "majority", "soft")
+    assert (rows, targets["label"][:2]) == ([0, 1], [HAPPY, ANGRY])
+
+
+def test_what_became_of_the_ties_is_counted(caplog):
+    with caplog.at_level(logging.INFO):
+        make_targets(COLUMNS, ROWS, NAMES, "soft", "transform")
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 ties train as the emotion beside neutral.",
+        "2 ties are left out of training.",
+        "1 rows without votes train on their one class.",
+    ]
+
+
+def test_shares_of_votes():
+    assert vote_shares([[1, 3], None, [0, 0], []], 2).tolist() == [[0.25, 0.75], [0, 0], [0, 0], [0, 0]]
+    for unfit in (None, ["two", "one"], [[1, 2, 3]], [[1, 2], [1]], [1, 2]):
+        assert vote_shares(unfit, 2) is None
+
+
+@pytest.fixture(params=["classes", "shares"])
+def shares(request):
+    """Targets of four rows, of the first and the last of three classes."""
+    if request.param == "classes":
+        return target_shares(Dataset.from_dict({"label": [0, 0, 0, 2]}), 3)
+    return target_shares(Dataset.from_dict({"label_shares": [[0.9, 0, 0.1]] * 3 + [[0.2, 0, 0.8]]}), 3)
+
+
+@pytest.mark.parametrize("kind", ["balanced", "effective"])
+def test_class_weights_have_a_mean_of_1_over_the_rows(kind, shares):
+    weights = np.array(class_weights(kind, shares))
+    assert weights[1] == 0
+    assert (shares @ weights).mean() == pytest.approx(1)
+    # Each class that occurs weighs as much as any other, or nearly so while there are so few rows.
+    whole = shares.sum(axis=0) * weights
+    assert whole[0] == pytest.approx(whole[2], rel=1e-9 if kind == "balanced" else 2e-3)
+
+
+def test_effective_weights_tell_frequent_classes_less_apart():
+    """Of KEMDy20's counts, by the closed form of an effective number: the sum of beta ** i over the rows."""
+    counts = np.array([11120, 1183, 156, 144, 121, 61, 43])
+    numbers = np.array([(0.999 ** np.arange(count)).sum() for count in counts])
+    assert CLASS_WEIGHTS["effective"](counts) == pytest.approx(1 / numbers)
+    shares = np.repeat(np.eye(7), counts, axis=0)
+    balanced, effective = (np.array(class_weights(kind, shares)) for kind in ("balanced", "effective"))
+    assert 1 < effective[6] / effective[0] < balanced[6] / balanced[0]
+    assert effective[6] / effective[5] == pytest.approx(61 / 43, rel=0.02)
+
+
+def test_each_class_is_drawn_as_often_as_any_other(shares):
+    weights = sampling_weights(shares)
+    drawn = weights @ shares / weights.sum()
+    if (shares == shares.round()).all():
+        assert weights.tolist() == [1 / 3, 1 / 3, 1 / 3, 1]
+        assert drawn.tolist() == pytest.approx([0.5, 0, 0.5])
+    else:
+        assert weights == pytest.approx([0.9 / 2.9 + 0.1 / 1.1] * 3 + [0.2 / 2.9 + 0.8 / 1.1])
+        assert drawn[2] > shares.mean(axis=0)[2]

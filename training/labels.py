@@ -1,0 +1,157 @@
+"""What the rows that train are answered with, one class or shares of their raters' votes, and what weighs rare classes.
+Where the raters tie there is no label, and `ties` says what becomes of the row."""
+
+import logging
+
+import numpy as np
+from datasets import Dataset
+
+from training import InputError
+
+
+logger = logging.getLogger(__name__)
+
+LABEL_TARGETS = ("majority", "soft")
+TIES = ("drop", "transform", "soft")
+# The middle of the values tried in Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples".
+EFFECTIVE_BETA = 0.999
+
+
+def make_targets(
+    columns: dict[str, list], rows: list[int], label_names: list[str], label_target: str, ties: str
+) -> tuple[list[int], dict[str, list]]:
+    """
+    The rows of the training part that have a target, and the targets.
+
+    Args:
+        columns: `label`, `None` where the raters tie, and where targets come from them `votes` and `emotions`.
+        rows (`list[int]`): The training part.
+        label_names (`list[str]`): Names of the classes.
+        label_target (`str`): `"majority"`, the class; or `"soft"`, the share of the votes that each class has. A row
+            without votes keeps its class.
+        ties (`str`): `"drop"` leaves ties out, and so does `"transform"`, but for those between neutral and one other
+            emotion, whose class is the other one; `"soft"` takes the shares of their votes.
+
+    Returns:
+        Rows, and a column that is as long as the others and `None` in rows without a target: `label`, or `label_shares`
+        with a share for each class if a single target is a distribution.
+
+    Raises:
+        InputError: A column is missing or doesn't fit.
+    """
+    labels, shares = columns["label"], None
+    if "soft" in (label_target, ties):
+        shares = vote_shares(columns.get("votes"), len(label_names))
+        if shares is None:
+            raise InputError(
+                f"{'--label_target' if label_target == 'soft' else '--ties'} soft needs a column named votes, with "
+                f"{len(label_names)} counts in each row, one for each class in their order"
+            )
+    if ties == "transform" and not ("emotions" in columns and "neutral" in label_names):
+        raise InputError("--ties transform needs a column named emotions, and neutral among the classes")
+    classes, distributions = {}, {}
+    for row in rows:
+        if (ties if labels[row] is None else label_target) == "soft" and shares[row].any():
+            distributions[row] = shares[row]
+        elif labels[row] is not None:
+            classes[row] = labels[row]
+        elif ties == "transform":
+            classes[row] = _emotion_beside_neutral(columns["emotions"][row], label_names)
+    classes = {row: label for row, label in classes.items() if label is not None}
+    _log_outcomes(labels, rows, classes, distributions, label_target)
+    kept = sorted(classes | distributions)
+    if not distributions:
+        return kept, {"label": [classes.get(row) for row in range(len(labels))]}
+    one_hot = np.eye(len(label_names))
+    targets = distributions | {row: one_hot[label] for row, label in classes.items()}
+    return kept, {"label_shares": [targets[row].tolist() if row in targets else None for row in range(len(labels))]}
+
+
+def _emotion_beside_neutral(emotions: list[int] | None, label_names: list[str]) -> int | None:
+    neutral = label_names.index("neutral")
+    others = [emotion for emotion in emotions or () if emotion != neutral]
+    return others[0] if len(others) == 1 and len(emotions) == 2 else None
+
+
+def _log_outcomes(labels: list, rows: list[int], classes: dict, distributions: dict, label_target: str) -> None:
+    tied = [row for row in rows if labels[row] is None]
+    outcomes = {
+        "ties train as the emotion beside neutral": sum(row in classes for row in tied),
+        "ties train on the shares of their votes": sum(row in distributions for row in tied),
+        "ties are left out of training": sum(row not in classes and row not in distributions for row in tied),
+    }
+    if label_target == "soft":
+        outcomes["rows without votes train on their one class"] = len(set(classes) - set(tied))
+    for outcome, count in outcomes.items():
+        if count:
+            logger.info(f"{count} {outcome}.")
+
+
+def vote_shares(votes: list | None, num_labels: int) -> np.ndarray | None:
+    """
+    The share of its votes that each class has, float64 of shape `(num_rows, num_labels)`; all 0 in a row without votes.
+    `None` where this is no column of `num_labels` counts in each row.
+    """
+    try:
+        counts = np.array([row or [0] * num_labels for row in votes], dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if counts.shape != (len(votes), num_labels):
+        return None
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+
+
+def target_shares(train: Dataset, num_labels: int | None = None) -> np.ndarray:
+    """
+    Targets of training rows as distributions, of shape `(num_rows, num_labels)`: one class is a share of 1.
+
+    Args:
+        train (`Dataset`): Rows with `label_shares` or `label`.
+        num_labels (`int`, *optional*): Number of classes; as many as the labels need.
+    """
+    if "label_shares" in train.column_names:
+        return np.asarray(train["label_shares"][:])
+    labels = np.asarray(train["label"][:])
+    return np.eye(num_labels or labels.max() + 1)[labels]
+
+
+def balanced_weights(counts: np.ndarray) -> np.ndarray:
+    """1 / count of each class: all classes weigh alike."""
+    return 1 / counts
+
+
+def effective_weights(counts: np.ndarray) -> np.ndarray:
+    """
+    (1 - beta) / (1 - beta ** count) of each class (Cui et al. 2019, equation 8), the inverse of its effective number of
+    rows: like 1 / count for rare classes, and the same for all that have many times 1 / (1 - beta) rows.
+    """
+    return (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts)
+
+
+CLASS_WEIGHTS = {"balanced": balanced_weights, "effective": effective_weights}
+
+
+def class_weights(kind: str, shares: np.ndarray) -> list[float]:
+    """
+    Weights of the classes in the loss, whose mean over the training rows is 1.
+
+    Args:
+        kind (`str`): One of `CLASS_WEIGHTS`.
+        shares (`np.ndarray` of shape `(num_rows, num_labels)`): Of each class in each training row; a class has the
+            sum of its shares as count, and without one the weight 0.
+    """
+    counts = shares.sum(axis=0)  # (C,)
+    occurring = counts > 0
+    weights = np.zeros(len(counts))
+    weights[occurring] = CLASS_WEIGHTS[kind](counts[occurring])
+    return (weights * counts.sum() / (weights @ counts)).tolist()
+
+
+def sampling_weights(shares: np.ndarray) -> np.ndarray:
+    """
+    How often to draw each row so that each class comes as often as any other: the sum over the classes of its share in
+    the row / its count, of shape `(num_rows,)`.
+    """
+    counts = shares.sum(axis=0)  # (C,)
+    return shares @ np.divide(1, counts, out=np.zeros(len(counts)), where=counts > 0)
