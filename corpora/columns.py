@@ -1,0 +1,106 @@
+"""What the columns of a prepared dataset mean, and their content but for the recordings as one table.
+A corpus need not have all of them; a column with nothing in it counts as absent."""
+
+import numpy as np
+import pandas
+from datasets import DatasetDict
+
+
+MEANINGS = {
+    "audio": "encoded recording in `bytes`, file name in `path`; not decoded on loading",
+    "text": "transcript",
+    "raw_text": "transcript with the corpus's tags for noise, breath and fillers",
+    "label": "null where raters tie or none is given",
+    "emotions": "classes that most raters chose, several where they tie",
+    "votes": "number of raters who chose each class, in the order of the classes",
+    "valence": "mean over the raters, 1 to 5",
+    "arousal": "mean over the raters, 1 to 5",
+    "segment_id": "name of the utterance in the corpus",
+    "session": "recording session",
+    "speaker": "who speaks",
+    "gender": "of the speaker, F or M",
+    "start": "where the utterance begins in its session's recording, seconds",
+    "end": "where it ends, seconds",
+    "duration": "length of the clip, seconds",
+}
+
+# In brackets, so that they differ from any class of that name.
+TIE = "(tie)"
+UNLABELLED = "(no label)"
+
+
+def read_columns(dataset: DatasetDict) -> pandas.DataFrame:
+    """
+    The rows of all splits in their order, without recordings and transcripts.
+
+    Args:
+        dataset (`DatasetDict`): As written by `prepare_dataset.py`; `label` is a `ClassLabel`.
+
+    Returns:
+        `pandas.DataFrame` with `split` and `label` (both categorical; `TIE` and `UNLABELLED` are categories where they
+        occur) and, as far as the dataset has them, `duration` (seconds), `session`, `speaker`, `emotions` (lists of
+        class names), `votes` (lists of counts), `valence` and `arousal`.
+    """
+    classes = class_names(dataset)
+    wanted = ("label", "duration", "session", "speaker", "emotions", "votes", "valence", "arousal")
+    tables = []
+    for name, part in dataset.items():
+        table = part.select_columns([column for column in wanted if column in part.column_names]).to_pandas()
+        tables.append(table.assign(split=name))
+    rows = pandas.concat(tables, ignore_index=True)
+    rows = rows.drop(columns=[column for column in rows if column != "label" and rows[column].isna().all()])
+    rows["split"] = pandas.Categorical(rows["split"], categories=list(dataset))
+    if "session" in rows:
+        # Numbers become floating when one is missing.
+        rows["session"] = rows["session"].convert_dtypes()
+    if "emotions" in rows:
+        rows["emotions"] = [[classes[index] for index in emotions] for emotions in rows["emotions"]]
+    rows["label"] = _named_labels(rows, classes)
+    return rows
+
+
+def _named_labels(rows: pandas.DataFrame, classes: list[str]) -> pandas.Categorical:
+    tied = rows["emotions"].map(len) > 1 if "emotions" in rows else [False] * len(rows)
+    # A negative label is how `datasets` marks one that is not known.
+    names = [
+        classes[int(label)] if label >= 0 else TIE if is_tie else UNLABELLED
+        for label, is_tie in zip(rows["label"], tied, strict=True)
+    ]
+    return pandas.Categorical(names, categories=[*classes, *(name for name in (TIE, UNLABELLED) if name in names)])
+
+
+def class_names(dataset: DatasetDict) -> list[str]:
+    """Names of the classes in the order of their indices."""
+    return next(iter(dataset.values())).features["label"].names
+
+
+def vote_entropy(votes: np.ndarray) -> np.ndarray:
+    """
+    Entropy of the raters' shares.
+
+    Args:
+        votes (`np.ndarray` of shape `(num_rows, num_labels)`): Counts, at least one in each row.
+
+    Returns:
+        `np.ndarray` of shape `(num_rows,)`: In bits.
+    """
+    shares = votes / votes.sum(axis=1, keepdims=True)
+    return -(shares * np.log2(shares, where=shares > 0, out=np.zeros_like(shares))).sum(axis=1) + 0.0
+
+
+def sizes(rows: pandas.DataFrame) -> list[str]:
+    """Rows, time, sessions and speakers of a table from `read_columns`, as far as it has them: "1,000 rows" ..."""
+    phrases = [f"{len(rows):,} rows"]
+    if "duration" in rows:
+        phrases.append(time_in_words(rows["duration"].sum()))
+    return phrases + [f"{rows[name].nunique():,} {name}s" for name in ("session", "speaker") if name in rows]
+
+
+def time_in_words(seconds: float) -> str:
+    """Hours, or less than one in minutes."""
+    return f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def with_share(count: int, total: int) -> str:
+    """A count, and in brackets its share of a total."""
+    return f"{count:,} ({count / max(total, 1):.1%})"

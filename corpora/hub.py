@@ -1,0 +1,195 @@
+"""Uploads a prepared dataset to the Hub, private unless it is asked for and allowed otherwise.
+What can be refused is refused before anything is converted or uploaded, and every refusal is one line."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute
+from datasets import DatasetDict
+from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from corpora import CorpusError
+from corpora.card import FACTS, dataset_card
+from corpora.report import REPORT_FILE
+
+
+SHARD_SIZE = "200MB"
+SKIPPED_FILE = "skipped.csv"
+CARD_FILE = "README.md"
+# What a repository may hold whose upload never came to its data.
+WITHOUT_DATA = {".gitattributes", CARD_FILE, REPORT_FILE, SKIPPED_FILE}
+
+
+class PushError(RuntimeError):
+    """The Hub doesn't take the dataset; the message is one line that says what to do."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A dataset repository that may be written to, from `check_destination`."""
+
+    repo_id: str
+    corpus: str
+    public: bool
+
+
+def ask(prompt: str) -> str:
+    """What is typed at the terminal; nothing where there is none."""
+    if not sys.stdin.isatty():
+        return ""
+    try:
+        return input(prompt)
+    except EOFError:
+        return ""
+
+
+def check_destination(
+    repo_id: str, corpus: str, public: bool = False, confirm: Callable[[str], str] = ask
+) -> Destination:
+    """
+    Whether a dataset may be pushed there; to be called before the corpus is converted. Writes nothing.
+
+    Args:
+        repo_id (`str`): `USER/NAME` or `ORGANISATION/NAME`.
+        corpus (`str`): One of `card.FACTS`.
+        public (`bool`): Everyone may read it. Where the corpus's licence forbids that, `confirm` decides.
+        confirm (`Callable[[str], str]`): Shows a prompt and returns the answer, which must be `repo_id` to go on.
+
+    Raises:
+        CorpusError: The name is malformed, or publishing was not confirmed.
+        PushError: The Hub can't be reached, or the token may not write there, or there is a dataset already.
+    """
+    try:
+        validate_repo_id(repo_id)
+        namespace, _ = repo_id.split("/")
+    except (HFValidationError, ValueError):
+        raise CorpusError(
+            f"--push_to_hub {repo_id} names no dataset: give USER/NAME, in letters, digits, '-', '_' and '.'"
+        ) from None
+    clause = FACTS[corpus].clause
+    if public and clause is not None:
+        print(clause)
+        if confirm(f"To make it public all the same, type {repo_id}: ").strip() != repo_id:
+            raise CorpusError(
+                f"--push_to_hub {repo_id} --public was not confirmed, nothing is pushed: leave out --public"
+            )
+    with _errors_in_one_line(repo_id):
+        _check_token(repo_id, namespace)
+        _check_repository(repo_id, public)
+    return Destination(repo_id, corpus, public)
+
+
+def _check_token(repo_id: str, namespace: str) -> None:
+    if get_token() is None:
+        raise PushError("--push_to_hub needs a token that may write: run `hf auth login`, or set HF_TOKEN")
+    user = HfApi().whoami()
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise PushError(
+            "--push_to_hub needs a token that may write, this one may only read: run `hf auth login` with another"
+        )
+    names = [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
+    if namespace not in names:
+        raise PushError(
+            f"--push_to_hub {repo_id}: the token may not write to {namespace}: give {' or '.join(names)} before the /"
+        )
+
+
+def _check_repository(repo_id: str, public: bool) -> None:
+    try:
+        repository = HfApi().dataset_info(repo_id)
+    except RepositoryNotFoundError:
+        return
+    if {file.rfilename for file in repository.siblings} - WITHOUT_DATA:
+        raise PushError(
+            f"--push_to_hub {repo_id} exists and holds files: give another name, or rename or delete it on the Hub"
+        )
+    _check_visibility(repo_id, repository.private, public)
+
+
+def _check_visibility(repo_id: str, is_private: bool, public: bool) -> None:
+    if is_private == public:
+        found, wanted = ("private", "public") if is_private else ("public", "private")
+        raise PushError(
+            f"--push_to_hub {repo_id} exists and is {found}, not {wanted}: give another name, or change it on the Hub"
+        )
+
+
+def push_dataset(folder: str | Path, destination: Destination, arguments: list[str]) -> str:
+    """
+    Uploads the card and the report, then the rows as Parquet files that hold the encoded recordings.
+
+    The rows come last, so that no data is there without its licence, and an upload that was broken off can be repeated.
+
+    Args:
+        folder (`str` or `Path`): Written by `prepare_dataset.py`.
+        destination ([`Destination`]): From `check_destination`.
+        arguments (`list[str]`): Of the command, for the card.
+
+    Returns:
+        `str`: Address of the dataset.
+
+    Raises:
+        PushError: The upload failed; what is in `folder` is untouched.
+    """
+    folder, repo_id = Path(folder), destination.repo_id
+    dataset = DatasetDict.load_from_disk(folder)
+    report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    _check_recordings(dataset)
+    card = dataset_card(dataset, report, destination.corpus, repo_id, arguments)
+    additions = [CommitOperationAdd(CARD_FILE, str(card).encode())]
+    files = [folder / REPORT_FILE, folder / SKIPPED_FILE]
+    additions += [CommitOperationAdd(file.name, file) for file in files if file.exists()]
+    with _errors_in_one_line(repo_id):
+        api = HfApi()
+        api.create_repo(repo_id, repo_type="dataset", private=not destination.public, exist_ok=True)
+        # Somebody may have made it in the meantime, and then `private` is ignored.
+        _check_visibility(repo_id, api.dataset_info(repo_id).private, destination.public)
+        api.create_commit(repo_id, additions, commit_message="Upload card and report", repo_type="dataset")
+        # The recordings are in the rows; to embed them again would take the memory of two shards.
+        private = not destination.public
+        dataset.push_to_hub(repo_id, private=private, max_shard_size=SHARD_SIZE, embed_external_files=False)
+    return f"{constants.ENDPOINT}/datasets/{repo_id}"
+
+
+def _check_recordings(dataset: DatasetDict) -> None:
+    """Each row must hold its recording, under a name that tells nothing about the machine it comes from."""
+    for name, part in dataset.items():
+        audio = part.data.column("audio")
+        content, paths = (pyarrow.compute.struct_field(audio, field) for field in ("bytes", "path"))
+        if content.null_count or any("/" in path or "\\" in path for path in paths.to_pylist() if path is not None):
+            raise PushError(f"split {name} has rows that hold the path of a recording instead of it: convert it anew")
+
+
+@contextmanager
+def _errors_in_one_line(repo_id: str) -> Iterator[None]:
+    try:
+        yield
+    except PushError:
+        raise
+    except Exception as error:  # whatever the network and the libraries below make of it
+        raise PushError(f"--push_to_hub {repo_id}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set: unset it"
+    if not isinstance(error, HfHubHTTPError):
+        said = " ".join(str(error).split())
+        return f"no connection to {constants.ENDPOINT}, or it broke ({type(error).__name__}: {said}): try again"
+    status = error.response.status_code
+    if status == 401:
+        return "the Hub doesn't accept the token: run `hf auth login` again, or set HF_TOKEN to a valid one"
+    if status == 403:
+        return "the token may not write there: run `hf auth login` with one that may"
+    return f"the Hub answered {status} ({error.server_message or 'without a message'}): try again"

@@ -1,0 +1,329 @@
+"""Pictures of a prepared dataset and a page that shows them: labels, ties, durations, agreement of raters, sessions.
+What a corpus doesn't have is left out. Recordings are never read."""
+
+import base64
+import html
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas
+from datasets import DatasetDict
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from corpora.columns import TIE, UNLABELLED, read_columns, sizes, time_in_words, vote_entropy, with_share
+
+
+PAGE_FILE = "index.html"
+WIDTH = 5.2  # inches, at which writing of 9 points can still be read on a phone
+DPI = 160
+DEFAULT_CROP = 6.0  # seconds; the default of run_classification.py's --max_audio_seconds
+
+# Colours of Okabe and Ito, which the colour-blind can tell apart. An emotion has the same one in every picture.
+COLORS = {
+    "neutral": "#999999",
+    "happy": "#F0E442",
+    "angry": "#D55E00",
+    "surprise": "#CC79A7",
+    "sad": "#0072B2",
+    "fear": "#56B4E9",
+    "disgust": "#009E73",
+}
+MORE_COLORS = ("#E69F00", "#000000")
+INK, PLAIN = "#333333", "#56B4E9"
+
+
+@dataclass
+class Picture:
+    """A drawing, its numbers in words, and what it looks like for those who don't see it."""
+
+    name: str
+    figure: Figure
+    caption: str
+    alt: str
+
+
+def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Path]:
+    """
+    Draw what a dataset holds.
+
+    Args:
+        dataset (`DatasetDict`): As written by `prepare_dataset.py`.
+        folder (`str` or `Path`): Created when missing; files of the same names are overwritten.
+        title (`str`): Heading of the page.
+
+    Returns:
+        `list[Path]`: The PNG files and, last, the page `index.html`, which holds them all and needs no other file.
+    """
+    rows = read_columns(dataset)
+    pictures = [picture for draw in PICTURES if (picture := draw(rows)) is not None]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for picture in pictures:
+        files.append(folder / f"{picture.name}.png")
+        picture.figure.savefig(files[-1], dpi=DPI, facecolor="white")
+    page = folder / PAGE_FILE
+    page.write_text(_page(title, rows, pictures, files), encoding="utf-8")
+    return [*files, page]
+
+
+def draw_labels(rows: pandas.DataFrame) -> Picture:
+    """Rows per label, in each split."""
+    counts = pandas.crosstab(rows["label"], rows["split"], dropna=False)
+    num_labels, num_splits = counts.shape
+    figure = _figure(0.7 + num_splits * (0.4 + 0.27 * num_labels))
+    panels = figure.subplots(num_splits, sharex=True, squeeze=False)[:, 0]
+    styles, phrases = _styles(counts.index), []
+    for axes, split in zip(panels, counts):
+        total = counts[split].sum()
+        texts = {label: with_share(count, total) for label, count in counts[split].items()}
+        for place, (label, count) in enumerate(counts[split].items()):
+            axes.barh(place, count, **styles[label])
+            axes.annotate(texts[label], (count, place), (3, 0), textcoords="offset points", va="center", fontsize=9)
+        _name_rows(axes, counts.index)
+        axes.margins(x=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_title(f"{split}: {total:,} rows", fontsize=10, loc="left")
+        phrases.append(f"{split}: {', '.join(f'{label} {text}' for label, text in texts.items())}")
+    panels[-1].set_xlabel("rows")
+    return Picture("labels", figure, f"Rows per label. {'; '.join(phrases)}.", "Bars, one for each label")
+
+
+def draw_ties(rows: pandas.DataFrame) -> Picture | None:
+    """How often raters tie between two classes, for each pair."""
+    ties = [emotions for emotions in rows.get("emotions", []) if len(emotions) > 1]
+    if not ties:
+        return None
+    classes = [name for name in rows["label"].cat.categories if name not in (TIE, UNLABELLED)]
+    pairs = Counter(frozenset(pair) for emotions in ties for pair in combinations(emotions, 2))
+    counts = np.array([[pairs[frozenset((row, column))] for column in classes] for row in classes])
+    # Each pair once: a row under the diagonal, a column left of it.
+    lower = np.ma.array(counts, mask=np.triu(np.ones_like(counts)))[1:, :-1]
+    figure = _figure(WIDTH * 0.9)
+    axes = figure.subplots()
+    axes.imshow(lower, cmap="Blues", vmin=0)
+    for (row, column), count in np.ndenumerate(lower):
+        if not lower.mask[row, column]:
+            color = "white" if count > 0.6 * counts.max() else "black" if count else "#888888"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=min(11, 80 / len(lower)))
+    axes.set_yticks(range(len(lower)), classes[1:])
+    axes.set_xticks(range(len(lower)), classes[:-1], rotation=45, ha="right", rotation_mode="anchor")
+    axes.spines[:].set_visible(False)
+    axes.set_title("rows whose raters tie between two labels", fontsize=10)
+    common = [(" and ".join(name for name in classes if name in pair), count) for pair, count in pairs.most_common(3)]
+    caption = (
+        f"Ties. In {with_share(len(ties), len(rows))} of the rows two or more labels got the most votes. "
+        f"Most common: {', '.join(f'{names} {count:,}' for names, count in common)}. "
+    )
+    wide = sum(len(emotions) > 2 for emotions in ties)
+    if wide:
+        caption += f"{wide:,} of them tie between three or more labels and are counted once for each of their pairs."
+    else:
+        caption += "None ties between more than two labels."
+    return Picture("ties", figure, caption, "Matrix of counts, one cell for each pair of labels")
+
+
+def draw_durations(rows: pandas.DataFrame) -> Picture | None:
+    """Lengths of the clips, and how many of them training cuts by default."""
+    if "duration" not in rows:
+        return None
+    seconds = rows["duration"].dropna().to_numpy()
+    # A few very long clips would squeeze all others into the first bar.
+    last = max(min(seconds.max(), 2 * np.quantile(seconds, 0.99, method="lower")), 1.05 * DEFAULT_CROP)
+    figure = _figure(3.2)
+    axes = figure.subplots()
+    axes.hist(seconds.clip(max=last), bins=40, range=(0, last), color=PLAIN, edgecolor=INK, linewidth=0.5)
+    over = with_share((seconds > DEFAULT_CROP).sum(), len(seconds))
+    axes.axvline(DEFAULT_CROP, color="#D55E00", linestyle="--")
+    axes.set_title(f"{over} of the clips are longer than {DEFAULT_CROP:g} s", fontsize=10)
+    axes.set(xlabel="seconds", ylabel="clips", xlim=(0, last))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    caption = (
+        f"Durations. {len(seconds):,} clips of {seconds.min():.2f} to {seconds.max():.2f} s, mean "
+        f"{seconds.mean():.2f}, median {np.median(seconds):.2f}, together {time_in_words(seconds.sum())}. "
+        f"{over} are longer than {DEFAULT_CROP:g} s (dashed), to which training cuts clips unless "
+        "--max_audio_seconds says otherwise."
+    )
+    beyond = (seconds > last).sum()
+    if beyond:
+        caption += f" {beyond:,} longer than {last:.1f} s are in the last bar."
+    return Picture("durations", figure, caption, "Histogram of seconds with a dashed line at the default cut")
+
+
+def draw_entropy(rows: pandas.DataFrame) -> Picture | None:
+    """How far the raters of an utterance disagree, for each label."""
+    if "votes" not in rows:
+        return None
+    votes = np.stack(rows["votes"].to_list())  # (N, C)
+    rated = votes.sum(axis=1) > 0
+    entropies = pandas.Series(vote_entropy(votes[rated]))
+    groups = dict(list(entropies.groupby(rows["label"][rated].to_numpy())))
+    labels = [label for label in rows["label"].cat.categories if label in groups]
+    if not labels:
+        return None
+    num_lines = -(-len(labels) // 2)
+    figure = _figure(0.6 + 1.35 * num_lines)
+    panels = figure.subplots(num_lines, 2, sharex=True, sharey=True, squeeze=False).flatten()
+    styles, most = _styles(rows["label"].cat.categories), max(np.log2(votes.shape[1]), 1.0)
+    for axes, label in zip(panels, labels):
+        values = groups[label]
+        axes.hist(values, bins=14, range=(0, most), weights=np.full(len(values), 1 / len(values)), **styles[label])
+        axes.axvline(values.mean(), color="black", linestyle=":")
+        axes.set_title(f"{label} ({len(values):,}), mean {values.mean():.2f}", fontsize=9)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(labels) :]:
+        axes.set_axis_off()
+    figure.supxlabel("bits", fontsize=10)
+    figure.supylabel("share of the label's rows", fontsize=10)
+    means = ", ".join(f"{label} {groups[label].mean():.2f}" for label in labels)
+    caption = (
+        "Disagreement of the raters: entropy of their votes on an utterance, 0 bits where all agree, at most "
+        f"{np.log2(votes.shape[1]):.2f} with {votes.shape[1]} labels. The mean is {entropies.mean():.2f}, and "
+        f"in {with_share((entropies == 0).sum(), len(entropies))} all agree. Mean per label (dotted): {means}."
+    )
+    if not rated.all():
+        caption += f" {(~rated).sum():,} rows without votes are left out."
+    return Picture("votes_entropy", figure, caption, "Histograms of entropy in bits, one for each label")
+
+
+def draw_sessions(rows: pandas.DataFrame) -> Picture | None:
+    """Shares of the labels in each session, beside its number of rows."""
+    if "session" not in rows:
+        return None
+    counts = pandas.crosstab(rows["session"], rows["label"], dropna=False)
+    counts = counts[counts.index.notna()]
+    totals = counts.sum(axis=1)
+    figure = _figure(1.6 + min(max(0.2 * len(counts), 0.8), 12))
+    shares_axes, rows_axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
+    places, left = np.arange(len(counts)), np.zeros(len(counts))
+    styles = _styles(counts.columns)
+    for label, style in styles.items():
+        shares = (counts[label] / totals).to_numpy()
+        there = shares > 0
+        shares_axes.barh(places[there], shares[there], left=left[there], height=0.9, **style)
+        left += shares
+    rows_axes.barh(places, totals, height=0.9, color=PLAIN, edgecolor=INK, linewidth=0.5)
+    # No more names than there is room for.
+    every = -(-len(counts) // 60)
+    shares_axes.set_yticks(places[::every], counts.index[::every], fontsize=8)
+    shares_axes.invert_yaxis()
+    shares_axes.set(xlim=(0, 1), ylabel="session", xlabel="share of the session's rows")
+    shares_axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    rows_axes.set(xlabel="rows")
+    rows_axes.xaxis.set_major_locator(MaxNLocator(2, integer=True))
+    for axes in (shares_axes, rows_axes):
+        axes.margins(y=0.01)
+        axes.spines[["top", "right"]].set_visible(False)
+    columns = max(1, 50 // (6 + max(map(len, counts.columns))))
+    handles = [Patch(label=label, **style) for label, style in styles.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=9)
+    each = f"{totals.min():,} rows each"
+    if totals.min() < totals.max():
+        smallest, largest = totals.idxmin(), totals.idxmax()
+        each = f"{totals.min():,} (session {smallest}) to {totals.max():,} rows (session {largest})"
+    caption = f"Sessions. {len(counts):,} of {each}. Sessions without a label: {_lacking(counts)}."
+    nowhere = rows["session"].isna().sum()
+    if nowhere:
+        caption += f" {nowhere:,} rows belong to no session."
+    return Picture("sessions", figure, caption, "Stacked bars of label shares, one for each session, and its rows")
+
+
+def _lacking(counts: pandas.DataFrame) -> str:
+    absent = {label: (counts[label] == 0).sum() for label in counts if label not in (TIE, UNLABELLED)}
+    return ", ".join(f"{number:,} without {label}" for label, number in absent.items() if number) or "none"
+
+
+def draw_valence_arousal(rows: pandas.DataFrame) -> Picture | None:
+    """Mean valence and arousal of each label."""
+    if "valence" not in rows or "arousal" not in rows:
+        return None
+    groups = rows.groupby("label", observed=True)[["valence", "arousal"]]
+    means, deviations = groups.mean(), groups.std().fillna(0)
+    figure = _figure(1.0 + 0.3 * len(means))
+    styles, places = _styles(rows["label"].cat.categories), range(len(means))
+    for axes, scale in zip(figure.subplots(1, 2, sharey=True), means):
+        axes.errorbar(means[scale], places, xerr=deviations[scale], fmt="none", ecolor=INK, capsize=2, linewidth=1)
+        for place, (label, mean) in enumerate(means[scale].items()):
+            axes.plot(mean, place, "o", color=styles[label]["facecolor"], markeredgecolor=INK, markersize=8)
+        axes.set(xlim=(0.8, 5.2), xticks=range(1, 6), xlabel=scale)
+        axes.grid(axis="x", color="#DDDDDD")
+        axes.spines[["top", "right"]].set_visible(False)
+    _name_rows(figure.axes[0], means.index)
+    phrases = ", ".join(f"{label} {row.valence:.2f} and {row.arousal:.2f}" for label, row in means.iterrows())
+    caption = f"Mean valence and arousal per label, from 1 to 5, with one standard deviation over its rows: {phrases}."
+    return Picture("valence_arousal", figure, caption, "Points with error bars, one for each label")
+
+
+PICTURES = (draw_labels, draw_ties, draw_durations, draw_entropy, draw_sessions, draw_valence_arousal)
+
+
+def _figure(height: float) -> Figure:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
+    return figure
+
+
+def _styles(labels: pandas.Index) -> dict[str, dict]:
+    """How to fill the bars of each label; classes other than the emotions get what is left, then hatches too."""
+    free = [*MORE_COLORS, *(color for name, color in COLORS.items() if name not in labels)]
+    others = [label for label in labels if label not in COLORS and label not in (TIE, UNLABELLED)]
+    styles = {}
+    for label in labels:
+        hatch = {TIE: "////", UNLABELLED: "...."}.get(label, "")
+        color = COLORS.get(label, "#FFFFFF")
+        if label in others:
+            index = others.index(label)
+            color, hatch = free[index % len(free)], ("", "xx", "oo", "++", "**")[index // len(free) % 5]
+        styles[label] = {"facecolor": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
+    return styles
+
+
+def _name_rows(axes: Axes, names: pandas.Index) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _page(title: str, rows: pandas.DataFrame, pictures: list[Picture], files: list[Path]) -> str:
+    figures = []
+    for picture, file in zip(pictures, files, strict=True):
+        encoded = base64.b64encode(file.read_bytes()).decode("ascii")
+        alt, caption = html.escape(picture.alt), html.escape(picture.caption)
+        figures.append(
+            f'<figure>\n<img src="data:image/png;base64,{encoded}" alt="{alt}">\n'
+            f"<figcaption>{caption}</figcaption>\n</figure>"
+        )
+    summary = html.escape(", ".join(sizes(rows)))
+    return PAGE.format(title=html.escape(title), summary=summary, figures="\n".join(figures))
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ max-width: 40rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }}
+body {{ color: #222; background: #fff; }}
+h1 {{ font-size: 1.4rem; overflow-wrap: anywhere; }}
+figure {{ margin: 2rem 0; }}
+img {{ width: 100%; height: auto; }}
+figcaption {{ margin-top: .5rem; overflow-wrap: anywhere; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{summary}</p>
+{figures}
+</body>
+</html>
+"""

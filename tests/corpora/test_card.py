@@ -1,0 +1,95 @@
+"""The card of a dataset: metadata that the Hub takes, the dataset's own numbers, licences, and no machine's folders."""
+
+import json
+import re
+
+import pytest
+from datasets import load_from_disk
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from corpora.card import FACTS, dataset_card, size_category
+
+
+REPORT = {"rows_read": 7, "rows_written": 5, "skipped": {"audio missing": ["a", "b"]}}
+
+
+def table(card, first_column):
+    """The rows of the Markdown table with that head, as lists of cells."""
+    lines = card.text.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return rows
+
+
+@pytest.fixture(scope="module")
+def demo(prepared_dir):
+    report = json.loads((prepared_dir / "conversion_report.json").read_text())
+    return load_from_disk(prepared_dir), report
+
+
+@pytest.mark.parametrize("corpus", FACTS)
+def test_metadata_comes_back_as_written(own_dataset, corpus):
+    card = DatasetCard(str(dataset_card(own_dataset, REPORT, corpus, "me/speech", [])))
+    metadata = card.data.to_dict()
+    assert metadata["task_categories"] == ["audio-classification"]
+    assert metadata["size_categories"] == ["n<1K"]
+    assert metadata["pretty_name"] == (FACTS[corpus].pretty_name or "speech")
+    assert metadata.get("language") == (None if corpus == "csv" else ["ko"])
+    license = {"demo": "apache-2.0", "csv": None}.get(corpus, "other")
+    assert metadata.get("license") == license and ("license_name" in metadata) == (license == "other")
+    assert DatasetCardData(**metadata).to_dict() == metadata
+
+
+@pytest.mark.parametrize("corpus", ["kemdy20", "kemdy19"])
+def test_a_licensed_corpus_says_so(demo, corpus):
+    card = dataset_card(*demo, corpus, "me/speech", [])
+    assert "may not be redistributed" in card.text and "ETRI" in card.text
+    assert "Citation" in card.text
+
+
+def test_numbers_are_those_of_the_dataset(demo):
+    dataset, report = demo
+    card = dataset_card(dataset, report, "demo", "me/speech", [])
+    labels = dataset["train"]["label"][:]
+    shown = {name: int(cell.split(" ")[0]) for name, cell in table(card, "label")}
+    names = dataset["train"].features["label"].names
+    expected = {name: labels.count(index) for index, name in enumerate(names)}
+    assert shown == expected | {"null, as raters tie": labels.count(None)}
+    assert f"60 rows, {sum(dataset['train']['duration']) / 60:.1f} minutes, 6 sessions, 12 speakers." in card.text
+    assert "Of 60 rows of the corpus, 60 were converted and 0 skipped." in card.text
+    assert "judgements of 10 raters per row" in card.text
+    assert [row[0] for row in table(card, "column")] == [f"`{name}`" for name in dataset["train"].column_names]
+    assert all(kind and meaning for _, kind, meaning in table(card, "column"))
+
+
+def test_only_what_is_there(own_dataset):
+    card = dataset_card(own_dataset, REPORT, "csv", "me/speech", [])
+    columns = {name: (kind, meaning) for name, kind, meaning in table(card, "column")}
+    assert list(columns) == ["`audio`", "`text`", "`label`", "`segment_id`", "`duration`"]
+    assert columns["`audio`"][0] == "audio, 16000 Hz"
+    assert columns["`label`"][0] == "one of 3 classes"
+    assert columns["`label`"][1].startswith("calm, happy, up|set <b>;")
+    assert table(card, "label")[2] == ["up|set <b>", "1 (33.3%)", "0 (0.0%)"]
+    assert "- 2 skipped: audio missing" in card.text
+    assert "It comes divided into train, test." in card.text
+    for absent in ("rater", "session", "KEMDy", "ETRI", "Citation"):
+        assert absent not in card.text.replace("null where raters tie or none is given", "")
+
+
+def test_the_command_without_the_folders_of_the_machine(own_dataset):
+    arguments = ["--corpus_dir", "/home/jane/my corpus", "--output_dir=/data/out", "--metadata", "rows.csv"]
+    card = dataset_card(own_dataset, REPORT, "csv", "me/speech", arguments)
+    assert "python prepare_dataset.py --corpus_dir 'my corpus' --output_dir=out --metadata rows.csv\n" in card.text
+    assert "jane" not in card.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (13_462, "10K<n<100K"), (100_000, "100K<n<1M")],
+)
+def test_size_category(rows, category):
+    assert size_category(rows) == category

@@ -1,0 +1,237 @@
+"""Pushing a dataset: what is refused, and the way there and back against a Hub on this machine where there is one.
+Pushes run in processes of their own, as the address of the Hub is read when its library is imported."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow
+import pytest
+from datasets import load_from_disk
+from huggingface_hub import constants
+
+from corpora import CorpusError
+from corpora.hub import Destination, PushError, check_destination, push_dataset
+
+
+REPOSITORY = Path(__file__).parents[2]
+LOCAL_HUB = REPOSITORY.parent / "shared" / "tools" / "local_hub.py"
+EXPLAINED_SKIPS = {"no local Hub": "The server lies beside the repository, in a folder that not everybody has."}
+TOKEN, READ_TOKEN = "hf_write", "hf_read"
+
+
+def run_python(code, **environment):
+    """Runs code in a new process and returns what it printed; its messages are looked through for the token."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert TOKEN not in finished.stdout + finished.stderr
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.parametrize("name", ["speech", "me/speech/train", "me/my speech", "/speech", "me/", "me/speech.git"])
+def test_a_malformed_name_is_refused(name):
+    with pytest.raises(CorpusError, match=f"{re.escape(name)} names no dataset: give USER/NAME"):
+        check_destination(name, "demo")
+
+
+@pytest.mark.parametrize("answer", ["", "y", "yes", "me/other"])
+@pytest.mark.parametrize("corpus", ["kemdy20", "kemdy19"])
+def test_a_licensed_corpus_is_not_published_by_mistake(corpus, answer, capsys):
+    with pytest.raises(CorpusError, match="me/kemdy --public was not confirmed, nothing is pushed"):
+        check_destination("me/kemdy", corpus, public=True, confirm=lambda prompt: answer)
+    assert "may not be redistributed" in capsys.readouterr().out
+
+
+def test_without_a_terminal_nothing_is_confirmed(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("me/kemdy\n"))
+    with pytest.raises(CorpusError, match="--public was not confirmed"):
+        check_destination("me/kemdy", "kemdy20", public=True)
+
+
+def test_what_is_typed_at_a_terminal_confirms(monkeypatch):
+    terminal = io.StringIO("me/kemdy\n")
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    # Past the question, and no further than the offline tests may go.
+    with pytest.raises(PushError, match="HF_HUB_OFFLINE"):
+        check_destination("me/kemdy", "kemdy20", public=True)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "public"), [("kemdy20", False), ("demo", True), ("csv", True)], ids=["private", "demo", "csv"]
+)
+def test_nothing_is_asked_where_nothing_forbids_it(corpus, public, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(PushError, match="HF_HUB_OFFLINE is set: unset it"):
+        check_destination("me/speech", corpus, public, confirm=lambda prompt: pytest.fail("asked"))
+
+
+def test_no_token(monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(PushError, match="needs a token that may write: run `hf auth login`, or set HF_TOKEN"):
+        check_destination("me/speech", "demo")
+
+
+def test_no_connection(tmp_path):
+    code = """
+from corpora.hub import PushError, check_destination
+try:
+    check_destination("me/speech", "demo")
+except PushError as error:
+    print(error)
+"""
+    # Nobody listens on the discard port.
+    said = run_python(code, HF_TOKEN=TOKEN, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    assert said.startswith("--push_to_hub me/speech: no connection to http://127.0.0.1:9") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("audio", [{"path": "/home/jane/speech.flac"}, {"bytes": None}], ids=["path", "no bytes"])
+def test_a_recording_that_is_elsewhere_is_not_pushed(own_dataset, audio, tmp_path):
+    own_dataset.save_to_disk(tmp_path)
+    (file,) = (tmp_path / "test").glob("*.arrow")
+    rows = own_dataset["test"].to_list()
+    rows[1]["audio"] |= audio
+    table = pyarrow.Table.from_pylist(rows, own_dataset["test"].data.schema)
+    with pyarrow.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "conversion_report.json").write_text("{}")
+    with pytest.raises(PushError, match="split test has rows that hold the path"):
+        push_dataset(tmp_path, Destination("me/speech", "csv", False), [])
+
+
+@pytest.fixture(scope="module")
+def local_hub(tmp_path_factory):
+    """The environment that points to a Hub of this test's own, where `user` may write to `user` and `lab`."""
+    if not LOCAL_HUB.exists():
+        pytest.skip("no local Hub")
+    folder = tmp_path_factory.mktemp("hub")
+    tokens = ["--token", TOKEN, "--read-token", READ_TOKEN, "--org", "lab"]
+    server = subprocess.Popen(
+        [sys.executable, LOCAL_HUB, "--port", "0", "--root", folder, "--port-file", folder / "port", *tokens],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        # It says where it listens once it does.
+        server.stdout.readline()
+        port = (folder / "port").read_text().strip()
+        yield {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path_factory.mktemp("home"))}
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_there_and_back(local_hub, prepared_dir, tmp_path):
+    arguments = ["--corpus", "kemdy20", "--corpus_dir", "/home/jane/KEMDy20_v1_1"]
+    push = f"""
+from corpora.hub import check_destination, push_dataset
+(folder, arguments) = {str(prepared_dir)!r}, {arguments!r}
+print(push_dataset(folder, check_destination("lab/kemdy", "kemdy20"), arguments))
+"""
+    address = run_python(push, HF_TOKEN=TOKEN, **local_hub)
+    assert address == f"{local_hub['HF_ENDPOINT']}/datasets/lab/kemdy\n"
+
+    # An empty cache: what is read comes from the Hub.
+    reader = {"HF_ENDPOINT": local_hub["HF_ENDPOINT"], "HF_HOME": str(tmp_path / "home")}
+    load = f"""
+import json
+from datasets import load_dataset, load_from_disk
+from huggingface_hub import HfApi, DatasetCard, hf_hub_download
+loaded, written = load_dataset("lab/kemdy"), load_from_disk({str(prepared_dir)!r})
+assert loaded["train"].features == written["train"].features, loaded["train"].features
+assert loaded["train"].to_list() == written["train"].to_list()
+info = HfApi().dataset_info("lab/kemdy")
+card = DatasetCard.load("lab/kemdy")
+card.validate(repo_type="dataset")
+report = hf_hub_download("lab/kemdy", "conversion_report.json", repo_type="dataset")
+print(json.dumps([info.private, sorted(file.rfilename for file in info.siblings), card.data.to_dict(), card.text]))
+assert open(report).read() == open({str(prepared_dir / "conversion_report.json")!r}).read()
+"""
+    private, files, metadata, text = json.loads(run_python(load, HF_TOKEN=READ_TOKEN, **reader))
+    assert private
+    assert files == [".gitattributes", "README.md", "conversion_report.json", "data/train-00000-of-00001.parquet"]
+    assert metadata["license_name"] == "etri-kemdy20" and metadata["language"] == ["ko"]
+    assert metadata["dataset_info"]["splits"][0]["num_examples"] == 60
+    assert "jane" not in text
+
+    refused = "from datasets import load_dataset\ntry: load_dataset('lab/kemdy')\nexcept Exception as e: print(e)"
+    assert "doesn't exist on the Hub or cannot be accessed" in run_python(
+        refused, **reader | {"HF_HOME": str(tmp_path / "other")}
+    )
+
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    first = load_from_disk(prepared_dir)["train"][0]
+    seconds, _, words = run_python(example, HF_TOKEN=READ_TOKEN, **reader).partition(" s: ")
+    assert float(seconds) == pytest.approx(first["duration"]) and words == first["text"] + "\n"
+
+
+def test_what_the_hub_refuses(local_hub, own_dataset, tmp_path):
+    own_dataset.save_to_disk(tmp_path)
+    (tmp_path / "conversion_report.json").write_text('{"rows_read": 5, "rows_written": 5, "skipped": {}}')
+    (tmp_path / "skipped.csv").write_text("segment_id,reason\n")
+    code = f"""
+import os
+from corpora.hub import Destination, PushError, check_destination, push_dataset
+from huggingface_hub import HfApi
+
+def attempt(name, public=False, token={TOKEN!r}):
+    os.environ["HF_TOKEN"] = token
+    try:
+        print("accepted", check_destination(name, "csv", public).repo_id)
+    except PushError as error:
+        print(error)
+
+attempt("user/speech", token="hf_wrong")
+attempt("user/speech", token={READ_TOKEN!r})
+attempt("other/speech")
+HfApi().create_repo("user/open", repo_type="dataset", private=False)
+attempt("user/open")
+attempt("user/open", public=True)
+try:
+    push_dataset({str(tmp_path)!r}, Destination("user/open", "csv", False), [])
+except PushError as error:
+    print(error)
+try:
+    push_dataset({str(tmp_path)!r}, Destination("other/speech", "csv", False), [])
+except PushError as error:
+    print(error)
+# Broken off after the card.
+HfApi().create_repo("user/speech", repo_type="dataset", private=True)
+HfApi().upload_file(path_or_fileobj=b"# card", path_in_repo="README.md", repo_id="user/speech", repo_type="dataset")
+attempt("user/speech")
+push_dataset({str(tmp_path)!r}, Destination("user/speech", "csv", False), [])
+print(sorted(HfApi().list_repo_files("user/speech", repo_type="dataset")))
+attempt("user/speech")
+"""
+    parts = [f"data/{split}-00000-of-00001.parquet" for split in ("test", "train")]
+    files = sorted([".gitattributes", "README.md", "conversion_report.json", "skipped.csv", *parts])
+    other_visibility = "--push_to_hub user/open exists and is public, not private: give another name"
+    expected = [
+        "--push_to_hub user/speech: the Hub doesn't accept the token",
+        "--push_to_hub needs a token that may write, this one may only read",
+        "--push_to_hub other/speech: the token may not write to other: give user or lab before the /",
+        other_visibility,
+        "accepted user/open",
+        other_visibility,
+        "--push_to_hub other/speech: the token may not write there",
+        "accepted user/speech",
+        str(files),
+        "--push_to_hub user/speech exists and holds files: give another name",
+    ]
+    said = run_python(code, **local_hub).splitlines()
+    assert len(said) == len(expected)
+    for line, start in zip(said, expected, strict=True):
+        assert line.startswith(start)
