@@ -12,7 +12,7 @@ import sys
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from corpora import CorpusError, OneLineParser, kemdy19, kemdy20, metadata
+from corpora import CorpusError, OneLineParser, PushError, kemdy19, kemdy20, metadata
 from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
 from corpora.report import REPORT_FILE, conversion_report, format_report, skipped_table
 from corpora.rows import Corpus
@@ -45,6 +45,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--metadata", help="for csv: the file with path, text, label, and maybe speaker, session, split"
     )
     parser.add_argument("--output_dir", required=True, help="folder for the dataset: new, or of an earlier conversion")
+    report_help = "also draw the dataset: pictures and one page, in OUTPUT_DIR/report"
+    parser.add_argument("--report", action="store_true", help=report_help)
+    push_help = "also upload the dataset to the Hugging Face Hub, privately"
+    parser.add_argument("--push_to_hub", metavar="USER/NAME", help=push_help)
+    public_help = "with --push_to_hub: for everyone to read; asks first where the licence forbids it"
+    parser.add_argument("--public", action="store_true", help=public_help)
     parser.add_argument("--num_proc", type=_whole_number, help="number of processes (default: one per core, at most 8)")
     return parser.parse_args(arguments)
 
@@ -152,11 +158,15 @@ def _check_demo_dir(corpus_dir: Path | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     given = parse_arguments(arguments)
     try:
+        if given.public and not given.push_to_hub:
+            raise CorpusError("--public has no use without --push_to_hub: give --push_to_hub USER/NAME too")
+        # Refused, if it has to be, before the conversion.
+        destination = _check_destination(given) if given.push_to_hub else None
         report = prepare(given.corpus, given.corpus_dir, given.output_dir, given.num_proc, given.metadata)
     except CorpusError as error:
         print(f"prepare_dataset.py: {error}", file=sys.stderr)
         return 2
-    except (NothingToWriteError, BrokenExecutor) as error:
+    except (NothingToWriteError, BrokenExecutor, PushError) as error:
         print(f"prepare_dataset.py: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -166,7 +176,39 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("prepare_dataset.py: interrupted, nothing was written", file=sys.stderr)
         return 130
-    print(format_report(report, Path(given.output_dir)))
+    output_dir = Path(given.output_dir).expanduser()
+    print(format_report(report, output_dir))
+    if given.report:
+        print(f"Pictures in {_draw(given.corpus, output_dir)}")
+    if destination is not None:
+        return _push(output_dir, destination, sys.argv[1:] if arguments is None else arguments)
+    return 0
+
+
+def _check_destination(given: argparse.Namespace):
+    # These two are imported by who asks for them: the Hub's client and the pictures take seconds.
+    from corpora.hub import check_destination
+
+    return check_destination(given.push_to_hub, given.corpus, given.public)
+
+
+def _draw(corpus: str, output_dir: Path) -> Path:
+    """Draws the dataset, and gives the page that shows all pictures."""
+    from datasets import load_from_disk
+
+    from corpora.pictures import draw_report
+
+    return draw_report(load_from_disk(output_dir), output_dir / "report", f"{corpus}: {output_dir.name}")[-1]
+
+
+def _push(output_dir: Path, destination, arguments: list[str]) -> int:
+    from corpora.hub import push_dataset
+
+    try:
+        print(f"Uploaded to {push_dataset(output_dir, destination, arguments)}")
+    except PushError as error:
+        print(f"prepare_dataset.py: {error} (the dataset in {output_dir} is complete and kept)", file=sys.stderr)
+        return 1
     return 0
 
 

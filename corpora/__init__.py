@@ -16,6 +16,10 @@ class CorpusError(ValueError):
     """The user pointed at something that can't be converted; the message is one line that says what to do."""
 
 
+class PushError(RuntimeError):
+    """The Hub doesn't take the dataset; the message is one line that says what to do."""
+
+
 def holds_code(folder: Path) -> bool:
     """Whether `folder` is this repository, holds it, or lies in its .git, so that nothing may be written into it."""
     folder = folder.expanduser().resolve()

@@ -10,7 +10,7 @@ import pandas
 from datasets import Audio, ClassLabel, DatasetDict, Features, List
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from corpora.columns import MEANINGS, TIE, UNLABELLED, read_columns, sizes, vote_entropy, with_share
+from corpora.columns import MEANINGS, TIE, UNLABELLED, read_table, sizes, vote_entropy, with_share
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, 
     Returns:
         `DatasetCard`: Without what `push_to_hub` adds to the metadata, the features and sizes of the splits.
     """
-    facts, rows = FACTS[corpus], read_columns(dataset)
+    facts, rows = FACTS[corpus], read_table(dataset)
     pretty_name = facts.pretty_name or repo_id.partition("/")[2]
     metadata = DatasetCardData(
         pretty_name=pretty_name,

@@ -29,7 +29,7 @@ TIE = "(tie)"
 UNLABELLED = "(no label)"
 
 
-def read_columns(dataset: DatasetDict) -> pandas.DataFrame:
+def read_table(dataset: DatasetDict) -> pandas.DataFrame:
     """
     The rows of all splits in their order, without recordings and transcripts.
 
@@ -89,7 +89,7 @@ def vote_entropy(votes: np.ndarray) -> np.ndarray:
 
 
 def sizes(rows: pandas.DataFrame) -> list[str]:
-    """Rows, time, sessions and speakers of a table from `read_columns`, as far as it has them: "1,000 rows" ..."""
+    """Rows, time, sessions and speakers of a table from `read_table`, as far as it has them: "1,000 rows" ..."""
     phrases = [f"{len(rows):,} rows"]
     if "duration" in rows:
         phrases.append(time_in_words(rows["duration"].sum()))

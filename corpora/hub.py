@@ -19,20 +19,15 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from corpora import CorpusError
+from corpora import CorpusError, PushError
 from corpora.card import FACTS, dataset_card
-from corpora.report import REPORT_FILE
+from corpora.report import REPORT_FILE, SKIPPED_FILE
 
 
 SHARD_SIZE = "200MB"
-SKIPPED_FILE = "skipped.csv"
 CARD_FILE = "README.md"
 # What a repository may hold whose upload never came to its data.
 WITHOUT_DATA = {".gitattributes", CARD_FILE, REPORT_FILE, SKIPPED_FILE}
-
-
-class PushError(RuntimeError):
-    """The Hub doesn't take the dataset; the message is one line that says what to do."""
 
 
 @dataclass(frozen=True)

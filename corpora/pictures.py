@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from corpora.columns import TIE, UNLABELLED, read_columns, sizes, time_in_words, vote_entropy, with_share
+from corpora.columns import TIE, UNLABELLED, read_table, sizes, time_in_words, vote_entropy, with_share
 
 
 PAGE_FILE = "index.html"
@@ -35,7 +35,7 @@ COLORS = {
     "disgust": "#009E73",
 }
 MORE_COLORS = ("#E69F00", "#000000")
-INK, PLAIN = "#333333", "#56B4E9"
+INK, PLAIN = "#333333", "#C8C8C8"
 
 
 @dataclass
@@ -60,7 +60,7 @@ def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Pa
     Returns:
         `list[Path]`: The PNG files and, last, the page `index.html`, which holds them all and needs no other file.
     """
-    rows = read_columns(dataset)
+    rows = read_table(dataset)
     pictures = [picture for draw in PICTURES if (picture := draw(rows)) is not None]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -313,6 +313,24 @@ def test_skipped_rows_are_listed_beside_the_dataset(damaged_corpus, tmp_path):
     assert {row["shard"] for row in rows} == {"session01", "session02", "session03"}
 
 
+def test_pictures_are_drawn_into_the_folder_of_the_dataset(corpus, tmp_path, capsys):
+    assert main(["--corpus_dir", str(corpus), "--output_dir", str(tmp_path / "out"), "--report"]) == 0
+    page = tmp_path / "out" / "report" / "index.html"
+    assert page.is_file() and f"Pictures in {page}" in capsys.readouterr().out
+    assert len(load_from_disk(tmp_path / "out")["train"]) == 60
+
+
+def test_a_refused_upload_is_told_before_the_conversion(corpus, tmp_path, capsys, monkeypatch):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    given = ["--corpus_dir", str(corpus), "--output_dir", str(tmp_path / "out"), "--push_to_hub", "me/speech"]
+    assert main(given) == 1
+    told = capsys.readouterr().err
+    assert "needs a token that may write" in told and told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_corpus_with_a_session_missing(corpus, tmp_path):
     (corpus / "annotation" / "Sess02_eval.csv").unlink()
     shutil.rmtree(corpus / "wav" / "Session03")
@@ -380,6 +398,8 @@ def bad_arguments(corpus, folder):
     (folder / "empty").mkdir()
     return {
         "output_dir": given,
+        "--public has no use without --push_to_hub": [*given, *out, "--public"],
+        "names no dataset": [*given, *out, "--push_to_hub", "no/such/name"],
         "--colour": [*given, *out, "--colour"],
         "give one of kemdy20, kemdy19, csv, demo": [*given, *out, "--corpus", "iemocap"],
         "--corpus_dir is missing": out,

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from datasets import Value, load_from_disk
 
-from corpora.columns import TIE, UNLABELLED, class_names, read_columns, sizes, vote_entropy
+from corpora.columns import TIE, UNLABELLED, class_names, read_table, sizes, vote_entropy
 
 
 def test_rows_of_all_splits_in_their_order(own_dataset):
-    rows = read_columns(own_dataset)
+    rows = read_table(own_dataset)
     assert list(rows["split"]) == ["train"] * 3 + ["test"] * 2
     assert list(rows["label"]) == ["calm", "calm", "up|set <b>", "happy", UNLABELLED]
     assert list(rows["label"].cat.categories) == ["calm", "happy", "up|set <b>", UNLABELLED]
@@ -18,7 +18,7 @@ def test_rows_of_all_splits_in_their_order(own_dataset):
 
 def test_a_tie_is_no_missing_label(prepared_dir):
     dataset = load_from_disk(prepared_dir)
-    rows, names = read_columns(dataset), class_names(dataset)
+    rows, names = read_table(dataset), class_names(dataset)
     for row, (_, read) in zip(dataset["train"], rows.iterrows(), strict=True):
         winners = [names[index] for index in row["emotions"]]
         assert read["emotions"] == winners
@@ -29,13 +29,13 @@ def test_a_tie_is_no_missing_label(prepared_dir):
 def test_a_column_with_nothing_in_it_is_absent(own_dataset):
     dataset = own_dataset.map(lambda row: {"session": None, "speaker": row["segment_id"]}, remove_columns="audio")
     dataset = dataset.cast_column("session", Value("int32"))
-    rows = read_columns(dataset)
+    rows = read_table(dataset)
     assert "session" not in rows and sizes(rows)[-1] == "5 speakers"
 
 
 def test_a_negative_label_is_none(own_dataset):
     dataset = own_dataset.map(lambda row: {"label": -1}, remove_columns="audio")
-    assert set(read_columns(dataset)["label"]) == {UNLABELLED}
+    assert set(read_table(dataset)["label"]) == {UNLABELLED}
 
 
 def test_vote_entropy():

@@ -14,8 +14,8 @@ import pytest
 from datasets import load_from_disk
 from huggingface_hub import constants
 
-from corpora import CorpusError
-from corpora.hub import Destination, PushError, check_destination, push_dataset
+from corpora import CorpusError, PushError
+from corpora.hub import Destination, check_destination, push_dataset
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -87,7 +87,8 @@ def test_no_token(monkeypatch, tmp_path):
 
 def test_no_connection(tmp_path):
     code = """
-from corpora.hub import PushError, check_destination
+from corpora import PushError
+from corpora.hub import check_destination
 try:
     check_destination("me/speech", "demo")
 except PushError as error:
@@ -137,6 +138,7 @@ def local_hub(tmp_path_factory):
 def test_there_and_back(local_hub, prepared_dir, tmp_path):
     arguments = ["--corpus", "kemdy20", "--corpus_dir", "/home/jane/KEMDy20_v1_1"]
     push = f"""
+from corpora import PushError
 from corpora.hub import check_destination, push_dataset
 (folder, arguments) = {str(prepared_dir)!r}, {arguments!r}
 print(push_dataset(folder, check_destination("lab/kemdy", "kemdy20"), arguments))
@@ -162,7 +164,8 @@ assert open(report).read() == open({str(prepared_dir / "conversion_report.json")
 """
     private, files, metadata, text = json.loads(run_python(load, HF_TOKEN=READ_TOKEN, **reader))
     assert private
-    assert files == [".gitattributes", "README.md", "conversion_report.json", "data/train-00000-of-00001.parquet"]
+    data = "data/train-00000-of-00001.parquet"
+    assert files == [".gitattributes", "README.md", "conversion_report.json", data, "skipped.csv"]
     assert metadata["license_name"] == "etri-kemdy20" and metadata["language"] == ["ko"]
     assert metadata["dataset_info"]["splits"][0]["num_examples"] == 60
     assert "jane" not in text
@@ -184,7 +187,8 @@ def test_what_the_hub_refuses(local_hub, own_dataset, tmp_path):
     (tmp_path / "skipped.csv").write_text("segment_id,reason\n")
     code = f"""
 import os
-from corpora.hub import Destination, PushError, check_destination, push_dataset
+from corpora import PushError
+from corpora.hub import Destination, check_destination, push_dataset
 from huggingface_hub import HfApi
 
 def attempt(name, public=False, token={TOKEN!r}):

@@ -11,7 +11,7 @@ from datasets import ClassLabel, DatasetDict, Value, load_from_disk
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from corpora.columns import read_columns
+from corpora.columns import read_table
 from corpora.pictures import PICTURES, draw_durations, draw_labels, draw_report, draw_sessions, draw_ties
 
 
@@ -82,7 +82,7 @@ def test_what_a_corpus_lacks_is_left_out(own_dataset, tmp_path):
 
 
 def test_numbers_are_those_of_the_dataset(demo):
-    rows, part = read_columns(demo), demo["train"]
+    rows, part = read_table(demo), demo["train"]
     names = part.features["label"].names
     labels, winners = part["label"][:], [[names[index] for index in row] for row in part["emotions"]]
     ties = [emotions for emotions in winners if len(emotions) > 1]
@@ -96,7 +96,7 @@ def test_numbers_are_those_of_the_dataset(demo):
 
 
 def test_a_tie_of_three_counts_for_each_pair(demo):
-    rows = read_columns(DatasetDict(train=demo["train"].select(range(2))))
+    rows = read_table(DatasetDict(train=demo["train"].select(range(2))))
     rows["emotions"] = [["neutral", "sad", "disgust"], ["happy"]]
     picture = draw_ties(rows)
     shown = {text.get_position(): text.get_text() for text in picture.figure.axes[0].texts if text.get_text() != "0"}
@@ -106,7 +106,7 @@ def test_a_tie_of_three_counts_for_each_pair(demo):
 
 
 def test_a_few_long_clips_do_not_squeeze_the_others(demo):
-    rows = read_columns(demo)
+    rows = read_table(demo)
     rows.loc[0, "duration"] = 3600.0
     picture = draw_durations(rows)
     bars = [bar.get_height() for bar in picture.figure.axes[0].patches]
@@ -116,7 +116,7 @@ def test_a_few_long_clips_do_not_squeeze_the_others(demo):
 
 def test_an_emotion_has_one_colour(demo, own_dataset):
     def colors(dataset):
-        axes = draw_labels(read_columns(dataset)).figure.axes[0]
+        axes = draw_labels(read_table(dataset)).figure.axes[0]
         names = [label.get_text() for label in axes.get_yticklabels()]
         return {name: (bar.get_facecolor(), bar.get_hatch()) for name, bar in zip(names, axes.patches, strict=True)}
 
@@ -129,7 +129,7 @@ def test_an_emotion_has_one_colour(demo, own_dataset):
 @pytest.mark.parametrize("which", ["demo", "three rows", "own_dataset", "many"])
 def test_nothing_is_cut_off_or_printed_over(which, demo, own_dataset, many):
     tiny = DatasetDict(train=demo["train"].select(range(3)))
-    rows = read_columns({"demo": demo, "three rows": tiny, "own_dataset": own_dataset, "many": many}[which])
+    rows = read_table({"demo": demo, "three rows": tiny, "own_dataset": own_dataset, "many": many}[which])
     for picture in [picture for draw in PICTURES if (picture := draw(rows)) is not None]:
         canvas = FigureCanvasAgg(picture.figure)
         canvas.draw()
