@@ -59,24 +59,29 @@ def write_demo_corpus(folder: Path, utterances: int, sessions: int, seconds: flo
             wav.writeframes(np.resize(samples, round(factor * len(samples))).tobytes())
 
 
-def convert(corpus_dir: Path, num_proc: int) -> Conversion:
+def convert(corpus_dir: Path, num_proc: int, samples_memory: bool) -> Conversion:
     with tempfile.TemporaryDirectory(prefix="prepare-") as folder:
         output_dir = Path(folder) / "dataset"
         command = [SCRIPT, "--corpus_dir", corpus_dir, "--output_dir", output_dir, "--num_proc", num_proc]
         all_processes, start = 0, time.perf_counter()
         with open(Path(folder) / "messages", "w+") as messages:
             process = subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.DEVNULL, stderr=messages)
-            # Not `process.poll`, which would throw the peak memory away.
-            while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            while samples_memory and not ended(process.pid):
                 all_processes = max(all_processes, proportional_bytes(process.pid))
                 time.sleep(SECONDS_BETWEEN_SAMPLES)
+            # Not `process.wait`, which would throw the peak memory away.
+            _, status, usage = os.wait4(process.pid, 0)
             seconds = time.perf_counter() - start
-            process.returncode = os.waitstatus_to_exitcode(ended[1])
+            process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 messages.seek(0)
                 sys.exit(messages.read())
         report = json.loads((output_dir / "conversion_report.json").read_text(encoding="utf-8"))
-    return Conversion(report["rows_written"], seconds, 1024 * ended[2].ru_maxrss, all_processes)
+    return Conversion(report["rows_written"], seconds, 1024 * usage.ru_maxrss, all_processes)
+
+
+def ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def proportional_bytes(pid: int) -> int:
@@ -98,7 +103,7 @@ def seconds_with_soundfile(files: list[Path]) -> float:
 
 
 def measure(corpus_dir: Path, num_procs: list[int], repeats: int) -> tuple[float, dict[int, Conversion]]:
-    """Seconds with soundfile, and a conversion per number of processes: medians of runs taking turns, largest peaks."""
+    """Seconds with soundfile, and a conversion per number of processes: medians of runs that take turns."""
     files = sorted(corpus_dir.glob("wav/*/*"))
     # Nobody has to wait for the disk.
     for file in files:
@@ -108,17 +113,12 @@ def measure(corpus_dir: Path, num_procs: list[int], repeats: int) -> tuple[float
     for _ in range(repeats):
         reading.append(seconds_with_soundfile(wavs))
         for num_proc in num_procs:
-            runs[num_proc].append(convert(corpus_dir, num_proc))
-    conversions = {
-        num_proc: Conversion(
-            done[0].rows,
-            statistics.median(run.seconds for run in done),
-            max(run.largest_process for run in done),
-            max(run.all_processes for run in done),
-        )
-        for num_proc, done in runs.items()
-    }
-    return statistics.median(reading), conversions
+            runs[num_proc].append(convert(corpus_dir, num_proc, samples_memory=False))
+    for num_proc, timed in runs.items():
+        # In a run of its own, because a process waits while it is asked for its memory.
+        run = convert(corpus_dir, num_proc, samples_memory=True)
+        runs[num_proc] = dataclasses.replace(run, seconds=statistics.median(run.seconds for run in timed))
+    return statistics.median(reading), runs
 
 
 def main(argv: list[str] | None = None):
