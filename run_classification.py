@@ -2,7 +2,7 @@
 
 accelerate launch run_classification.py --fusion rsa_cfn
 accelerate launch run_classification.py --fusion rsa_cfn --dataset_name data/kemdy20 --output_dir runs/first
-python run_classification.py arguments.json
+accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7
 """
 
 import logging
@@ -16,8 +16,8 @@ from transformers import TrainingArguments, set_seed
 
 from corpora import CorpusError
 from training import InputError
-from training.arguments import DataArguments, ModelArguments, parse_arguments
-from training.data import DEMO_DIR, Splits, load_splits
+from training.arguments import DEMO_DIR, DataArguments, ModelArguments, parse_arguments
+from training.data import Splits, load_splits
 from training.labels import class_weights, target_shares
 from training.model import load_model
 from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
@@ -40,10 +40,10 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     set_seed(training_args.seed)
     for name in ("run_classification", "training"):
         logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
-    if data_args.dataset_name is None:
+    if data_args.is_demo:
+        reason = "No dataset given and no data/kemdy20 found: running" if data_args.dataset_name is None else "Running"
         logger.info(
-            f"No dataset given and no data/kemdy20 found: running on the demo corpus in {DEMO_DIR} (synthetic speech, "
-            "tiny random backbones); its scores mean nothing about emotion."
+            f"{reason} on the demo corpus in {DEMO_DIR} (synthetic speech); its scores mean nothing about emotion."
         )
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(data_args, with_validation=training_args.eval_strategy != "no")

@@ -15,13 +15,12 @@ from corpora.loading import encode_labels, load_parts, read_columns
 from corpora.report import first_names
 from prepare_dataset import prepare
 from training import InputError
-from training.arguments import DataArguments
+from training.arguments import DEMO_DIR, DataArguments
 from training.labels import make_targets, target_shares
 
 
 logger = logging.getLogger(__name__)
 
-DEMO_DIR = "data/demo"
 # Columns of a prepared corpus that splits, targets, metrics and predictions.csv use where they exist.
 OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes", "duration")
 # prepare_dataset.py writes these, and has then read every recording.
@@ -63,7 +62,7 @@ def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
     Raises:
         InputError, CorpusError: The dataset, a column, its labels or the split doesn't fit.
     """
-    name = data_args.dataset_name or _demo_dataset()
+    name = _demo_dataset() if data_args.is_demo else data_args.dataset_name
     loaded = load_parts(name, data_args.dataset_config_name)
     parts = [(part, _select_columns(dataset, part, data_args)) for part, dataset in loaded.items()]
     columns = read_columns(parts, ("text", "label", *OPTIONAL_COLUMNS))

@@ -120,7 +120,9 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
         ("--output_dir full", "already holds another run"),
         ("nowhere.json", "nowhere.json can't be read as JSON"),
-        ("unknown.json", "unknown arguments: --fusoin text"),
+        ("unknown.json", "unknown.json has unknown arguments: fusoin; give names that --help lists"),
+        ("unknown.json --seed 7", "unknown.json has unknown arguments: fusoin"),
+        ("seed.json --seed fast", "invalid int value: 'fast'"),
         ("illegal.json", "--fusion sum is unknown"),
         ("list.json", "holds no JSON object"),
         ("type.json", "invalid int value: 'many'"),
@@ -130,6 +132,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
     Path("full").mkdir()
     Path("full/config.json").touch()
     Path("unknown.json").write_text('{"fusoin": "text"}')
+    Path("seed.json").write_text('{"seed": 7}')
     Path("illegal.json").write_text('{"fusion": "sum"}')
     Path("list.json").write_text("[]")
     Path("type.json").write_text('{"max_text_tokens": "many"}')
