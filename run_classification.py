@@ -20,7 +20,15 @@ from training.arguments import DEMO_DIR, DataArguments, ModelArguments, parse_ar
 from training.data import Splits, load_splits
 from training.labels import class_weights, target_shares
 from training.model import load_model
-from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
+from training.progress import log_scores, show_progress
+from training.report import (
+    draw_confusion_matrix,
+    format_closing,
+    format_line,
+    format_summary,
+    write_predictions,
+    write_split,
+)
 from training.trainer import FirstStepCallback, RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -37,6 +45,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     Raises:
         InputError: Something given can't be used; nothing was trained.
     """
+    run_start = time.perf_counter()
     set_seed(training_args.seed)
     for name in ("run_classification", "training"):
         logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
@@ -72,6 +81,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
             metrics |= score(trainer, splits, modality)
     if training_args.push_to_hub:
         trainer.push_to_hub()
+    if trainer.is_world_process_zero():
+        print(format_closing(metrics, training_args.output_dir, time.perf_counter() - run_start))
     return metrics
 
 
@@ -95,7 +106,7 @@ def build_trainer(
     # The collator makes the model's inputs out of columns that aren't any.
     training_args.remove_unused_columns = False
     training_args.label_names = ["labels"]
-    return RsaCfnTrainer(
+    trainer = RsaCfnTrainer(
         model=model,
         args=training_args,
         data_collator=RsaCfnDataCollator(processor),
@@ -116,6 +127,8 @@ def build_trainer(
             if rate is not None
         },
     )
+    show_progress(trainer)
+    return trainer
 
 
 def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
@@ -158,6 +171,7 @@ def _predict(trainer: RsaCfnTrainer, splits: Splits, part: Dataset, prefix: str)
         scores = rater_scores(part["votes"][:], output.predictions, splits.train["votes"][:])
         metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
     trainer.save_metrics(prefix, metrics)
+    log_scores(trainer, metrics, prefix)
     return output, metrics
 
 

@@ -9,6 +9,8 @@ from typing import NoReturn
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import is_tensorboard_available
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
 from corpora import CorpusError, holds_code
@@ -365,6 +367,10 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         )
     if training_args.dataloader_persistent_workers and not training_args.dataloader_num_workers:
         raise InputError("--dataloader_persistent_workers needs workers; give --dataloader_num_workers")
+    for reporter in training_args.report_to:
+        _check_choice("--report_to", reporter, tuple(INTEGRATION_TO_CALLBACK))
+    if "tensorboard" in training_args.report_to and not is_tensorboard_available():
+        raise InputError("--report_to tensorboard needs a package that isn't installed; pip install tensorboard")
     _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
 
 

@@ -118,6 +118,7 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         ("--text_learning_rate -1", "--text_learning_rate -1.0 is below 0"),
         (f"--output_dir {Path(__file__).parents[2]}", "holds the code of this repository"),
         (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
+        ("--report_to tensorbord", "--report_to tensorbord is unknown; give one of "),
         ("--output_dir full", "already holds another run"),
         ("nowhere.json", "nowhere.json can't be read as JSON"),
         ("unknown.json", "unknown.json has unknown arguments: fusoin; give names that --help lists"),
@@ -140,6 +141,13 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
         parse_arguments(arguments.split())
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_without_tensorboard_a_run_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("training.arguments.is_tensorboard_available", lambda: False)
+    with pytest.raises(InputError, match="pip install tensorboard$"):
+        parse_arguments(["--report_to", "tensorboard"])
+    parse_arguments([])
 
 
 def test_a_run_can_be_resumed_in_its_folder():
