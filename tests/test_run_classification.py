@@ -187,10 +187,10 @@ def test_epochs_are_compared_on_a_part_that_is_not_reported(prepared_dir, tmp_pa
 def command(tmp_path):
     """A function that runs the script as a user does, elsewhere, and gives the finished process."""
 
-    def command(*arguments, launcher=(sys.executable,)):
+    def command(*arguments):
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
         return subprocess.run(
-            [*launcher, str(REPOSITORY / "run_classification.py"), *arguments],
+            [sys.executable, str(REPOSITORY / "run_classification.py"), *arguments],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -215,15 +215,3 @@ def test_a_run_says_when_it_took_its_first_step(command, prepared_dir):
     ((total, model),) = lines
     assert 0 < float(model) < float(total)
     assert re.fullmatch(r"Done in \d+ s: everything is in out\.", finished.stdout.splitlines()[-1])
-
-
-def test_two_processes_score_every_row_once(command, prepared_dir, tmp_path):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517")
-    arguments = "--fusion text --audio_model tiny --text_model tiny --output_dir out --max_steps 2".split()
-    finished = command("--dataset_name", str(prepared_dir), *arguments, launcher=launcher)
-    assert finished.returncode == 0, finished.stderr
-    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as stream:
-        ids = [row["segment_id"] for row in csv.DictReader(stream)]
-    dataset = load_from_disk(prepared_dir)["train"]
-    rows = zip(dataset["segment_id"], dataset["session"], dataset["label"])
-    assert ids == [name for name, session, label in rows if session == 6 and label is not None]
