@@ -16,6 +16,7 @@ from corpora import CorpusError, OneLineParser, PushError, kemdy19, kemdy20, met
 from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
 from corpora.report import REPORT_FILE, conversion_report, format_report, skipped_table
 from corpora.rows import Corpus
+from corpora.shards import write_shards
 
 
 CORPORA = ("kemdy20", "kemdy19", "csv", "demo")
@@ -100,9 +101,6 @@ def prepare(
         return json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))
     if corpus == "demo":
         _check_demo_dir(corpus_dir)
-    # Imported here: a rerun that finds nothing to do should not wait for `datasets`.
-    from corpora.arrow import assemble_dataset, write_shards
-
     with incomplete_folder(output_dir) as folder:
         if found is None:
             from corpora.demo import write_corpus
@@ -119,6 +117,8 @@ def prepare(
                 f"none of the {report['rows_read']} rows in {metadata_file or corpus_dir} can be used "
                 f"({reasons or 'no rows'}): check that annotation and recordings belong together"
             )
+        from corpora.arrow import assemble_dataset  # see `write_shards`
+
         report["fingerprint"] = assemble_dataset(found, folder / "shards", shards, folder / "dataset")
         publish(folder, report, skipped_table(shards), source, output_dir)
     return report

@@ -8,6 +8,7 @@ accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from datasets import Dataset
 from transformers import TrainingArguments, set_seed
 
 from corpora import CorpusError
+from corpora.report import first_names
 from training import InputError
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments, parse_arguments
 from training.data import Splits, load_splits
@@ -29,6 +31,7 @@ from training.report import (
     write_predictions,
     write_split,
 )
+from training.streams import IGNORED
 from training.trainer import FirstStepCallback, RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -55,13 +58,19 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
             f"{reason} on the demo corpus in {DEMO_DIR} (synthetic speech); its scores mean nothing about emotion."
         )
     with training_args.main_process_first(desc="preparing the dataset"):
-        splits = load_splits(data_args, with_validation=training_args.eval_strategy != "no")
-    logger.info(f"{len(splits.train)} rows train, {len(splits.test)} are scored: {splits.description}.")
+        splits = load_splits(
+            data_args,
+            with_validation=training_args.eval_strategy != "no",
+            seed=training_args.seed,
+            eval_batch_size=training_args.eval_batch_size * training_args.world_size,
+        )
+    tables = splits.tables
+    logger.info(f"{len(tables['train'])} rows train, {len(tables['test'])} are scored: {splits.description}.")
     weights = None
     if data_args.class_weights is not None:
-        weights = class_weights(data_args.class_weights, target_shares(splits.train, len(splits.label_names)))
+        weights = class_weights(data_args.class_weights, target_shares(tables["train"], len(splits.label_names)))
     start = time.perf_counter()
-    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"][:], weights)
+    model, processor = load_model(model_args, data_args, splits.label_names, tables["train"]["text"][:], weights)
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))
@@ -74,7 +83,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("train", trained.metrics)
-        if splits.validation is not None:
+        if splits.validation is not None and not data_args.streaming:
             metrics |= validate(trainer, splits)
     if training_args.do_eval or training_args.do_predict:
         for modality in dict.fromkeys(data_args.eval_modalities):
@@ -96,13 +105,18 @@ def build_trainer(
 ) -> RsaCfnTrainer:
     """The Trainer of a run; epochs are compared on the validation part, where there is one."""
 
-    def compute_metrics(scored):
+    def compute_metrics(scored) -> dict[str, float]:
         # Imported with the first score: scikit-learn and evaluate would hold up the first step for seconds.
         from training.metrics import EmotionMetric
 
+        is_scored = scored.label_ids != IGNORED
+        predictions = scored.predictions[is_scored].argmax(axis=1)
         metric = EmotionMetric(splits.label_names)
-        return metric.compute(predictions=scored.predictions.argmax(axis=1), references=scored.label_ids)
+        return metric.compute(predictions=predictions, references=scored.label_ids[is_scored])
 
+    if data_args.streaming:
+        # Each process reads for itself: dispatched batches would have to be of one length.
+        training_args.accelerator_config.dispatch_batches = False
     # The collator makes the model's inputs out of columns that aren't any.
     training_args.remove_unused_columns = False
     training_args.label_names = ["labels"]
@@ -113,7 +127,8 @@ def build_trainer(
         train_data_collator=RsaCfnDataCollator(
             processor, audio_crop="head" if processor.audio_crop == "head" else "random"
         ),
-        train_dataset=splits.train,
+        # A stream to train on would want to know for how many steps.
+        train_dataset=splits.train if training_args.do_train else None,
         eval_dataset=splits.validation,
         processing_class=processor,
         compute_metrics=compute_metrics,
@@ -133,9 +148,10 @@ def build_trainer(
 
 def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
     """Scores on the validation part, by which settings are chosen, so that the test part is read for the last one."""
-    _, metrics = _predict(trainer, splits, splits.validation, "validation")
-    logger.info(f"On the {len(splits.validation)} validation rows: {format_line(metrics, 'validation')}.")
-    return metrics
+    scored = _predict(trainer, splits, "validation", "validation")
+    line = format_line(scored.metrics, "validation")
+    logger.info(f"On the {scored.metrics['validation_rows']} validation rows: {line}.")
+    return scored.metrics
 
 
 def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, float]:
@@ -148,31 +164,49 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
     suffix = "" if modality == "both" else f"_{modality}"
     prefix = f"eval{suffix}"
     trainer.data_collator = RsaCfnDataCollator(trainer.processing_class, modality)
-    output, metrics = _predict(trainer, splits, splits.test, prefix)
+    scored = _predict(trainer, splits, "test", prefix)
     if trainer.is_world_process_zero():
         folder, names = Path(trainer.args.output_dir), splits.label_names
-        write_predictions(folder / f"predictions{suffix}.csv", splits.test, output.predictions, names)
-        predictions = np.argmax(output.predictions, axis=1)
+        write_predictions(folder / f"predictions{suffix}.csv", scored.table, scored.logits, names)
         picture = f"confusion_matrix{suffix}.png"
-        draw_confusion_matrix(folder / picture, output.label_ids, predictions, names)
+        draw_confusion_matrix(folder / picture, scored.labels, np.argmax(scored.logits, axis=1), names)
         print(f"\nScored on {'audio and text' if modality == 'both' else f'{modality} alone'}:")
-        print(format_summary(metrics, names, prefix))
+        print(format_summary(scored.metrics, names, prefix))
         print(f"\nWritten to {folder}: the model, all_results.json, predictions{suffix}.csv and {picture}")
-    return metrics
+    return scored.metrics
 
 
-def _predict(trainer: RsaCfnTrainer, splits: Splits, part: Dataset, prefix: str) -> tuple:
-    """What the Trainer predicts for a part, and all scores named `prefix`, saved."""
-    output = trainer.predict(part, metric_key_prefix=prefix)
-    metrics = {**output.metrics, f"{prefix}_rows": len(part)}
-    if "votes" in part.column_names:
+@dataclass
+class _Scored:
+    """A part that was scored: its rows without audio, their logits `(N, C)` and labels `(N,)`, and all metrics."""
+
+    table: Dataset
+    logits: np.ndarray
+    labels: np.ndarray
+    metrics: dict[str, float]
+
+
+def _predict(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> _Scored:
+    """Score a part and save its metrics, named `prefix`."""
+    output = trainer.predict(getattr(splits, part), metric_key_prefix=prefix)
+    table = splits.tables[part]
+    is_scored = output.label_ids != IGNORED
+    lost = [str(name) for name, scored in zip(table["segment_id"], is_scored) if not scored]
+    if lost:
+        logger.warning(
+            f"{len(lost)} of {len(table)} rows of {part} can't be read and are not scored: {first_names(lost)}"
+        )
+        table = table.select(np.flatnonzero(is_scored))
+    logits, labels = output.predictions[is_scored], output.label_ids[is_scored]
+    metrics = {**output.metrics, f"{prefix}_rows": len(table)}
+    if "votes" in table.column_names:
         from training.metrics import rater_scores  # see compute_metrics
 
-        scores = rater_scores(part["votes"][:], output.predictions, splits.train["votes"][:])
+        scores = rater_scores(table["votes"][:], logits, splits.tables["train"]["votes"][:])
         metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
     trainer.save_metrics(prefix, metrics)
     log_scores(trainer, metrics, prefix)
-    return output, metrics
+    return _Scored(table, logits, labels, metrics)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora import EMOTIONS, CorpusError
 from corpora.recordings import UnusableRecording, read_recording
-from corpora.rows import UnusableRow, Utterance
+from corpora.rows import Corpus, UnusableRow, Utterance
 from corpora.transcripts import decode_transcript, remove_tags
 
 
@@ -58,10 +58,13 @@ WITH_CRLF = "csv with CRLF line ends"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the cells of an annotation row are: after the Segment ID come emotion, valence and arousal of the total,
-    and then the same of each rater."""
+    """What the annotation files are called, the session first in their names, and where the cells of their rows are:
+    after the Segment ID come emotion, valence and arousal of the total, and then the same of each rater."""
 
     corpus: str
+    num_sessions: int
+    annotation_file: re.Pattern
+    example: str
     segment_id: int
     disgust: str
 
@@ -80,6 +83,25 @@ class Layout:
     @property
     def num_columns(self) -> int:
         return self.segment_id + 4 + 3 * NUM_RATERS
+
+
+KEMDY19 = Layout(
+    "KEMDy19",
+    num_sessions=20,
+    annotation_file=re.compile(r"Session(\d{2})_([FM])_res\.csv"),
+    example="Session01_F_res.csv",
+    segment_id=9,
+    disgust="disgust",
+)
+KEMDY20 = Layout(
+    "KEMDy20",
+    num_sessions=40,
+    annotation_file=re.compile(r"Sess(\d{2})_eval\.csv"),
+    example="Sess01_eval.csv",
+    segment_id=3,
+    disgust="disqust",
+)
+OTHER_LAYOUT = {KEMDY19: KEMDY20, KEMDY20: KEMDY19}
 
 
 @dataclass
@@ -136,19 +158,50 @@ class Session:
         return Utterance(name, None, repairs, columns)
 
 
-def find_annotation_files(corpus_dir: Path, pattern: re.Pattern, corpus: str) -> list[Path]:
-    """The annotation files of a corpus folder, in session order.
+def read_corpus(
+    corpus_dir: str | Path,
+    layout: Layout,
+    folders: tuple[re.Pattern, ...],
+    read_sessions: Callable[[list[Path], dict[str, list[str]]], list[Session]],
+) -> Corpus:
+    """Reads all annotation files and lists all recordings and transcripts, without opening these.
+
+    Args:
+        folders: what the names of the folders under wav/ look like, level by level; the last one holds the files.
+        read_sessions: makes sessions of the annotation files, and notes what is worth telling of them.
 
     Raises:
-        CorpusError: `corpus_dir` is no such folder.
+        CorpusError: the folder or one of its csv files does not have the shape of the corpus.
     """
+    corpus_dir = Path(corpus_dir)
+    annotation_files = _find_annotation_files(corpus_dir, layout)
+    notes: dict[str, list[str]] = {}
+    sessions = read_sessions(annotation_files, notes)
+    files, found = _survey_files(corpus_dir, annotation_files, sessions, folders)
+    there = {session.number for session in sessions}
+    missing = [f"Session{number:02d}" for number in range(1, layout.num_sessions + 1) if number not in there]
+    notes |= found | ({SESSIONS_MISSING: missing} if missing else {})
+    return Corpus(EMOTIONS, COLUMNS, sessions, files, notes)
+
+
+def _find_annotation_files(corpus_dir: Path, layout: Layout) -> list[Path]:
+    """The annotation files of a corpus folder, in session order."""
     if not corpus_dir.is_dir():
         what = "is not a folder" if corpus_dir.exists() else "does not exist"
-        raise CorpusError(f"{corpus_dir} {what}: give the {corpus} folder that holds annotation/ and wav/")
+        raise CorpusError(f"{corpus_dir} {what}: give the {layout.corpus} folder that holds annotation/ and wav/")
     missing = [name for name in ("annotation", "wav") if not (corpus_dir / name).is_dir()]
     if missing:
-        raise CorpusError(f"{corpus_dir} has no {'/ and no '.join(missing)}/: {_where_to_point(corpus_dir, corpus)}")
-    return sorted(path for path in (corpus_dir / "annotation").iterdir() if pattern.fullmatch(path.name))
+        hint = _where_to_point(corpus_dir, layout.corpus)
+        raise CorpusError(f"{corpus_dir} has no {'/ and no '.join(missing)}/: {hint}")
+    names = sorted(os.listdir(corpus_dir / "annotation"))
+    files = [corpus_dir / "annotation" / name for name in names if layout.annotation_file.fullmatch(name)]
+    if not files:
+        other = OTHER_LAYOUT[layout]
+        hint = f"give the {layout.corpus} folder, whose annotation/ holds one for each session"
+        if any(other.annotation_file.fullmatch(name) for name in names):
+            hint = f"its files look like {other.corpus}, give --corpus {other.corpus.lower()}"
+        raise CorpusError(f"{corpus_dir}/annotation has no file like {layout.example}: {hint}")
+    return files
 
 
 def _where_to_point(corpus_dir: Path, corpus: str) -> str:
@@ -160,14 +213,7 @@ def _where_to_point(corpus_dir: Path, corpus: str) -> str:
     return f"give the {corpus} folder that holds annotation/ and wav/"
 
 
-def missing_sessions(sessions: list[Session], num_sessions: int) -> dict[str, list[str]]:
-    """The note that tells which sessions of the whole corpus this folder has no annotation of."""
-    there = {session.number for session in sessions}
-    names = [f"Session{number:02d}" for number in range(1, num_sessions + 1) if number not in there]
-    return {SESSIONS_MISSING: names} if names else {}
-
-
-def survey_files(
+def _survey_files(
     corpus_dir: Path, annotation_files: list[Path], sessions: list[Session], folders: tuple[re.Pattern, ...]
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Lists what lies in the corpus, without opening it.
@@ -246,10 +292,9 @@ def _check_header(path: Path, header: list[list[str]], layout: Layout) -> None:
     expected = (
         f"{layout.corpus} has two header rows of {layout.num_columns} columns with 'Segment ID' in column {place}"
     )
-    others = {3: "KEMDy20, give --corpus kemdy20", 9: "KEMDy19, give --corpus kemdy19"}
-    others = [name for column, name in others.items() if first[column : column + 1] == ["Segment ID"]]
-    if others and not id_is_there:
-        found = f"{len(first)} columns as in {others[0]}"
+    other = OTHER_LAYOUT[layout]
+    if first[other.segment_id : other.segment_id + 1] == ["Segment ID"] and not id_is_there:
+        found = f"{len(first)} columns as in {other.corpus}, give --corpus {other.corpus.lower()}"
     elif not has_width:
         found = f"{len(first)} columns"
     else:

@@ -5,62 +5,38 @@ import os
 import re
 from pathlib import Path
 
-from corpora import EMOTIONS, CorpusError
-from corpora.kemdy import (
-    COLUMNS,
-    DUPLICATE,
-    MALFORMED_ID,
-    Annotation,
-    Layout,
-    Session,
-    find_annotation_files,
-    missing_sessions,
-    read_annotation_file,
-    survey_files,
-)
+from corpora import kemdy
+from corpora.kemdy import DUPLICATE, KEMDY20, MALFORMED_ID, Annotation, Session, read_annotation_file
 from corpora.rows import Corpus
 
 
-ANNOTATION_FILE = re.compile(r"Sess(\d{2})_eval\.csv")
 SEGMENT_ID = re.compile(r"Sess(\d{2})(_script0[1-6]_(User\d{3}([FM]))_\d{3})")
 FOLDERS = (re.compile(r"Session\d{2}"),)
-LAYOUT = Layout("KEMDy20", segment_id=3, disgust="disqust")
-NUM_SESSIONS = 40
 
 PREFIX_CORRECTED = "Segment ID prefix corrected"
 
 
 def read_corpus(corpus_dir: str | Path) -> Corpus:
-    """Reads all annotation files and lists all recordings and transcripts, without opening these.
+    """The rows of a KEMDy20 folder, see [`kemdy.read_corpus`]."""
+    return kemdy.read_corpus(corpus_dir, KEMDY20, FOLDERS, _read_sessions)
 
-    Raises:
-        CorpusError: the folder or one of its csv files does not have the shape of KEMDy20.
-    """
-    corpus_dir = Path(corpus_dir)
-    annotation_files = find_annotation_files(corpus_dir, ANNOTATION_FILE, "KEMDy20")
-    if not annotation_files:
-        hint = "give a KEMDy20 folder, whose annotation/ holds Sess01_eval.csv to Sess40_eval.csv"
-        if any((corpus_dir / "annotation").glob("Session*_res.csv")):
-            hint = f"its Session*_res.csv look like KEMDy19, give --corpus kemdy19: or {hint}"
-        raise CorpusError(f"{corpus_dir}/annotation has no Sess*_eval.csv: {hint}")
-    notes: dict[str, list[str]] = {}
+
+def _read_sessions(annotation_files: list[Path], notes: dict[str, list[str]]) -> list[Session]:
     sessions = [_read_session(path, notes) for path in annotation_files]
     _mark_duplicates(sessions)
-    files, found = survey_files(corpus_dir, annotation_files, sessions, FOLDERS)
-    notes |= found | missing_sessions(sessions, NUM_SESSIONS)
-    return Corpus(EMOTIONS, COLUMNS, sessions, files, notes)
+    return sessions
 
 
 def _read_session(path: Path, notes: dict[str, list[str]]) -> Session:
     """The session is taken from the name of the file, as v1_0 has wrong Segment IDs."""
-    number = ANNOTATION_FILE.fullmatch(path.name).group(1)
+    number = KEMDY20.annotation_file.fullmatch(path.name).group(1)
     folder = os.path.join(path.parent.parent, "wav", f"Session{number}")
-    annotations = list(read_annotation_file(path, LAYOUT, notes))
+    annotations = list(read_annotation_file(path, KEMDY20, notes))
     for row in annotations:
         row.folder = folder
         if row.problem is None:
             _read_segment_id(row, number)
-    return Session(int(number), annotations, LAYOUT, encoding="cp949")
+    return Session(int(number), annotations, KEMDY20, encoding="cp949")
 
 
 def _read_segment_id(row: Annotation, session: str) -> None:

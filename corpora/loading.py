@@ -4,18 +4,22 @@ The recordings stay where they are: whoever needs them takes them from the parts
 from collections.abc import Iterable
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import ClassLabel, Dataset, IterableDataset, load_dataset, load_dataset_builder, load_from_disk
 
 from corpora import CorpusError
 
 
-def load_parts(name: str, config_name: str | None = None) -> dict[str, Dataset]:
+def load_parts(
+    name: str, config_name: str | None = None, streaming: bool = False, columns: list[str] | None = None
+) -> dict[str, Dataset] | dict[str, IterableDataset]:
     """
     The parts of a dataset by their names; one that isn't divided is called `train`.
 
     Args:
         name (`str`): A folder from prepare_dataset.py, or any folder or Hub id that `datasets` loads.
         config_name (`str`, *optional*): The dataset's configuration on the Hub.
+        streaming (`bool`): Read it when it is iterated; a prepared folder is the same either way.
+        columns (`list[str]`, *optional*): No others are needed, so don't read them where the files allow it (parquet).
 
     Raises:
         CorpusError: It can't be loaded.
@@ -30,14 +34,17 @@ def load_parts(name: str, config_name: str | None = None) -> dict[str, Dataset]:
         if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
             loaded = load_from_disk(name)
         else:
-            loaded = load_dataset(name, config_name)
+            options = {}
+            if columns is not None and hasattr(load_dataset_builder(name, config_name).config, "columns"):
+                options["columns"] = columns
+            loaded = load_dataset(name, config_name, streaming=streaming, **options)
     except Exception as error:  # whatever a dataset's files and loading code make `datasets` raise
         reason = " ".join(str(error).split())
         raise CorpusError(
             f"dataset {name} can't be loaded; give a folder from prepare_dataset.py or a dataset that `datasets` "
             f"loads ({type(error).__name__}: {reason})"
         ) from error
-    return dict(loaded) if isinstance(loaded, DatasetDict) else {"train": loaded}
+    return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
 def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> dict[str, list]:

@@ -20,8 +20,8 @@ from datasets import Audio, ClassLabel, DatasetDict, List, Value, load_from_disk
 import prepare_dataset
 from configuration_rsa_cfn import EMOTIONS
 from corpora import CorpusError
-from corpora.arrow import ROWS_PER_BATCH
 from corpora.demo import write_corpus
+from corpora.shards import BYTES_PER_BATCH
 from prepare_dataset import NothingToWriteError, main, prepare
 
 
@@ -152,8 +152,11 @@ def test_number_of_processes_does_not_show(damaged_corpus, tmp_path):
 def test_few_rows_are_held_in_memory(corpus, tmp_path):
     prepare("kemdy20", corpus, tmp_path / "out")
     for file in (tmp_path / "out" / "train").glob("*.arrow"):
-        batches = [len(batch) for batch in pyarrow.ipc.open_stream(str(file))]
-        assert max(batches) <= ROWS_PER_BATCH < sum(batches)
+        batches = [batch.column("audio").field("bytes").to_pylist() for batch in pyarrow.ipc.open_stream(str(file))]
+        sizes = [[len(recording) for recording in recordings] for recordings in batches]
+        assert sum(map(sum, sizes)) > BYTES_PER_BATCH / 2
+        # A batch ends with the recording that fills it.
+        assert all(sum(size[:-1]) < BYTES_PER_BATCH for size in sizes)
 
 
 def test_changed_source_is_noticed(corpus, tmp_path):

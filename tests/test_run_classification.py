@@ -187,10 +187,10 @@ def test_epochs_are_compared_on_a_part_that_is_not_reported(prepared_dir, tmp_pa
 def command(tmp_path):
     """A function that runs the script as a user does, elsewhere, and gives the finished process."""
 
-    def command(*arguments):
+    def command(*arguments, launcher=(sys.executable,)):
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
         return subprocess.run(
-            [sys.executable, str(REPOSITORY / "run_classification.py"), *arguments],
+            [*launcher, str(REPOSITORY / "run_classification.py"), *arguments],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -215,3 +215,48 @@ def test_a_run_says_when_it_took_its_first_step(command, prepared_dir):
     ((total, model),) = lines
     assert 0 < float(model) < float(total)
     assert re.fullmatch(r"Done in \d+ s: everything is in out\.", finished.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("streaming", [(), ("--streaming", "--dataloader_num_workers", "2")])
+def test_two_processes_score_every_row_once(streaming, command, prepared_dir, tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517")
+    arguments = "--fusion text --audio_model tiny --text_model tiny --output_dir out --max_steps 2".split()
+    finished = command("--dataset_name", str(prepared_dir), *arguments, *streaming, launcher=launcher)
+    assert finished.returncode == 0, finished.stderr
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as stream:
+        ids = [row["segment_id"] for row in csv.DictReader(stream)]
+    dataset = load_from_disk(prepared_dir)["train"]
+    rows = zip(dataset["segment_id"], dataset["session"], dataset["label"])
+    assert ids == [name for name, session, label in rows if session == 6 and label is not None]
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert sum(results[f"eval_count_{emotion}"] for emotion in EMOTIONS) == len(ids) == results["eval_rows"]
+
+
+def test_a_stream_trains_and_is_scored_as_the_dataset_is(finished, prepared_dir, tmp_path, caplog):
+    """But for a recording that can't be read."""
+    folder, metrics = finished
+    dataset = load_from_disk(prepared_dir)["train"]
+    (tmp_path / "files").mkdir()
+    # Without the column `raw_text` it is no dataset of prepare_dataset.py, and nothing is known of its recordings.
+    scored = [row["segment_id"] for row in dataset if row["session"] == 6 and row["label"] is not None]
+    recordings = dataset["audio"][:]
+    broken = recordings[dataset["segment_id"][:].index(scored[3])]
+    broken["bytes"] = broken["bytes"][:40]
+    unprepared = dataset.remove_columns(["audio", "raw_text"]).add_column("audio", recordings)
+    unprepared.to_parquet(tmp_path / "files" / "train.parquet")
+    streaming = ["--streaming", "--dataloader_num_workers", "1"]
+    run(tmp_path / "files", tmp_path / "trained", "--fusion", "text", "--max_steps", "2", *streaming)
+    saved = ["--model_name_or_path", str(folder), "--do_train", "false"]
+    again = run(tmp_path / "files", tmp_path / "again", *saved, *streaming)
+    assert again["eval_rows"] == metrics["eval_rows"] - 1
+    assert sum(again[f"eval_count_{emotion}"] for emotion in EMOTIONS) == again["eval_rows"]
+    assert f"1 of {len(scored)} rows of test can't be read and are not scored: {scored[3]}" in caplog.text
+    predictions = []
+    for run_folder in (folder, tmp_path / "again"):
+        with (run_folder / "predictions.csv").open(encoding="utf-8") as stream:
+            predictions.append({row.pop("segment_id"): row for row in csv.DictReader(stream)})
+    assert list(predictions[1]) == [name for name in predictions[0] if name != scored[3]]
+    for name, row in predictions[1].items():
+        for emotion in EMOTIONS:
+            expected = float(predictions[0][name][f"probability_{emotion}"])
+            assert float(row[f"probability_{emotion}"]) == pytest.approx(expected, abs=1e-5)

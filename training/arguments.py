@@ -180,6 +180,10 @@ class DataArguments:
         default_factory=lambda: ["both"],
         metadata={"help": "What the model is given where it is scored, one or more of both, audio and text."},
     )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the recordings as they come, from disk or the Hub; needs --max_steps."},
+    )
     max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cropped, in seconds."})
     audio_crop: str | None = field(
         default=None,
@@ -274,7 +278,10 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
     try:
         model_args, data_args, _ = first.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
         _complete(model_args, data_args)
-        parser.set_defaults(**default_training_arguments(model_args.fusion, model_args.is_tiny))
+        defaults = default_training_arguments(model_args.fusion, model_args.is_tiny)
+        if data_args.streaming:
+            defaults["train_sampling_strategy"] = "random"
+        parser.set_defaults(**defaults)
         *_, training_args, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     except (ValueError, ImportError) as error:
         # TrainingArguments has errors of several lines.
@@ -371,6 +378,8 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         _check_choice("--report_to", reporter, tuple(INTEGRATION_TO_CALLBACK))
     if "tensorboard" in training_args.report_to and not is_tensorboard_available():
         raise InputError("--report_to tensorboard needs a package that isn't installed; pip install tensorboard")
+    if data_args.streaming:
+        _check_streaming(data_args, training_args)
     _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
 
 
@@ -388,6 +397,18 @@ def _check_model(model_args: ModelArguments) -> None:
             raise InputError(
                 f"--{modality}_learning_rate has no use: --fusion {model_args.fusion} has no such backbone"
             )
+
+
+def _check_streaming(data_args: DataArguments, training_args: TrainingArguments) -> None:
+    if training_args.do_train and training_args.max_steps <= 0:
+        raise InputError("--streaming needs --max_steps, since the end of a stream isn't known; give a number of steps")
+    if data_args.batch_weighted_sampler:
+        raise InputError("--streaming can't draw rows by --batch_weighted_sampler; give --class_weights instead")
+    if training_args.train_sampling_strategy != "random":
+        raise InputError(
+            f"--streaming can't order rows by --train_sampling_strategy {training_args.train_sampling_strategy}, only "
+            "by a shuffle buffer; leave it out"
+        )
 
 
 def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> None:

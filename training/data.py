@@ -1,22 +1,22 @@
 """A dataset with audio, text and labels → checked rows → the parts that train, validate and are scored."""
 
-import io
 import logging
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-import numpy as np
-import soundfile
-from datasets import Audio, ClassLabel, Dataset, concatenate_datasets
+from datasets import Audio, ClassLabel, Dataset, IterableDataset, concatenate_datasets
 from tqdm.auto import tqdm
 
-from corpora.folds import PARTS, SPLITS, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
+from corpora.folds import PARTS, SPLITS, TEST, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
 from corpora.loading import encode_labels, load_parts, read_columns
 from corpora.report import first_names
 from prepare_dataset import prepare
 from training import InputError
 from training.arguments import DEMO_DIR, DataArguments
 from training.labels import make_targets, target_shares
+from training.recordings import measure
+from training.streams import ScoredStream, TrainingStream, number_rows, read_tables, split_pieces
 
 
 logger = logging.getLogger(__name__)
@@ -28,55 +28,73 @@ PREPARED_COLUMNS = {"audio", "text", "raw_text", "label", "segment_id", "duratio
 
 
 @dataclass
+class _Source:
+    """
+    A dataset before it is divided.
+
+    Args:
+        pieces: Names of parts and their rows, with the columns `audio`, `text`, `label` and optional ones; a part that
+            is streamed comes in several pieces.
+        tables: The same rows, for their columns but the audio.
+        is_prepared (`bool`): Whether prepare_dataset.py has read every recording.
+        name (`dict`): Name and fingerprints, for the record.
+    """
+
+    pieces: list[tuple[str, Dataset | IterableDataset]]
+    tables: list[tuple[str, Dataset]]
+    is_prepared: bool
+    name: dict
+
+
+@dataclass
 class Splits:
     """
     The rows of a run, each with a label or, in `train`, shares of the classes.
 
     Args:
-        train (`Dataset`): What the weights are fitted to.
-        validation (`Dataset`, *optional*): Rows kept out of `train`, on which epochs and settings are compared.
-        test (`Dataset`): What is reported; scored once, after training, in the order of the dataset.
+        train (`Dataset` or `TrainingStream`): What the weights are fitted to.
+        validation (`Dataset` or `ScoredStream`, *optional*): Rows kept out of `train`, on which epochs and settings are
+            compared.
+        test (`Dataset` or `ScoredStream`): What is reported; scored once, after training, in the order of the dataset.
+        tables (`dict[str, Dataset]`): All columns but the audio of `train`, `validation` and `test`.
         label_names (`list[str]`): Names of the classes.
         description (`str`): How the rows were divided, for the log.
         record (`dict`): The same in full, for `split.json`.
         membership (`list[tuple[str, str]]`): ID and part of every row of the dataset; no part for one left out.
     """
 
-    train: Dataset
-    validation: Dataset | None
-    test: Dataset
+    train: Dataset | TrainingStream
+    validation: Dataset | ScoredStream | None
+    test: Dataset | ScoredStream
+    tables: dict[str, Dataset]
     label_names: list[str]
     description: str
     record: dict
     membership: list[tuple[str, str]]
 
 
-def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
+def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, eval_batch_size: int = 1) -> Splits:
     """
     Load the dataset, divide its rows, and leave out and report those that can't be used.
 
     Args:
         data_args ([`DataArguments`]): Names the dataset, its columns, the split and the targets.
         with_validation (`bool`): Also take a validation part out of the training rows where the split has none.
+        seed (`int`): Of the order in which a stream trains.
+        eval_batch_size (`int`): Rows of a stream that all processes score at once.
 
     Raises:
         InputError, CorpusError: The dataset, a column, its labels or the split doesn't fit.
     """
-    name = _demo_dataset() if data_args.is_demo else data_args.dataset_name
-    loaded = load_parts(name, data_args.dataset_config_name)
-    parts = [(part, _select_columns(dataset, part, data_args)) for part, dataset in loaded.items()]
-    columns = read_columns(parts, ("text", "label", *OPTIONAL_COLUMNS))
-    columns["label"], label_names = encode_labels(parts, "label", columns["label"])
+    source = _open(data_args)
+    columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))
+    columns["label"], label_names = encode_labels(source.tables, "label", columns["label"])
     # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
-    is_prepared = data_args.audio_column_name == "audio" and all(
-        PREPARED_COLUMNS <= set(part.column_names) for part in loaded.values()
-    )
-    is_prepared = is_prepared and None not in columns["duration"]
-    columns["duration"] = _durations(parts, columns, is_prepared)
+    is_usable = _check_rows(source, columns, data_args.streaming)
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
     for row, part in enumerate(split.parts):
-        if part is not None and columns["duration"][row] is not None:
+        if part is not None and is_usable[row]:
             rows[part].append(row)
     rows[TRAIN], targets = make_targets(columns, rows[TRAIN], label_names, data_args.label_target, data_args.ties)
     if not rows[VALIDATION] and not with_validation:
@@ -85,12 +103,55 @@ def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
         if not rows[part]:
             others = " or --split ".join(name for name in SPLITS if name != split.name)
             raise InputError(f"--split {split.name} leaves no labelled {part} row; give --split {others}")
-    datasets = {
-        part: _join(parts, columns | targets if part == TRAIN else columns, rows[part], label_names) for part in rows
-    }
-    source = {"name": name, "config": data_args.dataset_config_name}
-    source["fingerprints"] = {part: dataset._fingerprint for part, dataset in loaded.items()}
-    return _describe(split, source, columns, rows, datasets, label_names)
+    columns_of = {part: columns | targets if part == TRAIN else columns for part in rows}
+    tables = {part: _make_table(columns_of[part], rows[part], label_names) for part in rows}
+    if data_args.streaming:
+        numbered = number_rows(source.pieces, [len(table) for _, table in source.tables])
+        datasets = {
+            part: TrainingStream(numbered, tables[part], rows[part], source.is_prepared, seed=seed)
+            if part == TRAIN
+            else ScoredStream(numbered, tables[part], rows[part], source.is_prepared, batch_size=eval_batch_size)
+            for part in rows
+        }
+    else:
+        datasets = {part: _join(source.pieces, columns_of[part], rows[part], label_names) for part in rows}
+    return Splits(
+        train=datasets[TRAIN],
+        validation=datasets.get(VALIDATION),
+        test=datasets[TEST],
+        tables=tables,
+        label_names=label_names,
+        description=split.description,
+        **_describe(split, source.name, columns, rows, tables, label_names),
+    )
+
+
+def _open(data_args: DataArguments) -> _Source:
+    """The dataset by the names of its parts; a stream's columns are read once, without the audio."""
+    name, config_name = _demo_dataset() if data_args.is_demo else data_args.dataset_name, data_args.dataset_config_name
+    loaded = load_parts(name, config_name, data_args.streaming)
+    pieces = [(part, _select_columns(dataset, part, data_args)) for part, dataset in loaded.items()]
+    tables = pieces
+    if data_args.streaming:
+        pieces = [(part, piece) for part, dataset in pieces for piece in split_pieces(dataset)]
+        wanted = (data_args.text_column_name, data_args.label_column_name, *OPTIONAL_COLUMNS)
+        common = [column for column in wanted if all(column in part.column_names for part in loaded.values())]
+        described = [
+            (part, _select_columns(dataset, part, data_args, with_audio=False))
+            for part, dataset in load_parts(name, config_name, streaming=True, columns=common).items()
+        ]
+        tables = read_tables([(part, piece) for part, dataset in described for piece in split_pieces(dataset)])
+    return _Source(
+        pieces=pieces,
+        tables=tables,
+        is_prepared=data_args.audio_column_name == "audio"
+        and all(PREPARED_COLUMNS <= set(part.column_names) for part in loaded.values()),
+        name={
+            "name": name,
+            "config": config_name,
+            "fingerprints": {part: getattr(dataset, "_fingerprint", None) for part, dataset in loaded.items()},
+        },
+    )
 
 
 def _demo_dataset() -> str:
@@ -99,13 +160,13 @@ def _demo_dataset() -> str:
     return DEMO_DIR
 
 
-def _select_columns(part: Dataset, name: str, data_args: DataArguments) -> Dataset:
+def _select_columns(
+    part: Dataset | IterableDataset, name: str, data_args: DataArguments, with_audio: bool = True
+) -> Dataset | IterableDataset:
     """Keep the columns a run uses, under the names `audio`, `text` and `label`; audio stays encoded."""
-    wanted = {
-        "audio": data_args.audio_column_name,
-        "text": data_args.text_column_name,
-        "label": data_args.label_column_name,
-    }
+    wanted = {"text": data_args.text_column_name, "label": data_args.label_column_name}
+    if with_audio:
+        wanted = {"audio": data_args.audio_column_name, **wanted}
     for role, column in wanted.items():
         if column not in part.column_names:
             legal = ", ".join(part.column_names)
@@ -113,60 +174,41 @@ def _select_columns(part: Dataset, name: str, data_args: DataArguments) -> Datas
     optional = [column for column in OPTIONAL_COLUMNS if column in part.column_names and column not in wanted.values()]
     part = part.select_columns([*wanted.values(), *optional])
     part = part.rename_columns({column: role for role, column in wanted.items() if column != role})
-    if isinstance(part.features["audio"], Audio):
+    if isinstance(part.features.get("audio"), Audio):
         part = part.cast_column("audio", Audio(part.features["audio"].sampling_rate, decode=False))
     return part
 
 
-def _durations(parts: list[tuple[str, Dataset]], columns: dict[str, list], is_prepared: bool) -> list[float | None]:
+def _check_rows(source: _Source, columns: dict[str, list], streaming: bool) -> list[bool]:
     """
-    Seconds of each row, by which batches can be grouped; `None` for a row whose audio can't be read or whose text is
-    null. These are counted with their IDs in the log. Only the recordings of a prepared dataset aren't opened.
+    Whether each row can be used, which it can't without a transcript or a readable recording; the others are counted
+    with their IDs in the log. What is opened to be checked gives the column `duration` (seconds), by which batches can
+    be grouped; a prepared dataset has it already, and a stream is checked as it comes.
     """
-    durations: list[float | None] = []
-    for name, part in parts:
-        rows = range(len(durations), len(durations) + len(part))
-        if is_prepared:
-            measured = iter([columns["duration"][row] for row in rows])
-        else:
-            recordings = tqdm(part.select_columns("audio"), desc=f"Checking {name}", unit=" rows")
-            measured = (_duration_or_problem(recording["audio"]) for recording in recordings)
-        problems: dict[str, list[str]] = {}
-        for row, duration in zip(rows, measured, strict=True):
-            if columns["text"][row] is None:
-                duration = "no transcript"
-            if isinstance(duration, str):
-                problems.setdefault(duration, []).append(str(columns["segment_id"][row]))
-            durations.append(None if isinstance(duration, str) else duration)
-        for problem, bad in problems.items():
-            logger.warning(f"{len(bad)} of {len(part)} rows of {name} are left out, {problem}: {first_names(bad)}")
-        if sum(map(len, problems.values())) == len(part):
-            raise InputError(f"no row of split {name!r} can be used ({'; '.join(problems) or 'it is empty'})")
-    return durations
-
-
-def _duration_or_problem(audio) -> float | str:
-    """Seconds of a clip, from its header, or why it can't be used; samples are only read where they can be NaN."""
-    if isinstance(audio, dict) and audio.get("array") is not None:
-        samples = np.asarray(audio["array"], dtype=np.float32)
-        if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-            return "audio not finite, empty, or of several channels"
-        return len(samples) / audio["sampling_rate"]
-    if isinstance(audio, dict):
-        audio = audio["path"] if audio.get("bytes") is None else audio["bytes"]
-    if audio is None:
-        return "no audio"
-    if not isinstance(audio, (str, bytes)):
-        return "audio neither a file nor samples with a sampling rate"
-    try:
-        with soundfile.SoundFile(io.BytesIO(audio) if isinstance(audio, bytes) else audio) as recording:
-            if not recording.frames:
-                return "audio empty"
-            if recording.subtype in ("FLOAT", "DOUBLE") and not np.isfinite(recording.read()).all():
-                return "audio not finite"
-            return recording.frames / recording.samplerate
-    except (soundfile.LibsndfileError, OSError):
-        return "audio unreadable"
+    problems = ["no transcript" if text is None else None for text in columns["text"]]
+    if not (source.is_prepared and None not in columns["duration"]):
+        columns.pop("duration", None)
+        if not streaming:
+            recordings = chain.from_iterable(part.select_columns("audio") for _, part in source.pieces)
+            recordings = tqdm(recordings, desc="Checking recordings", total=len(problems), unit=" rows")
+            measured = [measure(recording["audio"]) for recording in recordings]
+            columns["duration"] = [None if isinstance(seconds, str) else seconds for seconds in measured]
+            problems = [
+                problem or (seconds if isinstance(seconds, str) else None)
+                for problem, seconds in zip(problems, measured)
+            ]
+    names: dict[tuple[str, str], list[str]] = {}
+    for row, (part, problem) in enumerate(zip(columns["part"], problems)):
+        if problem is not None:
+            names.setdefault((part, problem), []).append(str(columns["segment_id"][row]))
+    for (part, problem), bad in names.items():
+        total = columns["part"].count(part)
+        logger.warning(f"{len(bad)} of {total} rows of {part} are left out, {problem}: {first_names(bad)}")
+    for part in dict.fromkeys(part for part, _ in source.tables):
+        if not any(other == part and problem is None for other, problem in zip(columns["part"], problems)):
+            reasons = "; ".join(problem for other, problem in names if other == part)
+            raise InputError(f"no row of split {part!r} can be used ({reasons or 'it is empty'})")
+    return [problem is None for problem in problems]
 
 
 def _join(
@@ -179,13 +221,13 @@ def _join(
         inside = [row - start for row in rows if start <= row < stop]
         if inside:
             # Joined before rows are selected: joining a selection would copy its recordings.
-            table = make_table(columns, range(start, stop), label_names)
+            table = _make_table(columns, range(start, stop), label_names)
             pieces.append(concatenate_datasets([part.select_columns("audio"), table], axis=1).select(inside))
         start = stop
     return pieces[0] if len(pieces) == 1 else concatenate_datasets(pieces)
 
 
-def make_table(columns: dict[str, list], rows, label_names: list[str]) -> Dataset:
+def _make_table(columns: dict[str, list], rows, label_names: list[str]) -> Dataset:
     """`rows` of `columns`, whose labels have their names."""
     table = Dataset.from_dict({n: [values[row] for row in rows] for n, values in columns.items() if n != "label"})
     labels = [columns["label"][row] for row in rows]
@@ -197,17 +239,17 @@ def _describe(
     source: dict,
     columns: dict[str, list],
     rows: dict[str, list[int]],
-    datasets: dict[str, Dataset],
+    tables: dict[str, Dataset],
     label_names: list[str],
-) -> Splits:
-    """Log and record what was divided how, what the parts have in common, and what they lack."""
+) -> dict:
+    """Log and give the `record` and the `membership` of [`Splits`]."""
     used: list[str | None] = [None] * len(split.parts)
     for part, members in rows.items():
         for row in members:
             used[row] = part
     counts = {}
-    for part, dataset in datasets.items():
-        sums = target_shares(dataset, len(label_names)).sum(axis=0)
+    for part, table in tables.items():
+        sums = target_shares(table, len(label_names)).sum(axis=0)
         counts[part] = {name: round(float(total), 3) for name, total in zip(label_names, sums)}
     overlaps = find_overlaps(columns, used)
     warnings = [*split.warnings, *missing_classes(counts)]
@@ -237,12 +279,7 @@ def _describe(
         ],
         "warnings": warnings,
     }
-    return Splits(
-        train=datasets["train"],
-        validation=datasets.get("validation"),
-        test=datasets["test"],
-        label_names=label_names,
-        description=split.description,
-        record=record,
-        membership=[(str(name), part or "") for name, part in zip(columns["segment_id"], used)],
-    )
+    return {
+        "record": record,
+        "membership": [(str(name), part or "") for name, part in zip(columns["segment_id"], used)],
+    }

@@ -47,6 +47,10 @@ TINY_TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4
 TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64}
 
 
+# A saved model's tokenizer asks for the model's configuration; known here, nobody is asked to trust the folder's code.
+AutoConfig.register(RsaCfnConfig.model_type, RsaCfnConfig)
+
+
 def load_model(
     model_args: ModelArguments,
     data_args: DataArguments,

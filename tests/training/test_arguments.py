@@ -68,6 +68,12 @@ def test_a_json_file_says_the_same_as_the_command_line():
     assert from_file[2].to_dict() == from_line[2].to_dict()
 
 
+def test_a_stream_is_not_grouped_by_length():
+    """Which tiny backbones are otherwise."""
+    assert parse_arguments([])[2].train_sampling_strategy == "group_by_length"
+    assert parse_arguments("--streaming --max_steps 9".split())[2].train_sampling_strategy == "random"
+
+
 @pytest.mark.parametrize(
     "arguments, label_target, ties",
     [
@@ -111,6 +117,12 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         ("--label_target mean", "--label_target mean is unknown; give one of majority, soft"),
         ("--ties keep", "--ties keep is unknown; give one of drop, transform, soft"),
         ("--ties soft --label_transform", "--label_transform means --ties transform, not --ties soft"),
+        ("--streaming", "--streaming needs --max_steps"),
+        ("--streaming --max_steps 9 --batch_weighted_sampler", "--streaming can't draw rows by --batch_weighted"),
+        (
+            "--streaming --max_steps 9 --train_sampling_strategy group_by_length",
+            "--streaming can't order rows by --train_sampling_strategy group_by_length, only by a shuffle buffer",
+        ),
         ("--modality_dropout 1.5", "--modality_dropout=1.5"),
         ("--label_smoothing 1", "--label_smoothing=1.0 is out of range"),
         ("--cross_fusion_rank 0", "--cross_fusion_rank=0 is out of range"),

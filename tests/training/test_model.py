@@ -53,7 +53,8 @@ def test_pretrained_backbones_come_from_folders(make_model, processor, tmp_path)
     assert "audio_attention_mask" in loaded_processor(audio=[torch.randn(800)], return_tensors="pt")
 
 
-def test_saved_model_goes_on(tmp_path):
+def test_saved_model_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the folder's code"))
     model, processor = load_model(ModelArguments(**TINY), DataArguments(), NAMES, TEXTS)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)

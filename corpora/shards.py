@@ -1,0 +1,169 @@
+"""Reads the rows of a corpus and writes them into Arrow files, one per shard, a few rows at a time.
+Memory does not grow with the corpus. `datasets` is not needed for it, nor imported before it is under way."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import xxhash
+from tqdm import tqdm
+
+from corpora.report import ShardReport
+from corpora.rows import Corpus, Shard
+
+
+# A handful of recordings. `datasets` writes 1000 rows at once, about 190 MB of them in every process.
+BYTES_PER_BATCH = 1 << 21
+
+
+def arrow_schema(corpus: Corpus) -> pyarrow.Schema:
+    """How the corpus's columns are stored; classes are indices."""
+    label = pyarrow.int64()
+    types = {
+        "audio": pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
+        "text": pyarrow.string(),
+        "raw_text": pyarrow.string(),
+        "label": label,
+        "emotions": pyarrow.list_(label),
+        "votes": pyarrow.list_(pyarrow.int32(), len(corpus.label_names)),
+        "valence": pyarrow.float64(),
+        "arousal": pyarrow.float64(),
+        "segment_id": pyarrow.string(),
+        "session": pyarrow.int32() if corpus.has_numbered_sessions else pyarrow.string(),
+        "speaker": pyarrow.string(),
+        "gender": pyarrow.string(),
+        "start": pyarrow.float64(),
+        "end": pyarrow.float64(),
+        "duration": pyarrow.float32(),
+    }
+    return pyarrow.schema([(column, types[column]) for column in corpus.columns])
+
+
+def write_shards(corpus: Corpus, folder: Path, num_proc: int) -> list[ShardReport]:
+    """Writes one Arrow file per shard into `folder`, with a progress bar.
+
+    Args:
+        num_proc: number of processes; with 1 everything happens in this one.
+
+    Returns:
+        One report per shard, in their order, whatever the order in which they were finished.
+    """
+    folder.mkdir()
+    schema, label_names = arrow_schema(corpus), corpus.label_names
+    jobs = [(shard, folder / f"{shard.name}.arrow", schema, label_names) for shard in corpus.shards]
+    bar = {"total": sum(shard.num_rows for shard in corpus.shards), "desc": "Converting", "unit": " rows"}
+    if num_proc == 1:
+        with tqdm(**bar) as progress:
+            return [write_shard(*job, progress) for job in jobs]
+    # Forked, as `datasets` does: a fresh interpreter spends more seconds importing than it has work for.
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(num_proc, mp_context=context, initializer=_prepare_worker) as pool:
+        # Submitted before there is a progress bar, whose thread should not be there when the workers are forked.
+        futures = {pool.submit(write_shard, *job): job[0] for job in jobs}
+        try:
+            # A second of import, while the workers read; and they have less memory to share without it.
+            import corpora.arrow  # noqa: F401
+
+            with tqdm(**bar) as progress:
+                for future in as_completed(futures):
+                    future.result()
+                    progress.update(futures[future].num_rows)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+        return [future.result() for future in futures]
+
+
+def _prepare_worker() -> None:
+    """Leaves Ctrl-C to the main process, and ends with it: workers of a killed run would wait for jobs for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+class _DigestedFile:
+    """A file for writing that knows the digest of what went into it."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "wb")
+        self._digest = xxhash.xxh3_128()
+
+    def write(self, content) -> int:
+        self._digest.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+
+def write_shard(
+    shard: Shard, file: Path, schema: pyarrow.Schema, label_names: tuple[str, ...], progress: tqdm | None = None
+) -> ShardReport:
+    """Writes the usable utterances of a shard into `file`, unless there are none, and reports every row."""
+    report = ShardReport(shard.name)
+    indices = {name: index for index, name in enumerate(label_names)}
+    batch, size, output, writer = [], 0, None, None
+    try:
+        for utterance in shard.utterances():
+            report.add(utterance)
+            if progress is not None:
+                progress.update()
+            if utterance.columns is None:
+                continue
+            batch.append(utterance.columns)
+            size += len(utterance.columns["audio"]["bytes"])
+            if writer is None:
+                output = _DigestedFile(file)
+                writer = pyarrow.ipc.new_stream(output, schema)
+            if size >= BYTES_PER_BATCH:
+                writer.write_batch(_record_batch(batch, schema, indices))
+                batch, size = [], 0
+        if batch:
+            writer.write_batch(_record_batch(batch, schema, indices))
+        if writer is not None:
+            writer.close()
+            report.digest = output.hexdigest()
+    finally:
+        if output is not None:
+            output.close()
+    return report
+
+
+def _record_batch(rows: list[dict], schema: pyarrow.Schema, indices: dict[str, int]) -> pyarrow.RecordBatch:
+    columns = {name: [row[name] for row in rows] for name in schema.names}
+    columns["label"] = [None if label is None else indices[label] for label in columns["label"]]
+    if "emotions" in columns:
+        columns["emotions"] = [[indices[emotion] for emotion in emotions] for emotions in columns["emotions"]]
+    audio = columns.pop("audio")
+    arrays = {name: pyarrow.array(values, schema.field(name).type) for name, values in columns.items()}
+    paths = pyarrow.array([recording["path"] for recording in audio], pyarrow.string())
+    recordings = _binary_array([recording["bytes"] for recording in audio])
+    arrays["audio"] = pyarrow.StructArray.from_arrays([recordings, paths], names=["bytes", "path"])
+    return pyarrow.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _binary_array(values: list[bytes]) -> pyarrow.BinaryArray:
+    """As `pyarrow.array(values)`, which grows its buffer as it goes and takes twice as long for recordings."""
+    offsets = np.zeros(len(values) + 1, dtype=np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(b"".join(values))]
+    return pyarrow.BinaryArray.from_buffers(pyarrow.binary(), len(values), buffers)
