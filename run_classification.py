@@ -2,7 +2,7 @@
 
 accelerate launch run_classification.py --fusion rsa_cfn
 accelerate launch run_classification.py --fusion rsa_cfn --dataset_name data/kemdy20 --output_dir runs/first
-python run_classification.py arguments.json
+accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7
 """
 
 import logging
@@ -18,11 +18,19 @@ from transformers import TrainingArguments, set_seed
 from corpora import CorpusError
 from corpora.report import first_names
 from training import InputError
-from training.arguments import DataArguments, ModelArguments, parse_arguments
-from training.data import DEMO_DIR, Splits, load_splits
+from training.arguments import DEMO_DIR, DataArguments, ModelArguments, parse_arguments
+from training.data import Splits, load_splits
 from training.labels import class_weights, target_shares
 from training.model import load_model
-from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
+from training.progress import log_scores, show_progress
+from training.report import (
+    draw_confusion_matrix,
+    format_closing,
+    format_line,
+    format_summary,
+    write_predictions,
+    write_split,
+)
 from training.streams import IGNORED
 from training.trainer import FirstStepCallback, RsaCfnDataCollator, RsaCfnTrainer
 
@@ -40,13 +48,14 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     Raises:
         InputError: Something given can't be used; nothing was trained.
     """
+    run_start = time.perf_counter()
     set_seed(training_args.seed)
     for name in ("run_classification", "training"):
         logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
-    if data_args.dataset_name is None:
+    if data_args.is_demo:
+        reason = "No dataset given and no data/kemdy20 found: running" if data_args.dataset_name is None else "Running"
         logger.info(
-            f"No dataset given and no data/kemdy20 found: running on the demo corpus in {DEMO_DIR} (synthetic speech, "
-            "tiny random backbones); its scores mean nothing about emotion."
+            f"{reason} on the demo corpus in {DEMO_DIR} (synthetic speech); its scores mean nothing about emotion."
         )
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(
@@ -81,6 +90,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
             metrics |= score(trainer, splits, modality)
     if training_args.push_to_hub:
         trainer.push_to_hub()
+    if trainer.is_world_process_zero():
+        print(format_closing(metrics, training_args.output_dir, time.perf_counter() - run_start))
     return metrics
 
 
@@ -109,7 +120,7 @@ def build_trainer(
     # The collator makes the model's inputs out of columns that aren't any.
     training_args.remove_unused_columns = False
     training_args.label_names = ["labels"]
-    return RsaCfnTrainer(
+    trainer = RsaCfnTrainer(
         model=model,
         args=training_args,
         data_collator=RsaCfnDataCollator(processor),
@@ -131,6 +142,8 @@ def build_trainer(
             if rate is not None
         },
     )
+    show_progress(trainer)
+    return trainer
 
 
 def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
@@ -192,6 +205,7 @@ def _predict(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> 
         scores = rater_scores(table["votes"][:], logits, splits.tables["train"]["votes"][:])
         metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
     trainer.save_metrics(prefix, metrics)
+    log_scores(trainer, metrics, prefix)
     return _Scored(table, logits, labels, metrics)
 
 

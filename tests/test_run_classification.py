@@ -214,6 +214,7 @@ def test_a_run_says_when_it_took_its_first_step(command, prepared_dir):
     lines = re.findall(r"First training step after ([\d.]+) s, ([\d.]+) s of it for the model\.\n", finished.stderr)
     ((total, model),) = lines
     assert 0 < float(model) < float(total)
+    assert re.fullmatch(r"Done in \d+ s: everything is in out\.", finished.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("streaming", [(), ("--streaming", "--dataloader_num_workers", "2")])

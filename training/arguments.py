@@ -9,6 +9,8 @@ from typing import NoReturn
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import is_tensorboard_available
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
 from corpora import CorpusError, holds_code
@@ -20,6 +22,7 @@ from training.trainer import MODALITIES
 
 TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
+DEMO_DIR = "data/demo"
 AUDIO_CROPS = ("random", "head")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
@@ -123,7 +126,7 @@ class DataArguments:
         default=None,
         metadata={
             "help": f"A folder from prepare_dataset.py, or any dataset that `datasets` loads (default {KEMDY20_DIR} "
-            "where that exists, otherwise the demo corpus)."
+            f"where that exists, otherwise the demo corpus in {DEMO_DIR}, which is made if it isn't there)."
         },
     )
     dataset_config_name: str | None = field(default=None, metadata={"help": "The dataset's configuration on the Hub."})
@@ -198,6 +201,10 @@ class DataArguments:
             untold = "soft" if self.label_target == "soft" else "drop"
             self.ties = "transform" if self.label_transform else untold
 
+    @property
+    def is_demo(self) -> bool:
+        return self.dataset_name in (None, DEMO_DIR)
+
 
 class OneLineArgumentParser(HfArgumentParser):
     """Reports a wrong argument in one line: the usage of 150 arguments would bury it."""
@@ -257,15 +264,15 @@ def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
 
 def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
     """
-    Read the command line, or a JSON file that is its only argument.
+    Read the command line, which may start with a JSON file; what is given after it wins.
 
     The defaults of the training arguments depend on the model, so the model's arguments are read first.
 
     Raises:
         InputError: An argument is unknown or has an illegal value.
     """
-    if len(arguments) == 1 and arguments[0].endswith(".json"):
-        arguments = _read_json(arguments[0])
+    if arguments and arguments[0].endswith(".json"):
+        arguments = [*_read_json(arguments[0]), *arguments[1:]]
     first = OneLineArgumentParser((ModelArguments, DataArguments), allow_abbrev=False, add_help=False)
     parser = OneLineArgumentParser((ModelArguments, DataArguments, TrainingArguments), allow_abbrev=False)
     try:
@@ -293,6 +300,12 @@ def _read_json(name: str) -> list[str]:
         raise InputError(f"{name} can't be read as JSON ({error})") from error
     if not isinstance(given, dict):
         raise InputError(f"{name} holds no JSON object; give one of argument names and values")
+    legal = {
+        field.name for arguments in (ModelArguments, DataArguments, TrainingArguments) for field in fields(arguments)
+    }
+    unknown = [argument for argument in given if argument not in legal]
+    if unknown:
+        raise InputError(f"{name} has unknown arguments: {', '.join(unknown)}; give names that --help lists")
     arguments = []
     for argument, value in given.items():
         if value is not None:
@@ -306,10 +319,9 @@ def _complete(model_args: ModelArguments, data_args: DataArguments) -> None:
     _check_choice("--fusion", model_args.fusion, FUSIONS)
     if data_args.dataset_name is None and Path(KEMDY20_DIR).is_dir():
         data_args.dataset_name = KEMDY20_DIR
-    is_demo = data_args.dataset_name is None
     if model_args.model_name_or_path is None:
-        model_args.audio_model = model_args.audio_model or (TINY if is_demo else AUDIO_MODEL)
-        model_args.text_model = model_args.text_model or (TINY if is_demo else TEXT_MODEL)
+        model_args.audio_model = model_args.audio_model or (TINY if data_args.is_demo else AUDIO_MODEL)
+        model_args.text_model = model_args.text_model or (TINY if data_args.is_demo else TEXT_MODEL)
     elif model_args.audio_model or model_args.text_model:
         raise InputError("--model_name_or_path brings its own backbones; leave out --audio_model and --text_model")
     else:
@@ -362,6 +374,10 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         )
     if training_args.dataloader_persistent_workers and not training_args.dataloader_num_workers:
         raise InputError("--dataloader_persistent_workers needs workers; give --dataloader_num_workers")
+    for reporter in training_args.report_to:
+        _check_choice("--report_to", reporter, tuple(INTEGRATION_TO_CALLBACK))
+    if "tensorboard" in training_args.report_to and not is_tensorboard_available():
+        raise InputError("--report_to tensorboard needs a package that isn't installed; pip install tensorboard")
     if data_args.streaming:
         _check_streaming(data_args, training_args)
     _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)

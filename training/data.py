@@ -13,7 +13,7 @@ from corpora.loading import encode_labels, load_parts, read_columns
 from corpora.report import first_names
 from prepare_dataset import prepare
 from training import InputError
-from training.arguments import DataArguments
+from training.arguments import DEMO_DIR, DataArguments
 from training.labels import make_targets, target_shares
 from training.recordings import measure
 from training.streams import ScoredStream, TrainingStream, number_rows, read_tables, split_pieces
@@ -21,7 +21,6 @@ from training.streams import ScoredStream, TrainingStream, number_rows, read_tab
 
 logger = logging.getLogger(__name__)
 
-DEMO_DIR = "data/demo"
 # Columns of a prepared corpus that splits, targets, metrics and predictions.csv use where they exist.
 OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes", "duration")
 # prepare_dataset.py writes these, and has then read every recording.
@@ -129,7 +128,7 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
 
 def _open(data_args: DataArguments) -> _Source:
     """The dataset by the names of its parts; a stream's columns are read once, without the audio."""
-    name, config_name = data_args.dataset_name or _demo_dataset(), data_args.dataset_config_name
+    name, config_name = _demo_dataset() if data_args.is_demo else data_args.dataset_name, data_args.dataset_config_name
     loaded = load_parts(name, config_name, data_args.streaming)
     pieces = [(part, _select_columns(dataset, part, data_args)) for part, dataset in loaded.items()]
     tables = pieces

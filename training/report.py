@@ -98,3 +98,32 @@ def format_line(metrics: dict[str, float], prefix: str) -> str:
     """The scores named `prefix` in one line."""
     shown = [name for name in (*SUMMARY, "kl_to_raters") if f"{prefix}_{name}" in metrics]
     return ", ".join(f"{name} {metrics[f'{prefix}_{name}']:.3f}" for name in shown)
+
+
+def format_closing(metrics: dict[str, float], output_dir: str, seconds: float) -> str:
+    """
+    The last line of a run: how long it took, its best macro F1 on the test part, and where everything is.
+
+    Args:
+        metrics (`dict[str, float]`): Scores of the run; without macro F1 of the test part the line has none.
+        output_dir (`str`): Folder of the run.
+        seconds (`float`): From the start of the run.
+    """
+    minutes, whole = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    units = [(hours, "h"), (minutes, "min"), (whole, "s")]
+    while len(units) > 1 and not units[0][0]:
+        units.pop(0)
+    # From an hour on seconds say nothing.
+    took = " ".join(f"{number} {unit}" for number, unit in units[:2])
+    scored = {"eval": "", "eval_audio": " with audio alone", "eval_text": " with text alone"}
+    best = max(
+        (prefix for prefix in scored if f"{prefix}_macro_f1" in metrics),
+        key=lambda prefix: metrics[f"{prefix}_macro_f1"],
+        default=None,
+    )
+    result = ""
+    if best is not None:
+        macro_f1 = f"{metrics[f'{best}_macro_f1']:.3f}".removeprefix("0")
+        result = f"macro F1 {macro_f1} on {metrics[f'{best}_rows']} rows{scored[best]}; "
+    return f"Done in {took}: {result}everything is in {output_dir}."

@@ -65,6 +65,25 @@ class BatchWeightedSampler(torch.utils.data.WeightedRandomSampler):
         self.generator.manual_seed(self.seed + epoch)
 
 
+class SeededLengthGroupedSampler(LengthGroupedSampler):
+    """
+    Rows of like length together, in an order that seed and epoch alone decide. Drawn from each process's own random
+    state, which dropout moves on, the orders of several processes would part, and rows with them be lost or doubled.
+
+    Args:
+        batch_size (`int`): Rows of a process's step.
+        lengths (`list[float]`): Of the rows.
+        seed (`int`): Of the order.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[float], seed: int):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(seed))
+        self.seed = seed
+
+    def set_epoch(self, epoch: int):
+        self.generator.manual_seed(self.seed + epoch)
+
+
 class FirstStepCallback(TrainerCallback):
     """
     Logs, once, how long after its start the process had trained its first step.
@@ -145,6 +164,14 @@ class RsaCfnTrainer(Trainer):
         finally:
             self.data_collator = scoring
 
+    def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if output.predictions is not None and output.label_ids is not None:
+            # The Trainer's is a mean over batches, which on several processes counts rows that fill up the last one.
+            logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+            output.metrics[f"{metric_key_prefix}_loss"] = self.model.loss_function(logits, labels).item()
+        return output
+
     def _get_eval_sampler(self, eval_dataset):
         # Grouping by length would reorder these rows too, and predictions would no longer be theirs.
         return torch.utils.data.SequentialSampler(eval_dataset)
@@ -159,5 +186,6 @@ class RsaCfnTrainer(Trainer):
         if isinstance(sampler, LengthGroupedSampler):
             # Clips over the limit are all alike in a batch. And a list: a column of a dataset is looked up row by row,
             # which for ten thousand rows takes seconds.
-            sampler.lengths = np.minimum(sampler.lengths[:], self.processing_class.max_audio_seconds).tolist()
+            lengths = np.minimum(sampler.lengths[:], self.processing_class.max_audio_seconds).tolist()
+            return SeededLengthGroupedSampler(sampler.batch_size, lengths, self.args.seed)
         return sampler

@@ -130,9 +130,12 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         ("--text_learning_rate -1", "--text_learning_rate -1.0 is below 0"),
         (f"--output_dir {Path(__file__).parents[2]}", "holds the code of this repository"),
         (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
+        ("--report_to tensorbord", "--report_to tensorbord is unknown; give one of "),
         ("--output_dir full", "already holds another run"),
         ("nowhere.json", "nowhere.json can't be read as JSON"),
-        ("unknown.json", "unknown arguments: --fusoin text"),
+        ("unknown.json", "unknown.json has unknown arguments: fusoin; give names that --help lists"),
+        ("unknown.json --seed 7", "unknown.json has unknown arguments: fusoin"),
+        ("seed.json --seed fast", "invalid int value: 'fast'"),
         ("illegal.json", "--fusion sum is unknown"),
         ("list.json", "holds no JSON object"),
         ("type.json", "invalid int value: 'many'"),
@@ -142,6 +145,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
     Path("full").mkdir()
     Path("full/config.json").touch()
     Path("unknown.json").write_text('{"fusoin": "text"}')
+    Path("seed.json").write_text('{"seed": 7}')
     Path("illegal.json").write_text('{"fusion": "sum"}')
     Path("list.json").write_text("[]")
     Path("type.json").write_text('{"max_text_tokens": "many"}')
@@ -149,6 +153,13 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
         parse_arguments(arguments.split())
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_without_tensorboard_a_run_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("training.arguments.is_tensorboard_available", lambda: False)
+    with pytest.raises(InputError, match="pip install tensorboard$"):
+        parse_arguments(["--report_to", "tensorboard"])
+    parse_arguments([])
 
 
 def test_a_run_can_be_resumed_in_its_folder():

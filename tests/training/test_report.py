@@ -8,7 +8,14 @@ import pytest
 from datasets import Dataset
 from matplotlib import image
 
-from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
+from training.report import (
+    draw_confusion_matrix,
+    format_closing,
+    format_line,
+    format_summary,
+    write_predictions,
+    write_split,
+)
 
 
 NAMES = ["neutral", "happy"]
@@ -48,6 +55,22 @@ def test_summary_has_the_majority_beside_the_model():
     assert format_line(rated, "eval").endswith("accuracy 0.500, kl_to_raters 0.750")
     line = "macro_f1 0.500, unweighted_average_recall 0.500, weighted_f1 0.500, accuracy 0.500"
     assert format_line(metrics, "eval") == line
+
+
+@pytest.mark.parametrize(
+    "seconds, took", [(0.4, "0 s"), (59.7, "1 min 0 s"), (151, "2 min 31 s"), (3600 * 25 + 62, "25 h 1 min")]
+)
+def test_the_last_line_tells_time_score_and_place(seconds, took):
+    metrics = {"eval_macro_f1": 0.8549, "eval_rows": 190, "validation_macro_f1": 0.9, "eval_majority_macro_f1": 0.95}
+    line = f"Done in {took}: macro F1 .855 on 190 rows; everything is in models/rsa_cfn."
+    assert format_closing(metrics, "models/rsa_cfn", seconds) == line
+
+
+def test_the_last_line_of_a_run_that_scores_others_or_none():
+    metrics = {"eval_text_macro_f1": 1.0, "eval_text_rows": 3, "eval_audio_macro_f1": 0.5, "eval_audio_rows": 3}
+    line = "Done in 1 s: macro F1 1.000 on 3 rows with text alone; everything is in out."
+    assert format_closing(metrics, "out", 1) == line
+    assert format_closing({"validation_macro_f1": 0.5}, "out", 1) == "Done in 1 s: everything is in out."
 
 
 def test_the_split_is_written_for_people_and_programs(tmp_path):

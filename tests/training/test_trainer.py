@@ -174,9 +174,10 @@ def test_weighted_sampler_draws_each_class_as_often(make_trainer, rows):
     assert plain == list(range(16))
 
 
-# Prints, for each epoch, the rows that a process is given.
+# Writes, for each epoch, the rows that a process is given, and leaves each process its own random state.
 DRAW = """
 import json, sys
+from types import SimpleNamespace
 import torch
 from datasets import Dataset
 from transformers import TrainingArguments
@@ -184,6 +185,7 @@ from training.trainer import RsaCfnTrainer
 
 class Model(torch.nn.Linear):
     def forward(self, row, labels):
+        torch.rand(1 + row[0])
         return {"loss": super().forward(row[:, None].float()).mean()}
 
 def collate(rows):
@@ -196,32 +198,59 @@ class Trainer(RsaCfnTrainer):
         return super().training_step(model, inputs, *args)
 
 shares = [[0.75, 0.25] if row < 24 else [0.0, 1.0] for row in range(32)]
-dataset = Dataset.from_dict({"row": list(range(32)), "label_shares": shares, "labels": [0] * 32})
+columns = {"row": list(range(32)), "label_shares": shares, "labels": [0] * 32}
+columns["duration"] = [row % 8 for row in range(32)]
 args = TrainingArguments(sys.argv[1], use_cpu=True, num_train_epochs=2, per_device_train_batch_size=4, seed=7,
-    save_strategy="no", remove_unused_columns=False, disable_tqdm=True, logging_strategy="no")
-Trainer(Model(1, 1), args, data_collator=collate, train_dataset=dataset, batch_weighted_sampler=True).train()
+    save_strategy="no", remove_unused_columns=False, disable_tqdm=True, logging_strategy="no",
+    train_sampling_strategy=sys.argv[2].replace("weighted", "random"), length_column_name="duration")
+Trainer(Model(1, 1), args, data_collator=collate, train_dataset=Dataset.from_dict(columns),
+    processing_class=SimpleNamespace(model_input_names=["row"], max_audio_seconds=6, save_pretrained=None),
+    batch_weighted_sampler=sys.argv[2] == "weighted").train()
 with open(f"{sys.argv[1]}/{args.process_index}.json", "w") as file:
     json.dump([seen[0], seen[1]], file)
 """
 
 
-def test_two_processes_share_one_drawn_sequence(tmp_path):
-    (tmp_path / "draw.py").write_text(DRAW)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29519"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [*launcher, str(tmp_path / "draw.py"), str(tmp_path)]
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert finished.returncode == 0, finished.stderr
-    first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
+@pytest.fixture
+def draw(tmp_path):
+    """A function that gives, for each epoch, the rows of the batches that two processes are given in turn."""
+
+    def draw(strategy):
+        (tmp_path / "draw.py").write_text(DRAW)
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [*launcher, str(tmp_path / "draw.py"), str(tmp_path), strategy]
+        finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert finished.returncode == 0, finished.stderr
+        first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
+        for epoch in range(2):
+            assert [len(first[epoch]), len(second[epoch])] == [4, 4]
+        return [[batch for pair in zip(first[epoch], second[epoch]) for batch in pair] for epoch in range(2)]
+
+    return draw
+
+
+def test_two_processes_share_one_drawn_sequence(draw):
     # 18 and 14 are the sums of the shares of each class.
     weights = torch.tensor([0.75 / 18 + 0.25 / 14] * 24 + [1 / 14] * 8, dtype=torch.float64)
+    epochs = draw("weighted")
     for epoch in range(2):
-        assert [len(first[epoch]), len(second[epoch])] == [4, 4]
         # Dealt out batch by batch: together they have each drawn row, and none of them twice.
-        together = [row for pair in zip(first[epoch], second[epoch]) for batch in pair for row in batch]
         generator = torch.Generator().manual_seed(7 + epoch)
-        assert together == torch.multinomial(weights, 32, replacement=True, generator=generator).tolist()
-    assert first[0] != first[1]
+        drawn = torch.multinomial(weights, 32, replacement=True, generator=generator).tolist()
+        assert [row for batch in epochs[epoch] for row in batch] == drawn
+    assert epochs[0][0] != epochs[0][1]
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_two_processes_have_every_row_once_in_each_epoch(strategy, draw):
+    epochs = draw(strategy)
+    assert epochs[0] != epochs[1]
+    for batches in epochs:
+        assert sorted(row for batch in batches for row in batch) == list(range(32))
+    if strategy == "group_by_length":
+        spread = [max(row % 8 for row in batch) - min(row % 8 for row in batch) for batch in epochs[1]]
+        assert sum(spread) / len(spread) < 4
 
 
 def test_the_draw_depends_on_seed_and_epoch_alone(make_trainer):
@@ -291,7 +320,11 @@ def test_batches_are_grouped_by_the_length_that_is_left_of_a_clip(make_trainer, 
         train_sampling_strategy="group_by_length", length_column_name="duration", per_device_train_batch_size=16
     )
     trainer.train_dataset = rows.add_column("duration", durations)
-    epochs = [list(trainer._get_train_sampler()) for _ in range(8)]
+    sampler = trainer._get_train_sampler()
+    epochs = []
+    for epoch in range(8):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
     # One megabatch: the long half, shuffled, comes first, then those of 0.2 s and those of 0.1 s.
     for epoch in epochs:
         seconds = [durations[row] for row in epoch]
