@@ -41,6 +41,8 @@ class Splits:
         description (`str`): How the rows were divided, for the log.
         record (`dict`): The same in full, for `split.json`.
         membership (`list[tuple[str, str]]`): ID and part of every row of the dataset; no part for one left out.
+        recordings (`Dataset`): `audio` and `text` of every row that can be used, in any part or none; its `row`, the
+            number of the row in the dataset, is also a column of the parts.
     """
 
     train: Dataset
@@ -50,6 +52,7 @@ class Splits:
     description: str
     record: dict
     membership: list[tuple[str, str]]
+    recordings: Dataset
 
 
 def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
@@ -75,6 +78,7 @@ def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
     )
     is_prepared = is_prepared and None not in columns["duration"]
     columns["duration"] = _durations(parts, columns, is_prepared)
+    columns["row"] = list(range(len(columns["label"])))
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
     for row, part in enumerate(split.parts):
         if part is not None and columns["duration"][row] is not None:
@@ -91,7 +95,10 @@ def load_splits(data_args: DataArguments, with_validation: bool) -> Splits:
     }
     source = {"name": name, "config": data_args.dataset_config_name}
     source["fingerprints"] = {part: dataset._fingerprint for part, dataset in loaded.items()}
-    return _describe(split, source, columns, rows, datasets, label_names)
+    usable = [row for row in columns["row"] if columns["duration"][row] is not None]
+    named = {name: columns[name] for name in ("row", "segment_id", "text", "duration", "label")}
+    recordings = _join(parts, named, usable, label_names)
+    return _describe(split, source, columns, rows, datasets, recordings, label_names)
 
 
 def _demo_dataset() -> str:
@@ -199,6 +206,7 @@ def _describe(
     columns: dict[str, list],
     rows: dict[str, list[int]],
     datasets: dict[str, Dataset],
+    recordings: Dataset,
     label_names: list[str],
 ) -> Splits:
     """Log and record what was divided how, what the parts have in common, and what they lack."""
@@ -246,4 +254,5 @@ def _describe(
         description=split.description,
         record=record,
         membership=[(str(name), part or "") for name, part in zip(columns["segment_id"], used)],
+        recordings=recordings,
     )
