@@ -141,6 +141,26 @@ def clear_missing_rows(hidden_states: torch.Tensor, counts: torch.Tensor) -> tor
     return hidden_states.masked_fill((counts == 0).all(dim=1)[:, None, None], 0.0)
 
 
+def as_hidden_states(embeds: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Features that were computed earlier, as an encoder gives them; a pooled vector is one position, which pools to
+    itself.
+
+    Args:
+        embeds (`torch.Tensor` of shape `(batch_size, hidden_size)` or `(batch_size, sequence_length, hidden_size)`):
+            Pooled vectors, or hidden states.
+        mask (`torch.Tensor` of shape `(batch_size, 1)` or `(batch_size, sequence_length)`, *optional*):
+            How often each position counts, as [`pool`] takes it; all ones when left out.
+
+    Returns:
+        Hidden states `(batch_size, sequence_length, hidden_size)` and how often each of them counts.
+    """
+    hidden_states = embeds.unsqueeze(1) if embeds.dim() == 2 else embeds
+    if mask is None:
+        mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+    return hidden_states, mask
+
+
 def drop_modalities(
     audio_counts: torch.Tensor, text_counts: torch.Tensor, probability: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,6 +211,7 @@ def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -
 
 __all__ = [
     "MaskedGroupNormConvLayer",
+    "as_hidden_states",
     "clear_missing_rows",
     "conv_output_lengths",
     "drop_modalities",

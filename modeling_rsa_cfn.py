@@ -16,6 +16,7 @@ try:
     from .configuration_rsa_cfn import RsaCfnConfig
     from .cross_network_rsa_cfn import LowRankCrossLinear
     from .encoder_rsa_cfn import (
+        as_hidden_states,
         clear_missing_rows,
         conv_output_lengths,
         drop_modalities,
@@ -34,6 +35,7 @@ except ImportError:
     from configuration_rsa_cfn import RsaCfnConfig
     from cross_network_rsa_cfn import LowRankCrossLinear
     from encoder_rsa_cfn import (
+        as_hidden_states,
         clear_missing_rows,
         conv_output_lengths,
         drop_modalities,
@@ -245,6 +247,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         audio_attention_mask: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        audio_embeds: torch.Tensor | None = None,
+        text_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -265,6 +269,13 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
                 1 for tokens of the transcript, 0 for padding. All ones when left out. The text of a row of zeros is
                 missing.
+            audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_hidden_size)`, *optional*):
+                In place of `input_values`, what [`~RsaCfnForSequenceClassification.get_audio_features`] made of them;
+                the audio encoder doesn't run. A fusion that reads sequences takes what
+                [`~RsaCfnForSequenceClassification.get_audio_states`] gives: hidden states of shape `(batch_size,
+                frames, audio_hidden_size)`, and their mask as `audio_attention_mask`.
+            text_embeds (`torch.FloatTensor` of shape `(batch_size, text_hidden_size)`, *optional*):
+                The same for `input_ids`, by `get_text_features` or `get_text_states`.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
                 Class indices, or class shares of shape `(batch_size, num_labels)`; a row with -100 has no part in the
                 loss. See [`~RsaCfnForSequenceClassification.loss_function`].
@@ -277,14 +288,28 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 the Trainer. The loss is a sum over it, so that accumulation changes nothing.
 
         Raises:
-            ValueError: A row has neither audio nor text (the masks are looked at where that is cheap, on a CPU).
+            ValueError: A row has neither audio nor text (the masks are looked at where that is cheap, on a CPU), or
+                a modality comes as both inputs and embeds, or as pooled vectors to a fusion that reads sequences.
         """
-        self._check_every_row_has_a_modality(input_values, audio_attention_mask, input_ids, attention_mask)
+        self._check_embeds("audio_embeds", audio_embeds, "input_values", input_values)
+        self._check_embeds("text_embeds", text_embeds, "input_ids", input_ids)
+        self._check_every_row_has_a_modality(
+            input_values if audio_embeds is None else audio_embeds,
+            audio_attention_mask,
+            input_ids if text_embeds is None else text_embeds,
+            attention_mask,
+        )
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         (audio_states, audio_counts, audio_layers), (text_states, text_counts, text_layers) = self._encode(
-            input_values, audio_attention_mask, input_ids, attention_mask, output_hidden_states
+            input_values,
+            audio_attention_mask,
+            audio_embeds,
+            input_ids,
+            attention_mask,
+            text_embeds,
+            output_hidden_states,
         )
         audio_embeds = None if self.audio_model is None else self._pool(audio_states, audio_counts)  # (B, A)
         text_embeds = None if self.text_model is None else self._pool(text_states, text_counts)  # (B, T)
@@ -341,6 +366,17 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         )  # (B,)
         return (losses * is_labelled).sum() / num_items_in_batch
 
+    def _check_embeds(self, name, embeds, inputs_name, inputs):
+        if embeds is None:
+            return
+        if inputs is not None:
+            raise ValueError(f"{inputs_name} and {name} are both given; give one of them.")
+        if embeds.dim() == 2 and not self.fusion.reads_pooled:
+            raise ValueError(
+                f"{name} has shape {tuple(embeds.shape)}, but fusion={self.config.fusion!r} reads sequences; give "
+                "hidden states of shape (batch_size, sequence_length, hidden_size) and their mask."
+            )
+
     def _check_every_row_has_a_modality(self, input_values, audio_attention_mask, input_ids, attention_mask):
         if input_values is None and input_ids is None:
             raise ValueError("input_values=None and input_ids=None; give at least one of them.")
@@ -367,8 +403,16 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         A clip shorter than the receptive field of the feature encoder counts as one frame of itself and silence; a
         clip of no samples is missing, and its vector is zeros.
         """
-        hidden_states, counts, _ = self._encode_audio(input_values, audio_attention_mask, len(input_values))
-        return self._pool(hidden_states, counts)
+        return self._pool(*self.get_audio_states(input_values, audio_attention_mask))
+
+    def get_audio_states(
+        self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Hidden states of the audio, `(batch_size, frames, audio_hidden_size)`, and how often each counts in pooling,
+        `(batch_size, frames)`.
+        """
+        return self._encode_audio(input_values, audio_attention_mask, len(input_values))[:2]
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -379,8 +423,16 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         position, and the encoder has no dropout), so a single pad token is encoded and counted as often as it would
         have stood there.
         """
-        hidden_states, counts, _ = self._encode_text(input_ids, attention_mask, len(input_ids))
-        return self._pool(hidden_states, counts)
+        return self._pool(*self.get_text_states(input_ids, attention_mask))
+
+    def get_text_states(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Hidden states of the text, `(batch_size, num_tokens, text_hidden_size)`, and how often each counts in pooling,
+        `(batch_size, num_tokens)`.
+        """
+        return self._encode_text(input_ids, attention_mask, len(input_ids))[:2]
 
     def _pool(self, hidden_states, counts):
         return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
@@ -390,13 +442,27 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         hidden_states = torch.zeros(batch_size, 1, hidden_size, dtype=self.dtype, device=self.device)
         return hidden_states, torch.zeros(batch_size, 1, dtype=torch.long, device=self.device), None
 
-    def _encode(self, input_values, audio_attention_mask, input_ids, attention_mask, output_hidden_states):
+    def _encode(
+        self,
+        input_values,
+        audio_attention_mask,
+        audio_embeds,
+        input_ids,
+        attention_mask,
+        text_embeds,
+        output_hidden_states,
+    ):
         """Hidden states, their counts and all layers, of the audio and of the text; `None` without the backbone."""
-        batch_size = len(input_ids if input_values is None else input_values)
+        given = (input_values, audio_embeds, input_ids, text_embeds)
+        batch_size = len(next(inputs for inputs in given if inputs is not None))
         audio = text = (None, None, None)
-        if self.audio_model is not None:
+        if self.audio_model is not None and audio_embeds is not None:
+            audio = (*as_hidden_states(audio_embeds.to(self.dtype), audio_attention_mask), None)
+        elif self.audio_model is not None:
             audio = self._encode_audio(input_values, audio_attention_mask, batch_size, output_hidden_states)
-        if self.text_model is not None:
+        if self.text_model is not None and text_embeds is not None:
+            text = (*as_hidden_states(text_embeds.to(self.dtype), attention_mask), None)
+        elif self.text_model is not None:
             text = self._encode_text(input_ids, attention_mask, batch_size, output_hidden_states)
         (audio_states, audio_counts, audio_layers), (text_states, text_counts, text_layers) = audio, text
         if self.training and self.config.modality_dropout > 0 and None not in (self.audio_model, self.text_model):

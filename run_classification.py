@@ -8,7 +8,7 @@ accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from corpora.report import first_names
 from training import InputError
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments, parse_arguments
 from training.data import Splits, load_splits
+from training.features import read_features_instead
 from training.labels import class_weights, target_shares
 from training.model import load_model
 from training.progress import log_scores, show_progress
@@ -74,6 +75,12 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))
+    if model_args.cache_features:
+        crop = (
+            "" if processor.audio_crop == "head" else ", and longer clips are cropped to their centre in training too"
+        )
+        logger.info(f"--cache_features: the backbones are frozen{crop}.")
+        splits = read_features_instead(trainer, splits, data_args)
     if trainer.is_world_process_zero():
         write_split(Path(training_args.output_dir), splits.record, splits.membership)
     metrics = {}
@@ -163,7 +170,7 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
     """
     suffix = "" if modality == "both" else f"_{modality}"
     prefix = f"eval{suffix}"
-    trainer.data_collator = RsaCfnDataCollator(trainer.processing_class, modality)
+    trainer.data_collator = replace(trainer.data_collator, modality=modality)
     scored = _predict(trainer, splits, "test", prefix)
     if trainer.is_world_process_zero():
         folder, names = Path(trainer.args.output_dir), splits.label_names

@@ -67,6 +67,31 @@ def test_a_backbone_frozen_whole_runs_as_in_evaluation(make_model, batch):
     assert model.training and not model.audio_model.training and not model.text_model.training
 
 
+@pytest.mark.parametrize("frozen, trained", [("audio", "text"), ("text", "audio")])
+def test_a_frozen_backbone_runs_once_and_keeps_nothing_for_a_gradient(frozen, trained, make_model, batch):
+    model = make_model(fusion="early_fusion", **{f"freeze_{frozen}_encoder": True}).train()
+    outputs = {"audio": [], "text": []}
+    for modality, calls in outputs.items():
+        backbone = getattr(model, f"{modality}_model")
+        backbone.register_forward_hook(lambda *hooked, calls=calls: calls.append(hooked[-1].last_hidden_state))
+    kept = {"audio": 0, "text": 0, None: 0}
+    running = [None]
+
+    def keep(tensor):
+        kept[running[0]] += 1
+        return tensor
+
+    for modality in outputs:
+        backbone = getattr(model, f"{modality}_model")
+        backbone.register_forward_pre_hook(lambda *_, modality=modality: running.__setitem__(0, modality))
+        backbone.register_forward_hook(lambda *_: running.__setitem__(0, None))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
+    assert [len(calls) for calls in outputs.values()] == [1, 1]
+    assert outputs[frozen][0].grad_fn is None and outputs[trained][0].grad_fn is not None
+    assert kept[frozen] == 0 < kept[trained]
+
+
 @pytest.mark.parametrize("field", ["freeze_audio_layers", "freeze_text_layers"])
 @pytest.mark.parametrize("value", [-1, 3])
 def test_more_layers_than_there_are_cannot_be_frozen(field, value, make_config):

@@ -41,6 +41,47 @@ def test_logits_of_a_clip_do_not_depend_on_its_batch(fusion, pooling_mode, make_
             torch.testing.assert_close(alone[0], together[index], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_embeds_stand_in_for_raw_inputs(fusion, make_model, processor, clips, texts):
+    model = make_model(fusion=fusion)
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    expected = model(**batch).logits
+    reads = model.fusion.modalities
+    audio = (batch["input_values"], batch["audio_attention_mask"])
+    text = (batch["input_ids"], batch["attention_mask"])
+    if model.fusion.reads_pooled:
+        embeds = {}
+        if "audio" in reads:
+            embeds["audio_embeds"] = model.get_audio_features(*audio)
+        if "text" in reads:
+            embeds["text_embeds"] = model.get_text_features(*text)
+    else:
+        embeds = dict(zip(("audio_embeds", "audio_attention_mask"), model.get_audio_states(*audio)))
+        embeds |= zip(("text_embeds", "attention_mask"), model.get_text_states(*text))
+    for modality in reads:
+        getattr(model, f"{modality}_model").forward = None  # what was computed isn't computed again
+    torch.testing.assert_close(model(**embeds).logits, expected, atol=1e-6, rtol=0)
+
+
+def test_a_row_without_a_modality_says_so_by_the_mask_of_its_embeds(make_model, processor, clips, texts):
+    model = make_model(fusion="early_fusion")
+    expected = model(**processor(audio=[clips[0], None], text=texts[:2], return_tensors="pt")).logits
+    batch = processor(audio=clips[:2], text=texts[:2], return_tensors="pt")
+    audio = model.get_audio_features(batch["input_values"], batch["audio_attention_mask"])
+    text = model.get_text_features(batch["input_ids"], batch["attention_mask"])
+    mask = torch.tensor([[1], [0]])
+    logits = model(audio_embeds=audio, audio_attention_mask=mask, text_embeds=text).logits
+    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
+
+
+def test_embeds_that_cannot_be_used_are_refused(make_model, processor, clips, texts):
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    with pytest.raises(ValueError, match="input_ids and text_embeds are both given; give one of them"):
+        make_model()(**batch, text_embeds=torch.zeros(3, 12))
+    with pytest.raises(ValueError, match=r"audio_embeds has shape \(3, 16\), but fusion='mlp_mixer' reads sequences"):
+        make_model(fusion="mlp_mixer")(audio_embeds=torch.zeros(3, 16), text_embeds=torch.zeros(3, 2, 12))
+
+
 def test_padding_that_is_not_silent_has_no_effect(make_model, processor, clips, texts):
     model = make_model()
     batch = processor(audio=clips, text=texts, return_tensors="pt")

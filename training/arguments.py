@@ -68,8 +68,12 @@ class ModelArguments:
         default=None,
         metadata={"help": "Keep the audio backbone's convolutions from training (default: if pretrained)."},
     )
-    freeze_audio_encoder: bool = field(default=False, metadata={"help": "Keep the audio backbone from training."})
-    freeze_text_encoder: bool = field(default=False, metadata={"help": "Keep the text backbone from training."})
+    freeze_audio_encoder: bool = field(
+        default=False, metadata={"aliases": ["--freeze_audio"], "help": "Keep the audio backbone from training."}
+    )
+    freeze_text_encoder: bool = field(
+        default=False, metadata={"aliases": ["--freeze_text"], "help": "Keep the text backbone from training."}
+    )
     freeze_audio_layers: int = field(
         default=0, metadata={"help": "Keep this many of its lowest layers, and all below them, from training."}
     )
@@ -84,6 +88,13 @@ class ModelArguments:
     )
     use_weighted_layer_sum: bool = field(
         default=False, metadata={"help": "Pool a learned weighted sum of all layers of each backbone."}
+    )
+    cache_features: bool = field(
+        default=False,
+        metadata={
+            "help": "Freeze both backbones, run them once over the dataset, and train the fusion on what they gave, "
+            "which is kept in the cache of `datasets` for other fusions, folds and seeds."
+        },
     )
     label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing in the model's loss, below 1."})
 
@@ -326,6 +337,8 @@ def _complete(model_args: ModelArguments, data_args: DataArguments) -> None:
         raise InputError("--model_name_or_path brings its own backbones; leave out --audio_model and --text_model")
     else:
         model_args.fusion = _saved_fusion(model_args)
+    if model_args.cache_features:
+        model_args.freeze_audio_encoder = model_args.freeze_text_encoder = True
 
 
 def _saved_fusion(model_args: ModelArguments) -> str:
@@ -335,12 +348,29 @@ def _saved_fusion(model_args: ModelArguments) -> str:
         if getattr(model_args, name) != default:
             raise InputError(f"--model_name_or_path brings its own {name}; leave out --{name}")
     try:
-        return RsaCfnConfig.from_pretrained(model_args.model_name_or_path).fusion
+        config = RsaCfnConfig.from_pretrained(model_args.model_name_or_path)
     except (OSError, ValueError, StrictDataclassError) as error:
         raise InputError(
             f"--model_name_or_path {model_args.model_name_or_path} can't be loaded; give a folder or Hub id of a saved "
             f"RSA-CFN model ({' '.join(str(error).split())})"
         ) from error
+    if model_args.cache_features:
+        _check_cacheable(config)
+    return config.fusion
+
+
+def _check_cacheable(config: RsaCfnConfig) -> None:
+    """What frozen backbones make of a row has to be the same in every batch and after every step."""
+    if config.use_weighted_layer_sum:
+        raise InputError(
+            "--cache_features can't go with use_weighted_layer_sum, whose weights of layers train; leave out one of "
+            "them, or freeze by --freeze_audio_encoder and --freeze_text_encoder"
+        )
+    if not config.mask_padding:
+        raise InputError(
+            "--cache_features needs mask_padding=True, without it the features of a row depend on its batch; freeze by "
+            "--freeze_audio_encoder and --freeze_text_encoder instead"
+        )
 
 
 def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
@@ -349,6 +379,11 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
     _check_model(model_args)
     for modality in data_args.eval_modalities:
         _check_choice("--eval_modalities", modality, MODALITIES)
+        unimodal = model_args.fusion if model_args.fusion in ("audio", "text") else None
+        if model_args.cache_features and unimodal and modality not in ("both", unimodal):
+            raise InputError(
+                f"--eval_modalities {modality} can't be scored from features: --fusion {unimodal} has none of it"
+            )
     if data_args.class_weights is not None:
         _check_choice("--class_weights", data_args.class_weights, tuple(CLASS_WEIGHTS))
     _check_choice("--label_target", data_args.label_target, LABEL_TARGETS)
@@ -380,15 +415,19 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         raise InputError("--report_to tensorboard needs a package that isn't installed; pip install tensorboard")
     if data_args.streaming:
         _check_streaming(data_args, training_args)
+        if model_args.cache_features:
+            raise InputError("--cache_features looks rows up by their number, which --streaming can't; leave out one")
     _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
 
 
 def _check_model(model_args: ModelArguments) -> None:
     """Let the configuration refuse what it can without the backbones."""
     try:
-        RsaCfnConfig(**model_args.config_fields)
+        config = RsaCfnConfig(**model_args.config_fields)
     except (ValueError, StrictDataclassError) as error:
         raise InputError(f"--{' '.join(str(error).split())}") from error
+    if model_args.cache_features:
+        _check_cacheable(config)
     for modality in ("audio", "text"):
         learning_rate = getattr(model_args, f"{modality}_learning_rate")
         if learning_rate is not None and learning_rate < 0:
@@ -397,6 +436,9 @@ def _check_model(model_args: ModelArguments) -> None:
             raise InputError(
                 f"--{modality}_learning_rate has no use: --fusion {model_args.fusion} has no such backbone"
             )
+        if learning_rate is not None and getattr(model_args, f"freeze_{modality}_encoder"):
+            frozen_by = "--cache_features" if model_args.cache_features else f"--freeze_{modality}_encoder"
+            raise InputError(f"--{modality}_learning_rate has no use: {frozen_by} keeps that backbone from training")
 
 
 def _check_streaming(data_args: DataArguments, training_args: TrainingArguments) -> None:

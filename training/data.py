@@ -61,6 +61,8 @@ class Splits:
         description (`str`): How the rows were divided, for the log.
         record (`dict`): The same in full, for `split.json`.
         membership (`list[tuple[str, str]]`): ID and part of every row of the dataset; no part for one left out.
+        recordings (`Dataset`, *optional*): `audio` and `text` of every row that can be used, in any part or none, but
+            not those of a stream; its `row`, the number of the row in the dataset, is also a column of the parts.
     """
 
     train: Dataset | TrainingStream
@@ -71,6 +73,7 @@ class Splits:
     description: str
     record: dict
     membership: list[tuple[str, str]]
+    recordings: Dataset | None
 
 
 def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, eval_batch_size: int = 1) -> Splits:
@@ -92,6 +95,7 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
     # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
     is_usable = _check_rows(source, columns, data_args.streaming)
+    columns["row"] = list(range(len(columns["label"])))
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
     for row, part in enumerate(split.parts):
         if part is not None and is_usable[row]:
@@ -113,13 +117,18 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
             else ScoredStream(numbered, tables[part], rows[part], source.is_prepared, batch_size=eval_batch_size)
             for part in rows
         }
+        recordings = None
     else:
+        usable = [row for row in columns["row"] if is_usable[row]]
+        described = {name: columns[name] for name in ("row", "segment_id", "text", "duration", "label")}
+        recordings = _join(source.pieces, described, usable, label_names)
         datasets = {part: _join(source.pieces, columns_of[part], rows[part], label_names) for part in rows}
     return Splits(
         train=datasets[TRAIN],
         validation=datasets.get(VALIDATION),
         test=datasets[TEST],
         tables=tables,
+        recordings=recordings,
         label_names=label_names,
         description=split.description,
         **_describe(split, source.name, columns, rows, tables, label_names),

@@ -4,6 +4,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutoModel,
     AutoTokenizer,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -44,7 +45,7 @@ TINY_AUDIO = {
     "mask_time_prob": 0.0,
 }
 TINY_TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64}
+TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64, "mixer_size": 64, "mixer_classifier_size": 128}
 
 
 # A saved model's tokenizer asks for the model's configuration; known here, nobody is asked to trust the folder's code.
@@ -140,6 +141,9 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
         config = RsaCfnConfig(audio_config=audio_config, text_config=text_config, **TINY_FUSION, **fields)
     except ValueError as error:
         raise InputError(f"--{error}") from error
+    if config.fusion == "text":
+        # Draws what the audio backbone of any other fusion draws: a seed then stands for one text backbone.
+        AutoModel.from_config(audio_config)
     return RsaCfnForSequenceClassification(config), RsaCfnProcessor(feature_extractor, tokenizer, **limits)
 
 

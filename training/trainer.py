@@ -40,11 +40,14 @@ class RsaCfnDataCollator:
         Rows with `audio`, `text` and `label`, or `label_shares` → the processor's tensors and `labels` of shape
         `(batch_size,)`, or `(batch_size, num_labels)` for shares.
         """
+        target = "label_shares" if "label_shares" in rows[0] else "label"
+        return {**self.model_inputs(rows), "labels": torch.tensor([row[target] for row in rows])}
+
+    def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        """The batch without its labels."""
         audio = None if self.modality == "text" else [row["audio"] for row in rows]
         text = None if self.modality == "audio" else [row["text"] for row in rows]
-        batch = self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
-        target = "label_shares" if "label_shares" in rows[0] else "label"
-        return {**batch, "labels": torch.tensor([row[target] for row in rows])}
+        return self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
 
 
 class BatchWeightedSampler(torch.utils.data.WeightedRandomSampler):

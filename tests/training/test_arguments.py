@@ -75,6 +75,21 @@ def test_a_stream_is_not_grouped_by_length():
 
 
 @pytest.mark.parametrize(
+    "arguments, frozen",
+    [
+        ("", (False, False)),
+        ("--freeze_audio", (True, False)),
+        ("--freeze_text_encoder", (False, True)),
+        ("--cache_features", (True, True)),
+    ],
+)
+def test_what_is_frozen(arguments, frozen):
+    model_args, *_ = parse_arguments(arguments.split())
+    fields = model_args.freeze_fields
+    assert (fields["freeze_audio_encoder"], fields["freeze_text_encoder"]) == frozen
+
+
+@pytest.mark.parametrize(
     "arguments, label_target, ties",
     [
         ("", "majority", "drop"),
@@ -113,6 +128,7 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         ("--model_name_or_path no/such", "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),
         ("--eval_strategy sometimes", "sometimes"),
         ("--eval_modalities both video", "--eval_modalities video is unknown; give one of both, audio, text"),
+        ("--cache_features --streaming --max_steps 3", "--cache_features looks rows up by their number"),
         ("--class_weights heavy", "--class_weights heavy is unknown; give one of balanced, effective"),
         ("--label_target mean", "--label_target mean is unknown; give one of majority, soft"),
         ("--ties keep", "--ties keep is unknown; give one of drop, transform, soft"),
@@ -128,6 +144,10 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         ("--cross_fusion_rank 0", "--cross_fusion_rank=0 is out of range"),
         ("--fusion text --audio_learning_rate 0.1", "--audio_learning_rate has no use"),
         ("--text_learning_rate -1", "--text_learning_rate -1.0 is below 0"),
+        ("--freeze_text --text_learning_rate 0.1", "no use: --freeze_text_encoder keeps that backbone from training"),
+        ("--cache_features --audio_learning_rate 0.1", "no use: --cache_features keeps that backbone from training"),
+        ("--cache_features --use_weighted_layer_sum", "--cache_features can't go with use_weighted_layer_sum"),
+        ("--cache_features --fusion text --eval_modalities audio", "--fusion text has none of it"),
         (f"--output_dir {Path(__file__).parents[2]}", "holds the code of this repository"),
         (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
         ("--report_to tensorbord", "--report_to tensorbord is unknown; give one of "),

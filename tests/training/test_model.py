@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
+from configuration_rsa_cfn import FUSIONS
 from training import InputError
 from training.arguments import DataArguments, ModelArguments
+from training.features import hash_weights
 from training.model import load_model, train_tokenizer
 
 
@@ -31,6 +33,16 @@ def test_tiny_model_takes_the_longest_input_the_limits_allow():
     batch = processor(audio=[torch.randn(32000)], text=[" ".join(TEXTS * 3)], return_tensors="pt")
     assert batch["input_values"].shape == (1, 8000) and batch["input_ids"].shape == (1, 12)
     assert torch.isfinite(model(**batch).logits).all()
+
+
+def test_a_seed_stands_for_the_same_tiny_backbones_whatever_the_fusion():
+    digests = {"audio": set(), "text": set()}
+    for fusion in FUSIONS:
+        torch.manual_seed(3)
+        model, _ = load_model(ModelArguments(**TINY, fusion=fusion), DataArguments(max_text_tokens=12), NAMES, TEXTS)
+        for modality in model.fusion.modalities:
+            digests[modality].add(hash_weights(getattr(model, f"{modality}_model")))
+    assert [len(found) for found in digests.values()] == [1, 1]
 
 
 def test_pretrained_backbones_come_from_folders(make_model, processor, tmp_path):

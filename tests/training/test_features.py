@@ -1,0 +1,235 @@
+"""Cached features: the same run as without them, made once, found again, and never mistaken for others."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from transformers import RobertaModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+from corpora.demo import write_corpus
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from prepare_dataset import prepare
+from run_classification import main
+from training import InputError
+from training.arguments import parse_arguments
+from training.features import hash_weights
+
+
+REPOSITORY = Path(__file__).parents[2]
+FROZEN = ("--freeze_audio_encoder", "--freeze_text_encoder")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """The folder with the features of this test."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return tmp_path / "cache" / "rsa_cfn_features"
+
+
+@pytest.fixture(scope="module")
+def other_dir(tmp_path_factory):
+    """A dataset of the same size with other recordings."""
+    folder = tmp_path_factory.mktemp("other")
+    write_corpus(folder / "corpus", num_utterances=60, num_sessions=6, seed=5)
+    prepare("kemdy20", folder / "corpus", folder / "dataset")
+    return folder / "dataset"
+
+
+@pytest.fixture
+def run(prepared_dir, tmp_path):
+    """A function that trains on one second of each clip, and gives the folder of the run and its metrics."""
+
+    def run(name, *arguments, dataset=prepared_dir):
+        given = ["--dataset_name", str(dataset), "--output_dir", str(tmp_path / name), "--disable_tqdm", "true"]
+        if "--model_name_or_path" not in arguments and "--audio_model" not in arguments:
+            given += ["--audio_model", "tiny", "--text_model", "tiny"]
+        given += ["--max_audio_seconds", "1", "--audio_crop", "head", "--num_train_epochs", "2", *arguments]
+        return tmp_path / name, main(*parse_arguments(given))
+
+    return run
+
+
+@pytest.fixture
+def count_calls(monkeypatch):
+    """A counter of the calls of each backbone."""
+    calls = {"audio": 0, "text": 0}
+
+    def count(modality, backbone_class):
+        forward = backbone_class.forward
+
+        def counted(self, *args, **kwargs):
+            calls[modality] += 1
+            return forward(self, *args, **kwargs)
+
+        monkeypatch.setattr(backbone_class, "forward", counted)
+
+    count("audio", Wav2Vec2Model)
+    count("text", RobertaModel)
+    return calls
+
+
+def probabilities(path):
+    with path.open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    names = [name for name in rows[0] if name.startswith("probability_")]
+    return [row["segment_id"] for row in rows], np.array([[float(row[name]) for name in names] for row in rows])
+
+
+def assert_same_predictions(first, second):
+    (first_ids, first_values), (second_ids, second_values) = probabilities(first), probabilities(second)
+    assert first_ids == second_ids
+    np.testing.assert_allclose(first_values, second_values, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "fusion, arguments",
+    [
+        ("rsa_cfn", ()),
+        ("mlp_mixer", ()),
+        ("audio", ("--pooling_mode", "max")),
+        ("text", ("--label_target", "soft")),
+        ("early_fusion", ("--modality_dropout", "0.5", "--eval_modalities", "both", "audio", "text")),
+    ],
+)
+def test_a_cached_run_is_the_run_without_a_cache(fusion, arguments, run):
+    plain, expected = run("plain", "--fusion", fusion, *FROZEN, *arguments)
+    cached, metrics = run("cached", "--fusion", fusion, "--cache_features", *arguments)
+    timed = ("_runtime", "_per_second")
+    assert metrics.keys() == expected.keys()
+    for name in expected:
+        if not name.endswith(timed):
+            assert metrics[name] == pytest.approx(expected[name], abs=1e-5), name
+    logs = [json.loads((folder / "trainer_state.json").read_text())["log_history"] for folder in (plain, cached)]
+    for ours, theirs in zip(*logs, strict=True):
+        for name in ("loss", "grad_norm", "train_loss", "learning_rate"):
+            assert ours.get(name) == pytest.approx(theirs.get(name), abs=1e-5), name
+    for path in plain.glob("predictions*.csv"):
+        assert_same_predictions(path, cached / path.name)
+
+
+def test_the_checkpoint_is_complete_and_scores_raw_inputs_alike(run, count_calls):
+    cached, metrics = run("cached", "--fusion", "rsa_cfn", "--cache_features")
+    raw, again = run("raw", "--model_name_or_path", str(cached), "--do_train", "false")
+    assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=1e-5)
+    assert_same_predictions(cached / "predictions.csv", raw / "predictions.csv")
+    counted = dict(count_calls)
+    # A saved model's backbones are those that it was trained on, so it finds their features.
+    found, again = run("found", "--model_name_or_path", str(cached), "--do_train", "false", "--cache_features")
+    assert count_calls == counted
+    assert_same_predictions(cached / "predictions.csv", found / "predictions.csv")
+
+
+def test_fusions_and_folds_share_what_backbones_made(run, count_calls, cache, make_model, processor, tmp_path):
+    model = make_model()
+    for backbone, name in ((model.audio_model, "audio"), (model.text_model, "text")):
+        backbone.save_pretrained(tmp_path / name)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "audio")
+    processor.tokenizer.save_pretrained(tmp_path / "text")
+    backbones = ("--audio_model", str(tmp_path / "audio"), "--text_model", str(tmp_path / "text"))
+    arguments = (*backbones, "--max_text_tokens", "16", "--max_steps", "1", "--cache_features")
+    run("first", "--fusion", "early_fusion", *arguments)
+    assert count_calls == {"audio": 4, "text": 4}  # 60 rows in batches of 16
+    for fusion, more in (("late_fusion", ()), ("audio", ()), ("text", ()), ("rsa", ("--fold", "1", "--seed", "7"))):
+        run(f"run_{fusion}", "--fusion", fusion, *arguments, *more)
+    assert count_calls == {"audio": 4, "text": 4}
+    assert len(list(cache.glob("*/features.arrow"))) == 2
+
+
+@pytest.mark.parametrize(
+    "change, made",
+    [
+        ((), {"audio": 0, "text": 0}),
+        (("--audio_crop", "random"), {"audio": 4, "text": 0}),
+        (("--max_audio_seconds", "0.5"), {"audio": 4, "text": 0}),
+        # A tiny text backbone has as many positions as the limit says, so it draws other weights.
+        (("--max_text_tokens", "8"), {"audio": 0, "text": 4}),
+        (("--pooling_mode", "max"), {"audio": 4, "text": 4}),
+        (("--fusion", "mlp_mixer"), {"audio": 4, "text": 4}),
+        (("--seed", "7"), {"audio": 4, "text": 4}),
+        (("--bf16",), {"audio": 4, "text": 4}),
+    ],
+)
+def test_what_changes_features_makes_new_ones(change, made, run, count_calls):
+    arguments = ("--fusion", "early_fusion", "--cache_features", "--max_steps", "1")
+    run("first", *arguments)
+    before = dict(count_calls)
+    run("second", *arguments, *change)
+    assert {modality: count_calls[modality] - before[modality] for modality in before} == made
+
+
+def test_another_dataset_makes_new_features(run, other_dir, count_calls):
+    arguments = ("--fusion", "audio", "--cache_features", "--max_steps", "1")
+    run("first", *arguments)
+    run("second", *arguments, dataset=other_dir)
+    assert count_calls["audio"] == 8
+
+
+def test_one_changed_weight_is_another_backbone(make_model):
+    augmented = {"mask_time_prob": 0.5}
+    model = make_model(audio_config=augmented)
+    before = hash_weights(model.audio_model)
+    assert hash_weights(make_model(audio_config=augmented).audio_model) == before
+    with torch.no_grad():
+        # Nothing that evaluation reads, and new with each seed where a checkpoint lacks it.
+        model.audio_model.masked_spec_embed += 1
+        assert hash_weights(model.audio_model) == before
+        model.audio_model.feature_projection.projection.weight[0, 0] += 1e-6
+    assert hash_weights(model.audio_model) != before
+
+
+def test_a_killed_run_leaves_nothing_that_is_taken_for_features(run, cache, prepared_dir, tmp_path):
+    arguments = ["--dataset_name", str(prepared_dir), "--output_dir", str(tmp_path / "killed"), "--cache_features"]
+    arguments += "--fusion audio --audio_model tiny --text_model tiny --max_audio_seconds 1 --audio_crop head".split()
+    killed_in_the_middle = f"""
+import os, signal
+from run_classification import main
+from training import features
+from training.arguments import parse_arguments
+
+compute = features._compute
+def interrupted(*args):
+    for number, batch in enumerate(compute(*args)):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield batch
+features._compute = interrupted
+main(*parse_arguments({arguments!r}))
+"""
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(cache.parent), "PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.run([sys.executable, "-c", killed_in_the_middle], env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(cache.glob("*.incomplete/features.arrow"))
+    assert not any((tmp_path / "killed").iterdir())  # the same command goes again
+    plain, expected = run("plain", "--fusion", "audio", *FROZEN)
+    cached, metrics = run("cached", "--fusion", "audio", "--cache_features")
+    assert metrics["eval_loss"] == pytest.approx(expected["eval_loss"], abs=1e-5)
+    assert [path.name for path in cache.glob("*/features.arrow")] == ["features.arrow"]
+    assert not list(cache.glob("*.incomplete"))
+
+
+def test_no_place_for_features_is_said_in_one_line(run, cache):
+    cache.parent.write_text("a file")
+    with pytest.raises(InputError, match="--cache_features can't write to .*; make room .* HF_DATASETS_CACHE") as error:
+        run("out", "--fusion", "text", "--cache_features")
+    assert "\n" not in str(error.value)
+
+
+def test_half_precision_features_train(run):
+    _, metrics = run("out", "--fusion", "mlp_mixer", "--cache_features", "--fp16", "--max_steps", "2")
+    assert np.isfinite(metrics["eval_loss"])
+
+
+def test_saved_models_whose_features_would_change_are_refused(make_model, processor, tmp_path):
+    for name, fields in (("weighted", {"use_weighted_layer_sum": True}), ("padded", {"mask_padding": False})):
+        make_model(**fields).save_pretrained(tmp_path / name)
+        with pytest.raises(InputError, match="--cache_features (can't go with use_weighted|needs mask_padding)"):
+            parse_arguments(["--model_name_or_path", str(tmp_path / name), "--cache_features"])
+    assert RsaCfnForSequenceClassification.from_pretrained(tmp_path / "padded").config.mask_padding is False

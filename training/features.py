@@ -1,0 +1,255 @@
+"""What frozen backbones make of recordings and transcripts, computed once and kept in Arrow files that runs share:
+pooled vectors, or the hidden states for a fusion that reads sequences."""
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+import xxhash
+from datasets import Dataset, Features, List, Value
+from datasets import config as datasets_config
+from filelock import FileLock
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from training import InputError
+from training.arguments import DataArguments
+from training.data import Splits
+from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
+
+
+logger = logging.getLogger(__name__)
+
+# To be raised when the same key stands for other numbers.
+VERSION = 1
+FEATURES_FILE = "features.arrow"
+KEY_FILE = "key.json"
+PROVENANCE_FIELDS = ("_name_or_path", "architectures", "auto_map", "dtype", "processor_class", "transformers_version")
+MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
+
+
+def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArguments) -> Splits:
+    """
+    Have the Trainer train, validate and score on features of its own model's frozen backbones. The first run on a
+    dataset computes them for all rows; every later one with the same backbone finds them, whatever its fusion, fold
+    and seed.
+
+    Args:
+        trainer ([`RsaCfnTrainer`]): Its model, processor, device and precision compute the features.
+        splits ([`Splits`]): The rows.
+        data_args ([`DataArguments`]): Names the columns.
+
+    Returns:
+        The splits without the recordings, which nothing reads any more.
+
+    Raises:
+        InputError: The features can't be written.
+    """
+    features = {}
+    with trainer.args.main_process_first(desc="caching the features"):
+        for modality in trainer.model.fusion.modalities:
+            key = describe_features(trainer, splits, data_args, modality)
+            path = _find_or_make(trainer, splits.recordings, modality, key)
+            features[modality] = CachedFeatures(path, key)
+    trainer.data_collator = trainer.train_data_collator = CachedFeatureCollator(
+        trainer.processing_class, features=features
+    )
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    parts = {name: part if part is None else part.remove_columns("audio") for name, part in parts.items()}
+    trainer.train_dataset, trainer.eval_dataset = parts["train"], parts["validation"]
+    return replace(splits, **parts)
+
+
+class CachedFeatures:
+    """
+    Features of one modality, looked up by the number of their row; they stay in the file.
+
+    Args:
+        path (`Path`): The Arrow file.
+        key (`dict`): What [`describe_features`] says of it.
+    """
+
+    def __init__(self, path: Path, key: dict):
+        dataset = Dataset.from_file(str(path))
+        self.position_of = {row: position for position, row in enumerate(dataset["row"][:])}
+        self.features = dataset.select_columns("features").with_format("torch")
+        self.modality = key["modality"]
+        self.is_pooled = key["pooling_mode"] is not None
+        self.hidden_size = key["backbone"]["hidden_size"]
+
+    def __getitem__(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Rows → the model's `audio_embeds` or `text_embeds`, and for sequences their mask."""
+        features = self.features[[self.position_of[row] for row in rows]]["features"]
+        if self.is_pooled:
+            return {f"{self.modality}_embeds": features}  # (B, H)
+        states = [row.view(-1, self.hidden_size) for row in features]
+        mask = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in states], batch_first=True)  # (B, S)
+        return {f"{self.modality}_embeds": pad_sequence(states, batch_first=True), MASKS[self.modality]: mask}
+
+
+@dataclass
+class CachedFeatureCollator(RsaCfnDataCollator):
+    """
+    Rows of a dataset → one batch of features, in place of the recordings and transcripts.
+
+    Args:
+        features (`dict[str, CachedFeatures]`): For each modality that the model reads.
+    """
+
+    features: dict[str, CachedFeatures] = field(default_factory=dict)
+
+    def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        inputs = {}
+        for modality, features in self.features.items():
+            if self.modality in ("both", modality):
+                inputs |= features[[row["row"] for row in rows]]
+        return inputs
+
+
+def describe_features(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArguments, modality: str) -> dict:
+    """
+    All that features depend on; features under an equal description are equal. The weights stand for the name and
+    the revision of a backbone, so that a copy elsewhere is the same one, and a random one is told from the next.
+    """
+    model, processor = trainer.model, trainer.processing_class
+    backbone = getattr(model, f"{modality}_model")
+    key = {
+        "version": VERSION,
+        "modality": modality,
+        "backbone": _without_provenance(backbone.config),
+        "weights": hash_weights(backbone),
+        "pooling_mode": model.config.pooling_mode if model.fusion.reads_pooled else None,
+        "mask_padding": model.config.mask_padding,
+        "dtype": str(model.dtype),
+        "mixed_precision": trainer.accelerator.mixed_precision,
+        "dataset": splits.record["dataset"]["fingerprints"],
+        "column": getattr(data_args, f"{modality}_column_name"),
+        "rows": _hash(splits.recordings["row"][:]),
+    }
+    if modality == "audio":
+        return key | {
+            "feature_extractor": _without_provenance(processor.feature_extractor),
+            "max_audio_seconds": processor.max_audio_seconds,
+            "audio_crop": processor.audio_crop,
+        }
+    # The tokens themselves stand for the tokenizer and its limit.
+    return key | {"tokens": _hash(processor(text=splits.recordings["text"][:], padding=False)["input_ids"])}
+
+
+def _without_provenance(saved) -> dict:
+    """A configuration without what only says where it comes from and how it was saved."""
+    return {name: value for name, value in saved.to_dict().items() if name not in PROVENANCE_FIELDS}
+
+
+def hash_weights(backbone: torch.nn.Module) -> str:
+    """A digest of the names, types, shapes and values of all weights that evaluation reads."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        if name == "masked_spec_embed":
+            # SpecAugment's, which only trains; checkpoints often lack it, and each seed then draws another.
+            continue
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _hash(value) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, key: dict) -> Path:
+    """The file of the features that `key` describes: an earlier run's, or a new one."""
+    folder = Path(datasets_config.HF_DATASETS_CACHE) / "rsa_cfn_features" / _hash(key)
+    path = folder / FEATURES_FILE
+    name = f"{modality.capitalize()} features of {len(recordings)} rows"
+    start = time.perf_counter()
+    try:
+        if not path.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            # The lock ends with its process; another run that wants the same features waits for them.
+            with FileLock(f"{folder}.lock"):
+                if not path.exists():
+                    _make(trainer, recordings, modality, key, folder)
+                    seconds, megabytes = time.perf_counter() - start, path.stat().st_size / 1e6
+                    logger.info(f"{name}: computed in {seconds:.1f} s, {megabytes:.1f} MB in {folder}.")
+                    return path
+    except OSError as error:
+        raise InputError(
+            f"--cache_features can't write to {folder.parent} ({error.strerror or error}); make room there, or name "
+            "another folder by the environment variable HF_DATASETS_CACHE"
+        ) from error
+    logger.info(f"{name}: reused from {folder}.")
+    return path
+
+
+def _make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, key: dict, folder: Path) -> None:
+    # The folder gets its name when all is written, so what a killed run left is never taken for features.
+    incomplete = folder.with_suffix(".incomplete")
+    shutil.rmtree(incomplete, ignore_errors=True)
+    incomplete.mkdir()
+    (incomplete / KEY_FILE).write_text(json.dumps(key, indent=2, default=str) + "\n", encoding="utf-8")
+    _write(incomplete / FEATURES_FILE, _compute(trainer, recordings, modality))
+    os.rename(incomplete, folder)
+
+
+def _write(path: Path, batches: Iterator[tuple[list[int], list[np.ndarray]]]) -> None:
+    """One Arrow file of row numbers and features, which `datasets` maps into memory."""
+    with path.open("wb") as stream:
+        writer = None
+        for rows, features in batches:
+            columns = Features({"row": Value("int64"), "features": List(Value(str(features[0].dtype)))})
+            writer = writer or pa.ipc.new_stream(stream, columns.arrow_schema)
+            writer.write_batch(pa.record_batch([rows, features], schema=columns.arrow_schema))
+        writer.close()
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@torch.no_grad()
+def _compute(
+    trainer: RsaCfnTrainer, recordings: Dataset, modality: str
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Row numbers and flat features, batch by batch, the longest clips first: rows of a batch are alike in length."""
+    model, args = trainer.model, trainer.args
+    by_length = recordings.select(np.argsort(-np.array(recordings["duration"][:]), kind="stable"))
+    loader = DataLoader(
+        by_length,
+        batch_size=args.per_device_eval_batch_size,
+        collate_fn=_RowsCollator(RsaCfnDataCollator(trainer.processing_class, modality)),
+        num_workers=args.dataloader_num_workers,
+        # Its own, so that training draws the same numbers whether features are computed or found.
+        generator=torch.Generator(),
+    )
+    model.to(args.device)
+    encode = model.get_audio_states if modality == "audio" else model.get_text_states
+    pool = model.get_audio_features if modality == "audio" else model.get_text_features
+    # float16 keeps what autocast made of them; Arrow has no bfloat16.
+    dtype = torch.float16 if trainer.accelerator.mixed_precision == "fp16" else torch.float32
+    for rows, inputs in tqdm(loader, desc=f"Caching {modality} features", disable=args.disable_tqdm):
+        inputs = [tensor.to(args.device) for tensor in inputs.values()]
+        with trainer.accelerator.autocast():
+            features = pool(*inputs) if model.fusion.reads_pooled else encode(*inputs)
+        if model.fusion.reads_pooled:
+            yield rows, list(features.float().cpu().numpy())
+        else:
+            states, mask = (tensor.cpu() for tensor in features)
+            yield rows, [row[valid.bool()].to(dtype).flatten().numpy() for row, valid in zip(states, mask)]
+
+
+@dataclass
+class _RowsCollator:
+    """Row numbers and the model's inputs."""
+
+    collator: RsaCfnDataCollator
+
+    def __call__(self, rows: list[dict]) -> tuple[list[int], dict[str, torch.Tensor]]:
+        return [row["row"] for row in rows], self.collator.model_inputs(rows)
