@@ -6,6 +6,7 @@ import io
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,7 @@ KEMDY20 = Layout(
 OTHER_LAYOUT = {KEMDY19: KEMDY20, KEMDY20: KEMDY19}
 
 
-@dataclass
+@dataclass(slots=True)
 class Annotation:
     """One row of an annotation csv, before its recording and transcript are read.
 
@@ -257,15 +258,17 @@ def read_annotation_file(path: Path, layout: Layout, notes: dict[str, list[str]]
     try:
         content = path.read_bytes()
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        rows = [([cell.strip() for cell in cells], cells, reader.line_num) for cells in reader]
+        rows = [(cells, reader.line_num) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"{path} is not readable as a csv in utf-8 ({error}): restore it from the corpus") from None
-    _check_header(path, [cells for cells, _, _ in rows[:2]], layout)
+    _check_header(path, [[cell.strip() for cell in cells] for cells, _ in rows[:2]], layout)
     if content.startswith(b"\xef\xbb\xbf"):
         notes.setdefault(WITH_BOM, []).append(path.name)
     if b"\r\n" in content:
         notes.setdefault(WITH_CRLF, []).append(path.name)
-    for cells, as_written, line in rows[2:]:
+    for as_written, line in rows[2:]:
+        # One string for all cells that say "neutral": a row then keeps a few hundred bytes in memory, not thousands.
+        cells = [sys.intern(cell.strip()) for cell in as_written]
         place = f"{path.name} line {line}"
         if not any(cells):
             yield Annotation(place, cells, problem=BLANK_ROW)
