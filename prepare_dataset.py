@@ -186,7 +186,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check_destination(given: argparse.Namespace):
-    # These two are imported by who asks for them: the Hub's client and the pictures take seconds.
+    # Looked at first: what a corpus's licence says is known by the corpus.
+    _check_arguments(given.corpus, given.corpus_dir, given.num_proc, given.metadata)
+    # The Hub's client and the pictures are imported by who asks for them: they take seconds.
     from corpora.hub import check_destination
 
     return check_destination(given.push_to_hub, given.corpus, given.public)

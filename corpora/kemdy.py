@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora import EMOTIONS, CorpusError
-from corpora.recordings import UnusableRecording, read_recording
+from corpora.recordings import read_recording
 from corpora.rows import Corpus, UnusableRow, Utterance
 from corpora.transcripts import decode_transcript, remove_tags
 
@@ -152,7 +152,7 @@ class Session:
                 raise UnusableRow(annotation.problem)
             columns = read_judgements(annotation.cells, self.layout, repairs)
             columns |= _read_files(os.path.join(annotation.folder, name), self.encoding, repairs)
-        except (UnusableRow, UnusableRecording) as reason:
+        except UnusableRow as reason:
             return Utterance(name, str(reason), [], None)
         columns |= {"segment_id": name, "session": self.number}
         columns |= {"speaker": annotation.speaker, "gender": annotation.gender}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora import EMOTIONS, CorpusError
-from corpora.recordings import UnusableRecording, read_recording
+from corpora.recordings import read_recording
 from corpora.rows import Corpus, UnusableRow, Utterance
 
 
@@ -68,7 +68,7 @@ class RowShard:
             if row.problem is not None:
                 raise UnusableRow(row.problem)
             wav, duration = read_recording(path, repairs)
-        except (UnusableRow, UnusableRecording) as reason:
+        except UnusableRow as reason:
             return Utterance(row.name, str(reason), [], None)
         text = " ".join(row.cells["text"].split())
         if not text:

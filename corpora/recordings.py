@@ -13,6 +13,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from corpora.rows import UnusableRow
+
 
 SAMPLING_RATE = 16000
 # An utterance lasts seconds. What is longer than this is no utterance, and would have to be held in memory as a whole.
@@ -40,7 +42,7 @@ SAMPLES_PER_BLOCK = 2**20
 SECONDS_PER_BLOCK = 60
 
 
-class UnusableRecording(Exception):
+class UnusableRecording(UnusableRow):
     """The recording can't be used; the message is one of the reasons above."""
 
 

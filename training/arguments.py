@@ -23,7 +23,7 @@ from training.trainer import MODALITIES
 TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
 DEMO_DIR = "data/demo"
-AUDIO_CROPS = ("random", "head")
+TRAINING_CROPS = ("random", "head")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
 # Of the original's main.py where they differ from 6.
@@ -395,7 +395,7 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         except CorpusError as error:
             raise InputError(str(error)) from error
     if data_args.audio_crop is not None:
-        _check_choice("--audio_crop", data_args.audio_crop, AUDIO_CROPS)
+        _check_choice("--audio_crop", data_args.audio_crop, TRAINING_CROPS)
     if not data_args.max_audio_seconds > 0:
         raise InputError(f"--max_audio_seconds {data_args.max_audio_seconds} is not above 0; the paper's value is 6")
     if data_args.max_text_tokens < 3:

@@ -37,13 +37,13 @@ class _Source:
             is streamed comes in several pieces.
         tables: The same rows, for their columns but the audio.
         is_prepared (`bool`): Whether prepare_dataset.py has read every recording.
-        name (`dict`): Name and fingerprints, for the record.
+        origin (`dict`): Name and fingerprints, for the record.
     """
 
     pieces: list[tuple[str, Dataset | IterableDataset]]
     tables: list[tuple[str, Dataset]]
     is_prepared: bool
-    name: dict
+    origin: dict
 
 
 @dataclass
@@ -119,10 +119,11 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
         }
         recordings = None
     else:
-        usable = [row for row in columns["row"] if is_usable[row]]
-        described = {name: columns[name] for name in ("row", "segment_id", "text", "duration", "label")}
-        recordings = _join(source.pieces, described, usable, label_names)
-        datasets = {part: _join(source.pieces, columns_of[part], rows[part], label_names) for part in rows}
+        # Joined once for all parts but the training part, whose targets are other columns.
+        joined = _join(source.pieces, columns, label_names)
+        recordings = _select(joined, [row for row in columns["row"] if is_usable[row]])
+        datasets = {part: _select(joined, rows[part]) for part in rows if part != TRAIN}
+        datasets[TRAIN] = _select(_join(source.pieces, columns_of[TRAIN], label_names), rows[TRAIN])
     return Splits(
         train=datasets[TRAIN],
         validation=datasets.get(VALIDATION),
@@ -131,7 +132,7 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
         recordings=recordings,
         label_names=label_names,
         description=split.description,
-        **_describe(split, source.name, columns, rows, tables, label_names),
+        **_describe(split, source.origin, columns, rows, tables, label_names),
     )
 
 
@@ -155,7 +156,7 @@ def _open(data_args: DataArguments) -> _Source:
         tables=tables,
         is_prepared=data_args.audio_column_name == "audio"
         and all(PREPARED_COLUMNS <= set(part.column_names) for part in loaded.values()),
-        name={
+        origin={
             "name": name,
             "config": config_name,
             "fingerprints": {part: getattr(dataset, "_fingerprint", None) for part, dataset in loaded.items()},
@@ -220,20 +221,26 @@ def _check_rows(source: _Source, columns: dict[str, list], streaming: bool) -> l
     return [problem is None for problem in problems]
 
 
-def _join(
-    parts: list[tuple[str, Dataset]], columns: dict[str, list], rows: list[int], label_names: list[str]
-) -> Dataset:
-    """The recordings of `rows`, from where they are, beside the columns that are in memory."""
+def _join(parts: list[tuple[str, Dataset]], columns: dict[str, list], label_names: list[str]) -> list[Dataset]:
+    """The recordings of each part, from where they are, beside the columns that are in memory."""
     pieces, start = [], 0
     for _, part in parts:
-        stop = start + len(part)
-        inside = [row - start for row in rows if start <= row < stop]
+        table = _make_table(columns, range(start, start + len(part)), label_names)
+        pieces.append(concatenate_datasets([part.select_columns("audio"), table], axis=1))
+        start += len(part)
+    return pieces
+
+
+def _select(pieces: list[Dataset], rows: list[int]) -> Dataset:
+    """`rows` of the whole that the pieces make up."""
+    # Selected from each piece by itself: joining a selection would copy its recordings.
+    selected, start = [], 0
+    for piece in pieces:
+        inside = [row - start for row in rows if start <= row < start + len(piece)]
         if inside:
-            # Joined before rows are selected: joining a selection would copy its recordings.
-            table = _make_table(columns, range(start, stop), label_names)
-            pieces.append(concatenate_datasets([part.select_columns("audio"), table], axis=1).select(inside))
-        start = stop
-    return pieces[0] if len(pieces) == 1 else concatenate_datasets(pieces)
+            selected.append(piece.select(inside))
+        start += len(piece)
+    return selected[0] if len(selected) == 1 else concatenate_datasets(selected)
 
 
 def _make_table(columns: dict[str, list], rows, label_names: list[str]) -> Dataset:
@@ -245,7 +252,7 @@ def _make_table(columns: dict[str, list], rows, label_names: list[str]) -> Datas
 
 def _describe(
     split: Split,
-    source: dict,
+    origin: dict,
     columns: dict[str, list],
     rows: dict[str, list[int]],
     tables: dict[str, Dataset],
@@ -267,7 +274,7 @@ def _describe(
     for warning in warnings:
         logger.warning(warning)
     record = {
-        "dataset": source,
+        "dataset": origin,
         "split": split.name,
         "num_folds": split.num_folds,
         "fold": split.fold,

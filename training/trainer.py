@@ -50,10 +50,19 @@ class RsaCfnDataCollator:
         return self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
 
 
-class BatchWeightedSampler(torch.utils.data.WeightedRandomSampler):
+class SeededByEpoch:
+    """A sampler that draws by `seed` and epoch alone: the same on every process, and again where a run resumes."""
+
+    seed: int
+    generator: torch.Generator
+
+    def set_epoch(self, epoch: int):
+        self.generator.manual_seed(self.seed + epoch)
+
+
+class BatchWeightedSampler(SeededByEpoch, torch.utils.data.WeightedRandomSampler):
     """
-    Rows drawn with replacement, as many as there are. The same on every process, since accelerate deals out one
-    sequence to all, and made anew from seed and epoch, so that a resumed run draws what it would have drawn.
+    Rows drawn with replacement, as many as there are; accelerate deals out the one sequence to all processes.
 
     Args:
         weights (`np.ndarray` of shape `(num_rows,)`): In proportion to how often each row is drawn.
@@ -64,14 +73,11 @@ class BatchWeightedSampler(torch.utils.data.WeightedRandomSampler):
         super().__init__(weights, len(weights), generator=torch.Generator().manual_seed(seed))
         self.seed = seed
 
-    def set_epoch(self, epoch: int):
-        self.generator.manual_seed(self.seed + epoch)
 
-
-class SeededLengthGroupedSampler(LengthGroupedSampler):
+class SeededLengthGroupedSampler(SeededByEpoch, LengthGroupedSampler):
     """
-    Rows of like length together, in an order that seed and epoch alone decide. Drawn from each process's own random
-    state, which dropout moves on, the orders of several processes would part, and rows with them be lost or doubled.
+    Rows of like length together. Drawn from each process's own random state, which dropout moves on, the orders of
+    several processes would part, and rows with them be lost or doubled.
 
     Args:
         batch_size (`int`): Rows of a process's step.
@@ -82,9 +88,6 @@ class SeededLengthGroupedSampler(LengthGroupedSampler):
     def __init__(self, batch_size: int, lengths: list[float], seed: int):
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(seed))
         self.seed = seed
-
-    def set_epoch(self, epoch: int):
-        self.generator.manual_seed(self.seed + epoch)
 
 
 class FirstStepCallback(TrainerCallback):
