@@ -20,6 +20,7 @@ from training.arguments import DataArguments, ModelArguments, parse_arguments
 from training.data import DEMO_DIR, Splits, load_splits
 from training.labels import class_weights, target_shares
 from training.model import load_model
+from training.precision import LogitsDtypeCallback
 from training.report import draw_confusion_matrix, format_line, format_summary, write_predictions, write_split
 from training.trainer import FirstStepCallback, RsaCfnDataCollator, RsaCfnTrainer
 
@@ -56,6 +57,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))
+    trainer.add_callback(LogitsDtypeCallback())
     if trainer.is_world_process_zero():
         write_split(Path(training_args.output_dir), splits.record, splits.membership)
     metrics = {}

@@ -1,6 +1,7 @@
 """The arguments of run_classification.py: model and data beside all TrainingArguments, with fitting defaults."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,8 +16,11 @@ from corpora import CorpusError, holds_code
 from corpora.folds import NUM_FOLDS, SPLITS, check_folds
 from training import InputError
 from training.labels import CLASS_WEIGHTS, LABEL_TARGETS, TIES
+from training.precision import PrecisionArguments, choose_precision, find_device
 from training.trainer import MODALITIES
 
+
+logger = logging.getLogger(__name__)
 
 TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
@@ -267,15 +271,34 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
     try:
         model_args, data_args, _ = first.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
         _complete(model_args, data_args)
-        parser.set_defaults(**default_training_arguments(model_args.fusion, model_args.is_tiny))
-        *_, training_args, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+        defaults = default_training_arguments(model_args.fusion, model_args.is_tiny)
+        parser.set_defaults(**defaults)
+        precision, fallback = _precision(arguments, defaults["use_cpu"])
+        *_, training_args, unknown = parser.parse_args_into_dataclasses(
+            [*arguments, *precision], return_remaining_strings=True
+        )
     except (ValueError, ImportError) as error:
         # TrainingArguments has errors of several lines.
         raise InputError(" ".join(str(error).split())) from error
     if unknown:
         raise InputError(f"unknown arguments: {' '.join(unknown)} (see --help)")
+    if fallback is not None and training_args.local_process_index == 0:
+        logger.warning(fallback)
     check_arguments(model_args, data_args, training_args)
     return model_args, data_args, training_args
+
+
+def _precision(arguments: list[str], use_cpu: bool) -> tuple[list[str], str | None]:
+    """Arguments that replace a precision which the device hasn't, and the line that says so."""
+    parser = OneLineArgumentParser(PrecisionArguments, allow_abbrev=False, add_help=False)
+    parser.set_defaults(use_cpu=use_cpu)
+    asked, _ = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    if not (asked.fp16 or asked.bf16):
+        return [], None
+    precision, fallback = choose_precision(asked, find_device(asked.use_cpu))
+    if fallback is None:
+        return [], None
+    return ["--fp16", str(precision == "fp16"), "--bf16", str(precision == "bf16")], fallback
 
 
 def _read_json(name: str) -> list[str]:

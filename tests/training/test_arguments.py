@@ -9,6 +9,7 @@ import torch
 
 from training import InputError
 from training.arguments import default_training_arguments, parse_arguments
+from training.precision import Device
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,7 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         (f"--output_dir {Path(__file__).parents[2]}", "holds the code of this repository"),
         (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
         ("--output_dir full", "already holds another run"),
+        ("--fp16 --bf16", "--fp16 and --bf16 exclude each other; give one of them"),
         ("nowhere.json", "nowhere.json can't be read as JSON"),
         ("unknown.json", "unknown arguments: --fusoin text"),
         ("illegal.json", "--fusion sum is unknown"),
@@ -144,3 +146,16 @@ def test_a_run_can_be_resumed_in_its_folder():
     Path("full/config.json").touch()
     *_, training_args = parse_arguments("--output_dir full --resume_from_checkpoint true".split())
     assert training_args.output_dir == "full"
+
+
+def test_a_precision_that_the_device_lacks_is_replaced(monkeypatch, caplog):
+    monkeypatch.setattr("training.arguments.find_device", lambda use_cpu: Device("cuda", has_bf16=False))
+    *_, training_args = parse_arguments("--bf16 --use_cpu false".split())
+    assert (training_args.fp16, training_args.bf16) == (True, False)
+    assert caplog.messages == [
+        "--bf16: this cuda device has no bfloat16, so the run computes in float16, as with --fp16."
+    ]
+    monkeypatch.setattr("training.arguments.find_device", lambda use_cpu: Device("cpu") if use_cpu else None)
+    *_, training_args = parse_arguments("--bf16 --use_cpu".split())
+    assert (training_args.fp16, training_args.bf16) == (False, True)
+    assert len(caplog.messages) == 1
