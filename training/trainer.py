@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import torch
-from transformers import ProcessorMixin, Trainer, TrainerCallback
+from transformers import ProcessorMixin, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from training.labels import sampling_weights, target_shares
+from training.resuming import ResumableTrainer
+from training.stopping import check_finite
 
 
 logger = logging.getLogger(__name__)
@@ -47,24 +49,6 @@ class RsaCfnDataCollator:
         return {**batch, "labels": torch.tensor([row[target] for row in rows])}
 
 
-class BatchWeightedSampler(torch.utils.data.WeightedRandomSampler):
-    """
-    Rows drawn with replacement, as many as there are. The same on every process, since accelerate deals out one
-    sequence to all, and made anew from seed and epoch, so that a resumed run draws what it would have drawn.
-
-    Args:
-        weights (`np.ndarray` of shape `(num_rows,)`): In proportion to how often each row is drawn.
-        seed (`int`): Of the draw.
-    """
-
-    def __init__(self, weights, seed: int):
-        super().__init__(weights, len(weights), generator=torch.Generator().manual_seed(seed))
-        self.seed = seed
-
-    def set_epoch(self, epoch: int):
-        self.generator.manual_seed(self.seed + epoch)
-
-
 class FirstStepCallback(TrainerCallback):
     """
     Logs, once, how long after its start the process had trained its first step.
@@ -84,10 +68,10 @@ class FirstStepCallback(TrainerCallback):
             self.is_logged = True
 
 
-class RsaCfnTrainer(Trainer):
+class RsaCfnTrainer(ResumableTrainer):
     """
-    [`Trainer`] with real float16 on a CPU, rows scored in their own order, training batches of their own making, a
-    weighted sampler and a learning rate for each backbone.
+    [`ResumableTrainer`] with real float16 on a CPU, rows scored in their own order, training batches of their own
+    making, a weighted sampler, a learning rate for each backbone, and an end at the first loss that isn't finite.
 
     Args:
         train_data_collator (`Callable`, *optional*):
@@ -137,23 +121,27 @@ class RsaCfnTrainer(Trainer):
                 optimizer.add_param_group({**group, "params": rest})
         return optimizer
 
-    def get_train_dataloader(self):
-        scoring = self.data_collator
-        self.data_collator = self.train_data_collator or scoring
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.data_collator = scoring
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        check_finite(loss, self.state.global_step + 1, inputs.get("segment_id"))
+        return loss
+
+    def _prepare_inputs(self, inputs):
+        # The IDs are for messages; no model takes them.
+        return super()._prepare_inputs({name: value for name, value in inputs.items() if name != "segment_id"})
+
+    def _training_collator(self):
+        return self.train_data_collator or self.data_collator
 
     def _get_eval_sampler(self, eval_dataset):
         # Grouping by length would reorder these rows too, and predictions would no longer be theirs.
         return torch.utils.data.SequentialSampler(eval_dataset)
 
-    def _get_train_sampler(self, train_dataset=None):
+    def _make_train_sampler(self, train_dataset=None):
         if not self.batch_weighted_sampler:
-            return self._by_cropped_length(super()._get_train_sampler(train_dataset))
+            return self._by_cropped_length(super()._make_train_sampler(train_dataset))
         shares = target_shares(train_dataset if train_dataset is not None else self.train_dataset)
-        return BatchWeightedSampler(sampling_weights(shares), self.args.seed)
+        return torch.utils.data.WeightedRandomSampler(sampling_weights(shares), len(shares))
 
     def _by_cropped_length(self, sampler):
         if isinstance(sampler, LengthGroupedSampler):

@@ -119,8 +119,15 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         ("--text_learning_rate -1", "--text_learning_rate -1.0 is below 0"),
         (f"--output_dir {Path(__file__).parents[2]}", "holds the code of this repository"),
         (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
-        ("--output_dir full", "already holds another run"),
+        ("--output_dir full", "already holds files, and no finished run; give a new folder, remove this one, or go on"),
+        ("--output_dir finished", "already holds a finished run; give a new folder, remove this one, or score it"),
         ("--fp16 --bf16", "--fp16 and --bf16 exclude each other; give one of them"),
+        ("--early_stopping_patience 0", "--early_stopping_patience 0 is too small; give 1 or more"),
+        ("--early_stopping_patience 2", "has no scores to look at; give --eval_strategy epoch or steps"),
+        (
+            "--early_stopping_patience 2 --eval_strategy epoch --save_strategy epoch",
+            "not the best; give --load_best_model_at_end",
+        ),
         ("nowhere.json", "nowhere.json can't be read as JSON"),
         ("unknown.json", "unknown arguments: --fusoin text"),
         ("illegal.json", "--fusion sum is unknown"),
@@ -129,8 +136,10 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments, message):
-    Path("full").mkdir()
-    Path("full/config.json").touch()
+    for folder in ("full", "finished"):
+        Path(folder).mkdir()
+        Path(folder, "config.json").touch()
+    Path("finished/trainer_state.json").touch()
     Path("unknown.json").write_text('{"fusoin": "text"}')
     Path("illegal.json").write_text('{"fusion": "sum"}')
     Path("list.json").write_text("[]")
@@ -146,6 +155,11 @@ def test_a_run_can_be_resumed_in_its_folder():
     Path("full/config.json").touch()
     *_, training_args = parse_arguments("--output_dir full --resume_from_checkpoint true".split())
     assert training_args.output_dir == "full"
+
+
+def test_resuming_can_be_said_not_to_be_wanted():
+    *_, training_args = parse_arguments("--resume_from_checkpoint false".split())
+    assert training_args.resume_from_checkpoint is None
 
 
 def test_a_precision_that_the_device_lacks_is_replaced(monkeypatch, caplog):
