@@ -1,5 +1,6 @@
 """The processor and the model of a run: pretrained backbones, tiny random ones, or a saved RSA-CFN model."""
 
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -109,7 +110,7 @@ def _load_saved(
     try:
         model = RsaCfnForSequenceClassification.from_pretrained(name, **training_fields)
         processor = RsaCfnProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable("--model_name_or_path", name, error, "a folder or Hub id of a saved RSA-CFN model") from error
     saved = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if saved != label_names:
