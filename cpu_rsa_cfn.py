@@ -1,7 +1,7 @@
 """What torch does slowly on a CPU, done faster: dropout, attention with it, convolutions, half-precision products."""
 
 from contextlib import nullcontext
-from functools import cache, wraps
+from functools import cache, partial, wraps
 
 import torch
 import torch.nn.functional as F
@@ -149,14 +149,27 @@ def runs_on_cpu(device: torch.device) -> bool:
     return device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
-def cpu_functions(model):
-    """
-    [`CpuFunctions`] for a forward pass of the model, where a CPU does it.
-
-    Not with activation checkpointing, which recomputes outside of them and would draw other masks.
-    """
-    is_checkpointing = model.training and model.is_activation_checkpointing
-    return CpuFunctions() if runs_on_cpu(model.device) and not is_checkpointing else nullcontext()
+def cpu_functions(device: torch.device):
+    """[`CpuFunctions`] where a CPU does the work."""
+    return CpuFunctions() if runs_on_cpu(device) else nullcontext()
 
 
-__all__ = ["CpuFunctions", "conv1d", "cpu_functions", "dropout", "runs_on_cpu", "scaled_dot_product_attention"]
+def checkpoint_with_cpu_functions(checkpoint, function, *args):
+    """Activation checkpointing that recomputes by the functions that forward used, outside of it as backward is."""
+    return checkpoint(partial(_call_with_cpu_functions, function), *args)
+
+
+def _call_with_cpu_functions(function, hidden_states, *args):
+    with cpu_functions(hidden_states.device):
+        return function(hidden_states, *args)
+
+
+__all__ = [
+    "CpuFunctions",
+    "checkpoint_with_cpu_functions",
+    "conv1d",
+    "cpu_functions",
+    "dropout",
+    "runs_on_cpu",
+    "scaled_dot_product_attention",
+]

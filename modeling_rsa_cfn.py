@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
@@ -14,7 +16,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 try:
     from .attention_rsa_cfn import ScalarSelfAttention
     from .configuration_rsa_cfn import RsaCfnConfig
-    from .cpu_rsa_cfn import cpu_functions, runs_on_cpu
+    from .cpu_rsa_cfn import checkpoint_with_cpu_functions, cpu_functions, runs_on_cpu
     from .cross_network_rsa_cfn import LowRankCrossLinear
     from .encoder_rsa_cfn import (
         as_hidden_states,
@@ -35,7 +37,7 @@ except ImportError:
         raise
     from attention_rsa_cfn import ScalarSelfAttention
     from configuration_rsa_cfn import RsaCfnConfig
-    from cpu_rsa_cfn import cpu_functions, runs_on_cpu
+    from cpu_rsa_cfn import checkpoint_with_cpu_functions, cpu_functions, runs_on_cpu
     from cross_network_rsa_cfn import LowRankCrossLinear
     from encoder_rsa_cfn import (
         as_hidden_states,
@@ -113,6 +115,10 @@ class RsaCfnPreTrainedModel(PreTrainedModel):
             for weights in (module.audio_layer_weights, module.text_layer_weights):
                 if weights is not None:
                     init.constant_(weights, 1 / len(weights))
+
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, every_n_layers=1):
+        checkpointing_func = partial(checkpoint_with_cpu_functions, gradient_checkpointing_func)
+        super()._set_gradient_checkpointing(enable, checkpointing_func, every_n_layers)
 
 
 class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
@@ -320,7 +326,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         audio, text = audio_embeds, text_embeds
         if not self.fusion.reads_pooled:
             audio, text = (audio_states, audio_counts), (text_states, text_counts)
-        with cpu_functions(self):
+        with cpu_functions(self.device):
             logits, attentions = self.fusion(audio, text, output_attentions)
         return RsaCfnOutput(
             loss=None if labels is None else self.loss_function(logits, labels, num_items_in_batch),
@@ -481,7 +487,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
     def _run_backbone(self, backbone, layer_weights, inputs, output_hidden_states, **kwargs):
         """The backbone's hidden states, weighed over its layers if so configured, and those layers if asked for."""
         needs_layers = output_hidden_states or layer_weights is not None
-        with cpu_functions(self):
+        with cpu_functions(self.device):
             outputs = backbone(inputs, output_hidden_states=needs_layers, **kwargs)
         hidden_states, layers = outputs.last_hidden_state, None
         if needs_layers:

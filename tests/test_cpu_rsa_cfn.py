@@ -2,14 +2,12 @@
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 import cpu_rsa_cfn
-import modeling_rsa_cfn
 from cpu_rsa_cfn import CpuFunctions
 from encoder_rsa_cfn import rows_of_similar_length
 
@@ -159,7 +157,8 @@ def test_what_is_traced_or_compiled_is_torchs_own(monkeypatch, make_model, batch
         torch.testing.assert_close(graph(*tensors), expected, atol=1e-5, rtol=0)
 
 
-def test_activation_checkpointing_recomputes_what_ran(make_model, batch, monkeypatch):
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_activation_checkpointing_recomputes_what_ran(use_reentrant, make_model, batch):
     dropouts = {"hidden_dropout": 0.5, "attention_dropout": 0.5, "activation_dropout": 0.5}
     model = make_model(fusion="early_fusion", audio_config=dropouts).train()
 
@@ -167,13 +166,11 @@ def test_activation_checkpointing_recomputes_what_ran(make_model, batch, monkeyp
         torch.manual_seed(3)
         model.zero_grad()
         model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
-        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
-    model.activation_checkpointing_enable()
-    recomputed = gradients()
-    model.activation_checkpointing_disable()
-    monkeypatch.setattr(modeling_rsa_cfn, "cpu_functions", lambda model: nullcontext())
-    torch.testing.assert_close(recomputed, gradients())
+    plain = gradients()
+    model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
+    torch.testing.assert_close(gradients(), plain)
 
 
 def test_rows_of_similar_length_waste_little():
