@@ -78,7 +78,8 @@ def _read_blocks(source, target_sampling_rate: int) -> Iterator[np.ndarray]:
                 if len(block):
                     yield block
     except (soundfile.LibsndfileError, OSError) as error:
-        message = f"audio can't be read ({error}); give a file that soundfile decodes, such as wav or flac."
+        reason = error.error_string.rstrip(".") if isinstance(error, soundfile.LibsndfileError) else error
+        message = f"audio can't be read ({reason}); give a file that soundfile decodes, such as wav or flac."
         raise ValueError(message) from error
 
 
