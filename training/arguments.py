@@ -400,16 +400,17 @@ def _saved_fusion(model_args: ModelArguments) -> str:
             f"--model_name_or_path {model_args.model_name_or_path} can't be loaded; give a folder or Hub id of a saved "
             f"RSA-CFN model ({' '.join(str(error).split())})"
         ) from error
-    _check_version(model_args.model_name_or_path)
+    _check_version(model_args.model_name_or_path, config)
     if model_args.cache_features:
         _check_cacheable(config)
     return config.fusion
 
 
-def _check_version(name: str) -> None:
+def _check_version(name: str, config: RsaCfnConfig) -> None:
     """A field that came later would be passed over in silence, and the model be another one than was saved."""
     saved, _ = RsaCfnConfig.get_config_dict(name)
-    known = {"transformers_version", *RsaCfnConfig().to_dict()}
+    # The Trainer writes fields of language models, such as use_cache, into any configuration.
+    known = {"transformers_version", "quantization_config", *config.text_config.to_dict(), *RsaCfnConfig().to_dict()}
     unknown = [field for field in saved if field not in known and not field.startswith("_")]
     if unknown:
         raise InputError(
