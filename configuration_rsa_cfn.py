@@ -1,10 +1,18 @@
 """RSA-CFN configuration: an audio and a text backbone, nested, and the fusion that joins them."""
 
+import copy
 from typing import Literal, get_args
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PretrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers import AutoConfig, PretrainedConfig, __version__
+
+
+try:
+    from transformers.configuration_utils import SubConfigSpec
+except ImportError as error:
+    raise ImportError(
+        f"RSA-CFN needs transformers 5.23 or later, here is {__version__}; pip install -U transformers"
+    ) from error
 
 
 EMOTIONS = ("neutral", "happy", "angry", "surprise", "sad", "fear", "disgust")
@@ -48,6 +56,14 @@ AUTO_MAP = {
     "AutoModelForAudioClassification": "modeling_rsa_cfn.RsaCfnForSequenceClassification",
     "AutoModelForSequenceClassification": "modeling_rsa_cfn.RsaCfnForSequenceClassification",
     "AutoProcessor": "processing_rsa_cfn.RsaCfnProcessor",
+}
+# Under the name that the Hub has for such models, so that its own snippet finds the pipeline too.
+CUSTOM_PIPELINES = {
+    "audio-classification": {
+        "impl": "pipeline_rsa_cfn.RsaCfnPipeline",
+        "pt": ["AutoModelForAudioClassification"],
+        "type": "multimodal",
+    }
 }
 
 
@@ -178,6 +194,8 @@ class RsaCfnConfig(PretrainedConfig):
             )
         # A save names only the class being saved; the full map makes every Auto class find the checkpoint.
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
+        # A copy of its own: loading a pipeline writes into it.
+        kwargs["custom_pipelines"] = copy.deepcopy(CUSTOM_PIPELINES)
         if self.id2label is None and kwargs.get("num_labels") in (None, len(EMOTIONS)):
             self.id2label = dict(enumerate(EMOTIONS))
         super().__post_init__(**kwargs)

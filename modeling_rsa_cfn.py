@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,10 @@ except ImportError:
         weigh_layers,
     )
     from fusion_rsa_cfn import FUSION_CLASSES
+
+if TYPE_CHECKING:
+    # Never run: a save copies the files that are imported so, and the pipeline belongs to every checkpoint.
+    from .pipeline_rsa_cfn import RsaCfnPipeline  # noqa: F401
 
 
 @dataclass

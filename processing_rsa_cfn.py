@@ -2,6 +2,8 @@
 
 import io
 import os
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -10,6 +12,10 @@ from transformers import BatchFeature, ProcessorMixin
 
 
 AUDIO_CROPS = ("center", "head")
+SECONDS_PER_BLOCK = 60
+
+# A fast tokenizer keeps how it truncates and pads: told otherwise by one thread, it does so for all of them.
+_tokenizing = threading.Lock()
 
 
 def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) -> np.ndarray:
@@ -17,8 +23,9 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
     Decode one clip to a mono waveform.
 
     Args:
-        audio: A file path; encoded bytes; a row of a `datasets` Audio column (`{"bytes", "path"}`, `{"array",
-            "sampling_rate"}` or a torchcodec decoder); or samples, an array, tensor or list of shape `(num_samples,)`.
+        audio: A file path; encoded bytes; a binary file object; a row of a `datasets` Audio column (`{"bytes",
+            "path"}`, `{"array", "sampling_rate"}` or a torchcodec decoder); or samples, an array, tensor or list of
+            shape `(num_samples,)`.
         sampling_rate (`int`, *optional*): Of bare samples, in Hz; `target_sampling_rate` when left out.
         target_sampling_rate (`int`): Hz of the result; a clip at another rate is resampled.
 
@@ -28,6 +35,12 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
     Raises:
         ValueError: The clip can't be read, has several channels of bare samples, or holds NaN or infinity.
     """
+    blocks = list(decode_blocks(audio, sampling_rate, target_sampling_rate))
+    return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
+
+
+def decode_blocks(audio, sampling_rate: int | None, target_sampling_rate: int) -> Iterator[np.ndarray]:
+    """What [`decode_audio`] gives, piece by piece: of a file that lasts hours only a minute is in memory at a time."""
     if isinstance(audio, dict) and audio.get("array") is not None:
         audio, sampling_rate = audio["array"], audio["sampling_rate"]
     elif isinstance(audio, dict):
@@ -35,24 +48,49 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
     elif hasattr(audio, "get_all_samples"):
         decoded = audio.get_all_samples()
         audio, sampling_rate = decoded.data.mean(dim=0), decoded.sample_rate
-    if isinstance(audio, (str, os.PathLike, bytes)):
-        try:
-            source = io.BytesIO(audio) if isinstance(audio, bytes) else audio
-            audio, sampling_rate = soundfile.read(source, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, OSError) as error:
-            message = f"audio can't be read ({error}); give a file that soundfile decodes, such as wav or flac."
-            raise ValueError(message) from error
-        audio = audio.mean(axis=1)
-    waveform = np.asarray(audio, dtype=np.float32)
+    if isinstance(audio, (str, os.PathLike, bytes)) or hasattr(audio, "read"):
+        blocks = _read_blocks(io.BytesIO(audio) if isinstance(audio, bytes) else audio, target_sampling_rate)
+    else:
+        blocks = [_resample(np.asarray(audio, dtype=np.float32), sampling_rate, target_sampling_rate)]
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise ValueError("audio holds NaN or infinite samples; give finite ones.")
+        yield block
+
+
+def _read_blocks(source, target_sampling_rate: int) -> Iterator[np.ndarray]:
+    try:
+        if isinstance(source, (str, os.PathLike)) and not os.path.exists(source):
+            raise FileNotFoundError(f"{os.fspath(source)} isn't there")
+        with soundfile.SoundFile(source) as sound:
+            resampler = None
+            if sound.samplerate != target_sampling_rate:
+                import soxr  # only clips at another rate need it
+
+                resampler = soxr.ResampleStream(sound.samplerate, target_sampling_rate, 1, dtype="float32")
+            is_last = False
+            while not is_last:
+                samples = sound.read(SECONDS_PER_BLOCK * sound.samplerate, dtype="float32", always_2d=True)
+                is_last = not len(samples)
+                block = samples.mean(axis=1)
+                if resampler is not None:
+                    block = resampler.resample_chunk(block, last=is_last)
+                if len(block):
+                    yield block
+    except (soundfile.LibsndfileError, OSError) as error:
+        reason = error.error_string.rstrip(".") if isinstance(error, soundfile.LibsndfileError) else error
+        message = f"audio can't be read ({reason}); give a file that soundfile decodes, such as wav or flac."
+        raise ValueError(message) from error
+
+
+def _resample(waveform: np.ndarray, sampling_rate: int | None, target_sampling_rate: int) -> np.ndarray:
     if waveform.ndim != 1:
         raise ValueError(f"audio has shape {waveform.shape}; give one channel, of shape (num_samples,).")
-    if not np.isfinite(waveform).all():
-        raise ValueError("audio holds NaN or infinite samples; give finite ones.")
-    if sampling_rate not in (None, target_sampling_rate):
-        import soxr  # only clips at another rate need it
+    if sampling_rate in (None, target_sampling_rate):
+        return waveform
+    import soxr  # only clips at another rate need it
 
-        waveform = soxr.resample(waveform, sampling_rate, target_sampling_rate)
-    return waveform
+    return soxr.resample(waveform, sampling_rate, target_sampling_rate)
 
 
 def crop_audio(waveform: np.ndarray, num_samples: int, crop: str) -> np.ndarray:
@@ -169,6 +207,36 @@ class RsaCfnProcessor(ProcessorMixin):
             features |= self._tokenize(transcripts, padding, return_tensors)
         return BatchFeature(features, tensor_type=None)
 
+    def windows(self, audio, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
+        """
+        A clip of any length as stretches that the model takes whole, each but the last half a stretch after the one
+        before it. A file is read as far as the stretches go, so that hours of it need no more memory than minutes.
+
+        Args:
+            audio: One clip, in any form [`decode_audio`] takes.
+            sampling_rate (`int`, *optional*): Of a clip given as bare samples, in Hz.
+
+        Returns:
+            Waveforms of shape `(max_audio_seconds * 16000,)` for audio at 16 kHz, the last of which ends with the
+            clip; for a clip that is no longer than that, the one waveform that it is.
+
+        Raises:
+            ValueError: As [`decode_audio`].
+        """
+        target = self.feature_extractor.sampling_rate
+        length = round(self.max_audio_seconds * target)
+        step = max(length // 2, 1)
+        last, ahead = None, np.zeros(0, np.float32)
+        for block in decode_blocks(audio, sampling_rate, target):
+            ahead = np.concatenate([ahead, block]) if len(ahead) else block
+            while len(ahead) > length:
+                last, ahead = ahead[:length], ahead[step:]
+                yield last
+        if last is None:
+            yield ahead
+        else:
+            yield np.concatenate([last, ahead[length - step :]])[-length:]
+
     def _extract_audio(self, waveforms, padding, return_tensors, audio_crop) -> dict:
         target = self.feature_extractor.sampling_rate
         max_length = round(self.max_audio_seconds * target)
@@ -190,13 +258,14 @@ class RsaCfnProcessor(ProcessorMixin):
         return {"input_values": extracted["input_values"], "audio_attention_mask": audio_attention_mask}
 
     def _tokenize(self, transcripts, padding, return_tensors) -> dict:
-        encoded = self.tokenizer(
-            ["" if transcript is None else transcript for transcript in transcripts],
-            padding=padding,
-            truncation=True,
-            max_length=self.max_text_tokens,
-            return_tensors=return_tensors,
-        )
+        with _tokenizing:
+            encoded = self.tokenizer(
+                ["" if transcript is None else transcript for transcript in transcripts],
+                padding=padding,
+                truncation=True,
+                max_length=self.max_text_tokens,
+                return_tensors=return_tensors,
+            )
         for row, transcript in enumerate(transcripts):
             if transcript is None:  # the special tokens of the empty text that stood in for it
                 for position in range(len(encoded["input_ids"][row])):
@@ -212,4 +281,4 @@ def _check_audio_crop(audio_crop: str, legal: tuple[str, ...]) -> None:
 
 RsaCfnProcessor.register_for_auto_class("AutoProcessor")
 
-__all__ = ["RsaCfnProcessor", "crop_audio", "decode_audio"]
+__all__ = ["RsaCfnProcessor", "crop_audio", "decode_audio", "decode_blocks"]

@@ -3,6 +3,7 @@
 accelerate launch run_classification.py --fusion rsa_cfn
 accelerate launch run_classification.py --fusion rsa_cfn --dataset_name data/kemdy20 --output_dir runs/first
 accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7
+accelerate launch run_classification.py --do_predict --model_name_or_path models/rsa_cfn --predict_file recordings
 """
 
 import logging
@@ -58,6 +59,14 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     set_seed(training_args.seed)
     for name in ("run_classification", "training"):
         logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
+    if data_args.predict_file is not None:
+        # Imported where it is needed: the pipelines of transformers would hold up the first training step.
+        from training.prediction import predict
+
+        metrics = predict(model_args, data_args, training_args)
+        if training_args.process_index == 0:
+            print(format_closing(metrics, training_args.output_dir, time.perf_counter() - run_start))
+        return metrics
     if data_args.is_demo:
         reason = "No dataset given and no data/kemdy20 found: running" if data_args.dataset_name is None else "Running"
         logger.info(

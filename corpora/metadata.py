@@ -102,7 +102,9 @@ def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpu
     if not folder.is_dir():
         raise CorpusError(f"--corpus_dir {folder} is not a folder: give the one in which the paths of {metadata} start")
     notes: dict[str, list[str]] = {}
-    header, lines = _read_table(metadata, notes)
+    header, lines = read_table(metadata, "--metadata", notes)
+    header = [name.lower() for name in header]
+    _check_header(header, metadata, notes)
     rows = [_read_row(header, cells, f"line {line}") for cells, line in lines]
     _mark_duplicates(rows)
     usable = [row for row in rows if row.problem is None]
@@ -122,11 +124,21 @@ def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpu
     )
 
 
-def _read_table(path: Path, notes: dict[str, list[str]]) -> tuple[list[str], list[tuple[list[str], int]]]:
+def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> tuple[list[str], list]:
+    """The header of a csv, and of each row below it the cells without blanks around them and the number of its line.
+
+    Args:
+        path: a csv in utf-8 or cp949, or a .tsv.
+        argument: the name by which the user gave it, for errors.
+        notes: what is worth telling of it is added here.
+
+    Raises:
+        CorpusError: it can't be read, or two columns have one name.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CorpusError(f"--metadata {path} can't be read ({error.strerror}): give a csv") from None
+        raise CorpusError(f"{argument} {path} can't be read ({error.strerror}): give a csv") from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -134,14 +146,22 @@ def _read_table(path: Path, notes: dict[str, list[str]]) -> tuple[list[str], lis
             text = content.decode("cp949")
             notes["csv read as cp949"] = [path.name]
         except UnicodeDecodeError as error:
-            raise CorpusError(f"--metadata {path} is neither utf-8 nor cp949 ({error}): save it as utf-8") from None
+            raise CorpusError(f"{argument} {path} is neither utf-8 nor cp949 ({error}): save it as utf-8") from None
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         rows = [([cell.strip() for cell in cells], reader.line_num) for cells in reader]
     except csv.Error as error:
-        raise CorpusError(f"--metadata {path} is not a csv ({error}): save it as csv with a header") from None
-    header = [name.lower() for name in rows[0][0]] if rows else []
+        raise CorpusError(f"{argument} {path} is not a csv ({error}): save it as csv with a header") from None
+    header = rows[0][0] if rows else []
+    names = [name.lower() for name in header]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise CorpusError(f"{argument} {path} has several columns named {', '.join(twice)}: keep one of each")
+    return header, rows[1:]
+
+
+def _check_header(header: list[str], path: Path, notes: dict[str, list[str]]) -> None:
     missing = [name for name in REQUIRED if name not in header]
     if missing:
         wanted = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
@@ -149,13 +169,9 @@ def _read_table(path: Path, notes: dict[str, list[str]]) -> tuple[list[str], lis
             f"--metadata {path} has no column named {' and none named '.join(missing)}, only "
             f"{', '.join(header) or 'none'}: give a header with {wanted}"
         )
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise CorpusError(f"--metadata {path} has several columns named {', '.join(twice)}: keep one of each")
     unused = [name for name in header if name not in REQUIRED + OPTIONAL]
     if unused:
         notes["columns of the csv not used"] = unused
-    return header, rows[1:]
 
 
 def _read_row(header: list[str], cells: list[str], place: str) -> Row:

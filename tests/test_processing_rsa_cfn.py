@@ -2,6 +2,8 @@
 
 import io
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import soundfile
 import torch
 from transformers import Wav2Vec2FeatureExtractor
 
-from processing_rsa_cfn import RsaCfnProcessor, decode_audio
+import processing_rsa_cfn
+from processing_rsa_cfn import RsaCfnProcessor, decode_audio, decode_blocks
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def test_every_form_of_audio_gives_the_same_waveform(tone, tmp_path):
     forms = [
         tone, tone.tolist(), torch.from_numpy(tone), tmp_path / "tone.wav", str(tmp_path / "tone.wav"), stereo,
         {"bytes": wav_bytes(tone, 16000), "path": "tone.wav"}, {"bytes": None, "path": str(tmp_path / "tone.wav")},
-        {"array": tone, "sampling_rate": 16000},
+        {"array": tone, "sampling_rate": 16000}, io.BytesIO(stereo),
     ]  # fmt: skip
     for form in forms:
         np.testing.assert_allclose(decode_audio(form, None, 16000), tone, atol=1e-6)
@@ -60,6 +63,45 @@ def test_other_sampling_rates_are_resampled(tone):
         resampled = decode_audio(audio, sampling_rate, 16000)
         assert resampled.shape == (16000,)
         np.testing.assert_allclose(resampled[1000:-1000], tone[1000:-1000], atol=1e-3)
+
+
+@pytest.mark.parametrize("sampling_rate", [16000, 44100])
+def test_a_recording_of_minutes_is_read_in_pieces_as_in_one(sampling_rate, tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 130 * sampling_rate).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", noise, sampling_rate, subtype="FLOAT")
+    blocks = list(decode_blocks(tmp_path / "long.wav", None, 16000))
+    assert len(blocks) > 2 and max(map(len, blocks)) <= 61 * 16000
+    np.testing.assert_array_equal(np.concatenate(blocks), decode_audio(noise, sampling_rate, 16000))
+
+
+@pytest.mark.parametrize(
+    "num_samples, starts", [(0, [0]), (5, [0]), (10, [0]), (11, [0, 1]), (15, [0, 5]), (27, [0, 5, 10, 15, 17])]
+)
+@pytest.mark.parametrize("samples_per_block", [1, 4, 100])
+def test_windows_overlap_by_half_and_reach_to_the_end(num_samples, starts, samples_per_block, processor, monkeypatch):
+    clip = np.arange(num_samples, dtype=np.float32)
+    blocks = [clip[start : start + samples_per_block] for start in range(0, num_samples, samples_per_block)]
+    monkeypatch.setattr(processing_rsa_cfn, "decode_blocks", lambda *args: blocks)
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=10 / 16000)
+    windows = [window.tolist() for window in short.windows(clip)]
+    assert windows == [clip[start : start + 10].tolist() for start in starts]
+
+
+def test_threads_may_share_a_processor(processor):
+    """A fast tokenizer that one thread tells to pad otherwise, while another uses it, pads otherwise for both."""
+
+    def tokenize(number):
+        return processor(text=["정말", "반가워요"], padding=(True, "max_length")[number % 2], return_tensors="pt")
+
+    expected = [tokenize(number)["input_ids"] for number in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            batches = list(pool.map(tokenize, range(2000)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(torch.equal(batch["input_ids"], expected[number % 2]) for number, batch in enumerate(batches))
 
 
 def test_limits_cut_and_pad(processor, tone, texts):
@@ -164,7 +206,7 @@ def test_an_unknown_crop_is_refused(processor, clips):
     "audio, message",
     [
         (b"RIFF....", "audio can't be read"),
-        ("nowhere.wav", "audio can't be read"),
+        ("nowhere.wav", r"audio can't be read \(nowhere.wav isn't there\)"),
         (np.array([0.0, np.nan], dtype=np.float32), "NaN or infinite"),
         (np.zeros((2, 100), dtype=np.float32), r"shape \(2, 100\)"),
     ],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import is_tensorboard_available
@@ -213,6 +214,20 @@ class DataArguments:
         },
     )
     max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
+    predict_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "Predict for these instead of a dataset, with --model_name_or_path: a csv with the columns audio "
+            "(a path, from the csv's folder) or text or both, a folder of recordings, or one recording."
+        },
+    )
+    asr_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Speech recogniser that writes a transcript for recordings of --predict_file without one: Hub id "
+            "or folder, such as openai/whisper-small."
+        },
+    )
 
     def __post_init__(self):
         if self.label_transform and self.ties not in (None, "transform"):
@@ -301,6 +316,8 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
         defaults = default_training_arguments(model_args.fusion, model_args.is_tiny)
         if data_args.streaming:
             defaults["train_sampling_strategy"] = "random"
+        if data_args.predict_file is not None:
+            defaults |= {"output_dir": "predictions", "do_train": False, "do_eval": False}
         parser.set_defaults(**defaults)
         precision, fallback = _precision(arguments, defaults["use_cpu"])
         *_, training_args, unknown = parser.parse_args_into_dataclasses(
@@ -383,9 +400,24 @@ def _saved_fusion(model_args: ModelArguments) -> str:
             f"--model_name_or_path {model_args.model_name_or_path} can't be loaded; give a folder or Hub id of a saved "
             f"RSA-CFN model ({' '.join(str(error).split())})"
         ) from error
+    _check_version(model_args.model_name_or_path, config)
     if model_args.cache_features:
         _check_cacheable(config)
     return config.fusion
+
+
+def _check_version(name: str, config: RsaCfnConfig) -> None:
+    """A field that came later would be passed over in silence, and the model be another one than was saved."""
+    saved, _ = RsaCfnConfig.get_config_dict(name)
+    # The Trainer writes fields of language models, such as use_cache, into any configuration.
+    known = {"transformers_version", "quantization_config", *config.text_config.to_dict(), *RsaCfnConfig().to_dict()}
+    unknown = [field for field in saved if field not in known and not field.startswith("_")]
+    if unknown:
+        raise InputError(
+            f"--model_name_or_path {name} has fields in config.json that this version doesn't know: "
+            f"{', '.join(unknown)}; update this repository and transformers (saved with "
+            f"{saved.get('transformers_version', 'an unknown version')}, here is {transformers.__version__})"
+        )
 
 
 def _check_cacheable(config: RsaCfnConfig) -> None:
@@ -429,6 +461,7 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         raise InputError(f"--max_audio_seconds {data_args.max_audio_seconds} is not above 0; the paper's value is 6")
     if data_args.max_text_tokens < 3:
         raise InputError(f"--max_text_tokens {data_args.max_text_tokens} is less than 3; the paper's value is 256")
+    _check_prediction(model_args, data_args, training_args)
     if not training_args.do_train and model_args.model_name_or_path is None:
         raise InputError("--do_train false leaves nothing to evaluate; give a saved model with --model_name_or_path")
     if training_args.label_smoothing_factor:
@@ -485,6 +518,21 @@ def _check_model(model_args: ModelArguments) -> None:
         if learning_rate is not None and getattr(model_args, f"freeze_{modality}_encoder"):
             frozen_by = "--cache_features" if model_args.cache_features else f"--freeze_{modality}_encoder"
             raise InputError(f"--{modality}_learning_rate has no use: {frozen_by} keeps that backbone from training")
+
+
+def _check_prediction(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
+    if data_args.predict_file is None:
+        if data_args.asr_model is not None:
+            raise InputError("--asr_model transcribes recordings of --predict_file; give that too, or leave it out")
+        return
+    if model_args.model_name_or_path is None:
+        raise InputError("--predict_file needs a model to predict with; give a saved one with --model_name_or_path")
+    if training_args.do_train or training_args.do_eval or not training_args.do_predict:
+        raise InputError("--predict_file is predicted for and nothing else; leave out --do_train and --do_eval")
+    if not Path(data_args.predict_file).exists():
+        raise InputError(
+            f"--predict_file {data_args.predict_file} isn't there; give a csv, a folder of recordings, or a recording"
+        )
 
 
 def _check_streaming(data_args: DataArguments, training_args: TrainingArguments) -> None:

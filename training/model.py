@@ -77,7 +77,8 @@ def load_model(
         training_fields = model_args.saved_model_fields
         if class_weights is not None:
             training_fields["class_weights"] = class_weights
-        model, processor = _load_saved(model_args.model_name_or_path, label_names, training_fields)
+        model, processor = load_saved(model_args.model_name_or_path, training_fields)
+        _check_labels(model_args.model_name_or_path, model, label_names)
         if data_args.audio_crop is not None:
             processor.audio_crop = SCORED_CROPS[data_args.audio_crop]
         return model, processor
@@ -104,21 +105,33 @@ def load_model(
     return _pretrained_model(model_args.audio_model, model_args.text_model, fields, limits)
 
 
-def _load_saved(
-    name: str, label_names: list[str], training_fields: dict
+def load_saved(
+    name: str, training_fields: dict | None = None
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
+    """
+    A saved RSA-CFN model and its processor.
+
+    Args:
+        name (`str`): Folder or Hub id.
+        training_fields (`dict`, *optional*): Fields of its configuration that say how it goes on training.
+
+    Raises:
+        InputError: It can't be loaded.
+    """
     try:
-        model = RsaCfnForSequenceClassification.from_pretrained(name, **training_fields)
-        processor = RsaCfnProcessor.from_pretrained(name)
+        model = RsaCfnForSequenceClassification.from_pretrained(name, **(training_fields or {}))
+        return model, RsaCfnProcessor.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable("--model_name_or_path", name, error, "a folder or Hub id of a saved RSA-CFN model") from error
+
+
+def _check_labels(name: str, model: RsaCfnForSequenceClassification, label_names: list[str]) -> None:
     saved = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if saved != label_names:
         raise InputError(
             f"--model_name_or_path {name} knows the classes {', '.join(saved)}; the dataset has "
             f"{', '.join(label_names)}, give one with the same classes in the same order"
         )
-    return model, processor
 
 
 def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:

@@ -128,6 +128,8 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         ("--model_name_or_path x --pooling_mode max", "brings its own pooling_mode"),
         ("--model_name_or_path no/such", "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),
         ("--eval_strategy sometimes", "sometimes"),
+        ("--predict_file full", "--predict_file needs a model to predict with; give a saved one with --model_name"),
+        ("--asr_model x", "--asr_model transcribes recordings of --predict_file; give that too, or leave it out"),
         ("--eval_modalities both video", "--eval_modalities video is unknown; give one of both, audio, text"),
         ("--cache_features --streaming --max_steps 3", "--cache_features looks rows up by their number"),
         ("--class_weights heavy", "--class_weights heavy is unknown; give one of balanced, effective"),
@@ -191,6 +193,31 @@ def test_without_tensorboard_a_run_says_how_to_get_it(monkeypatch):
     with pytest.raises(InputError, match="pip install tensorboard$"):
         parse_arguments(["--report_to", "tensorboard"])
     parse_arguments([])
+
+
+def test_a_model_of_a_later_version_is_refused(make_model):
+    model = make_model(fusion="stack")
+    model.config.use_cache = False  # as the Trainer does
+    model.save_pretrained("saved")
+    parse_arguments(["--model_name_or_path", "saved"])
+    saved = json.loads(Path("saved/config.json").read_text())
+    Path("saved/config.json").write_text(json.dumps({**saved, "gate_size": 4, "transformers_version": "9.1.0"}))
+    with pytest.raises(InputError, match=r"doesn't know: gate_size; update this .* \(saved with 9.1.0, here is 5"):
+        parse_arguments(["--model_name_or_path", "saved"])
+
+
+def test_prediction_for_files_does_nothing_else(make_model):
+    make_model(fusion="stack").save_pretrained("saved")
+    Path("speech.wav").touch()
+    given = ["--do_predict", "--model_name_or_path", "saved", "--predict_file"]
+    *_, training_args = parse_arguments([*given, "speech.wav"])
+    assert training_args.output_dir == "predictions"
+    assert (training_args.do_train, training_args.do_eval, training_args.do_predict) == (False, False, True)
+    for more in (["--do_train"], ["--do_eval"], ["--do_predict", "false"]):
+        with pytest.raises(InputError, match="predicted for and nothing else; leave out --do_train and --do_eval"):
+            parse_arguments([*given, "speech.wav", *more])
+    with pytest.raises(InputError, match="--predict_file nowhere.csv isn't there; give a csv, a folder"):
+        parse_arguments([*given, "nowhere.csv"])
 
 
 def test_a_run_can_be_resumed_in_its_folder():

@@ -1,0 +1,300 @@
+"""The pipeline: forms of input, windows over long recordings, threads, bad input, and its way with a checkpoint."""
+
+import functools
+import http.server
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Audio, Dataset
+from transformers import Wav2Vec2FeatureExtractor
+
+from configuration_rsa_cfn import EMOTIONS
+from pipeline_rsa_cfn import RsaCfnPipeline
+from processing_rsa_cfn import RsaCfnProcessor
+
+
+WINDOW = 8000
+
+
+@pytest.fixture(scope="module")
+def short(processor):
+    """A processor whose windows are of half a second."""
+    return RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, 0.5, max_text_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def pipe(make_model, short):
+    return RsaCfnPipeline(make_model(fusion="early_fusion"), short, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def probabilities(pipe):
+    """A function that gives the probabilities of one window, by the model and the processor alone."""
+
+    def probabilities(audio=None, text=None):
+        batch = pipe.processor(
+            audio=None if audio is None else [audio], text=None if text is None else [text], return_tensors="pt"
+        )
+        with torch.no_grad():
+            return pipe.model(**batch).logits.softmax(dim=-1)[0].numpy()
+
+    return probabilities
+
+
+def wav(samples, sampling_rate=16000):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sampling_rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+def by_label(answer):
+    scores = {entry["label"]: entry["score"] for entry in answer}
+    return [scores[emotion] for emotion in EMOTIONS]
+
+
+def row(clip, text=None):
+    return {"audio": clip, "sampling_rate": 16000, "text": text}
+
+
+def assert_same(answers, expected):
+    assert len(answers) == len(expected)
+    for answer, other in zip(answers, expected):
+        np.testing.assert_allclose(by_label(answer), by_label(other), atol=1e-5)
+
+
+def test_the_answer_is_the_models_and_sorted(pipe, probabilities, clips, texts):
+    clip = clips[1]
+    for audio, text in ((clip, texts[0]), (clip, None), (None, texts[0]), (clip, "")):
+        answer = pipe({"audio": audio, "sampling_rate": 16000, "text": text})
+        np.testing.assert_allclose(by_label(answer), probabilities(audio, text), atol=1e-6)
+        scores = [entry["score"] for entry in answer]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1)
+    assert pipe(row(clip), top_k=2) == pipe(row(clip))[:2]
+
+
+def test_every_form_of_audio_gives_the_same_answer(pipe, clips, tmp_path):
+    clip = clips[1]
+    (tmp_path / "speech.wav").write_bytes(wav(clip))
+    path = tmp_path / "speech.wav"
+    forms = [
+        path,
+        str(path),
+        path.read_bytes(),
+        {"bytes": path.read_bytes(), "path": "speech.wav"},
+        io.BytesIO(wav(clip)),
+    ]
+    forms += [{"bytes": None, "path": str(path)}, {"array": clip, "sampling_rate": 16000}]
+    rows = [{"audio": form} for form in forms]
+    rows += [row(clip), row(torch.from_numpy(clip)), row(clip.tolist())]
+    expected = pipe(row(clip))
+    for given in rows:
+        assert pipe(given) == expected
+
+
+def test_a_url_is_downloaded(pipe, clips, tmp_path):
+    (tmp_path / "speech.wav").write_bytes(wav(clips[1]))
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        assert pipe({"audio": f"{url}speech.wav"}) == pipe(row(clips[1]))
+        with pytest.raises(ValueError, match=r"nowhere.wav can't be downloaded \(.*404.*\); give a URL.*\.$"):
+            pipe({"audio": f"{url}nowhere.wav"})
+        server.shutdown()
+    with pytest.raises(ValueError, match="speech.wav can't be downloaded"):
+        pipe({"audio": f"{url}speech.wav"})
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_lists_generators_and_datasets_give_what_single_rows_give(batch_size, pipe, clips, texts):
+    """Rows of one window and of several, with and without audio and text, in one batch."""
+    rows = [row(clips[2], texts[0]), row(clips[1]), {"text": texts[1]}, row(clips[0], texts[2])]
+    expected = [pipe(given) for given in rows]
+    assert_same(pipe(rows, batch_size=batch_size), expected)
+    assert_same(pipe(tuple(rows), batch_size=batch_size), expected)
+    assert_same(list(pipe((given for given in rows), batch_size=batch_size)), expected)
+    recordings = [{"bytes": wav(given["audio"]) if "audio" in given else None, "path": None} for given in rows]
+    dataset = Dataset.from_dict({"audio": recordings, "text": [given["text"] for given in rows]})
+    dataset = dataset.cast_column("audio", Audio(sampling_rate=16000))
+    assert_same(list(pipe(dataset, batch_size=batch_size)), expected)
+    assert_same(list(pipe(dataset.to_iterable_dataset(), batch_size=batch_size)), expected)
+    assert pipe([]) == []
+
+
+def test_a_stream_is_read_as_it_is_answered(pipe, texts):
+    read = []
+
+    def rows():
+        for number in range(1000):
+            read.append(number)
+            yield {"text": texts[0]}
+
+    next(iter(pipe(rows())))
+    assert len(read) < 5
+
+
+def test_a_long_recording_is_the_mean_of_its_windows(pipe, probabilities, texts):
+    clip = np.random.default_rng(0).standard_normal(19000).astype(np.float32)
+    starts = [0, 4000, 8000, 11000]
+    expected = np.mean([probabilities(clip[start : start + WINDOW], texts[0]) for start in starts], axis=0)
+    for audio in (clip, {"bytes": wav(clip)}):
+        np.testing.assert_allclose(by_label(pipe(row(audio, texts[0]))), expected, atol=1e-6)
+        assert_same([pipe(row(audio, texts[0]), batch_size=3)], [pipe(row(audio, texts[0]))])
+
+
+def test_silence_has_no_part_in_a_long_recording(pipe, clips):
+    clip = clips[0]
+    padded = np.concatenate([np.zeros(3 * WINDOW, np.float32), clip, np.zeros(3 * WINDOW, np.float32)])
+    starts = (-WINDOW // 2, 0, WINDOW // 2)
+    windows = [padded[3 * WINDOW + start :][:WINDOW] for start in starts]
+    expected = np.mean([by_label(pipe(row(window))) for window in windows], axis=0)
+    np.testing.assert_allclose(by_label(pipe(row(padded))), expected, atol=1e-6)
+
+
+def test_two_hours_need_no_more_memory_than_minutes(make_model, processor, tmp_path):
+    minute = np.random.default_rng(0).uniform(-0.5, 0.5, 60 * 8000).astype(np.float32)
+    with soundfile.SoundFile(tmp_path / "hours.wav", "w", 8000, 1, "PCM_U8") as sound:
+        for _ in range(120):
+            sound.write(minute)
+    processor = RsaCfnProcessor(Wav2Vec2FeatureExtractor(sampling_rate=8000), processor.tokenizer)
+    pipe = RsaCfnPipeline(make_model(fusion="audio"), processor, device="cpu")
+    tracemalloc.start()
+    windows = [len(window["waveform"]) for window in pipe.preprocess({"audio": str(tmp_path / "hours.wav")})]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert windows == [48000] * 2399
+    assert peak < 20e6  # the whole of it: 230 MB
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, "neither audio nor text is given"),
+        ({"audio": None, "text": None}, "neither audio nor text is given"),
+        ({"audio": {"bytes": None, "path": None}}, "neither audio nor text is given"),
+        ({"text": " \n"}, "text is empty"),
+        ({"text": 3}, "text is a int"),
+        ({"audio": b"These are words, not samples."}, "audio can't be read"),
+        ({"audio": "nowhere.wav"}, "audio can't be read .*nowhere.wav isn't there"),
+        ({"audio": wav(np.zeros(WINDOW)), "text": "정말"}, "audio is silent"),
+        ({"audio": wav(np.zeros(5 * WINDOW))}, "audio is silent"),
+        ({"audio": wav(np.zeros(0))}, "audio has no samples"),
+        ({"audio": np.zeros(WINDOW, np.float32), "text": "정말"}, "samples with sampling_rate=None"),
+        ({"audio": {"array": np.ones(WINDOW)}}, "samples with sampling_rate=None"),
+        ({"audio": np.full(WINDOW, np.nan), "sampling_rate": 16000}, "NaN"),
+        ({"audio": np.ones((2, WINDOW)), "sampling_rate": 16000}, r"shape \(2, 8000\)"),
+        ("speech.wav", "input is a str; give a dict"),
+        (np.ones(WINDOW), "input is a ndarray; give a dict"),
+    ],
+)
+def test_bad_input_is_one_line(given, message, pipe, texts):
+    with pytest.raises(ValueError, match=message) as error:
+        pipe(given)
+    assert "\n" not in str(error.value)
+    # Told for its row, and the others are answered.
+    good = {"text": texts[0]}
+    for batch_size in (1, 2):
+        answers = pipe([good, given, good], batch_size=batch_size, on_error="return")
+        assert answers[1] == {"error": str(error.value)}
+        assert_same([answers[0], answers[2]], [pipe(good)] * 2)
+
+
+def test_a_recording_that_breaks_off_is_no_answer(pipe, texts):
+    """What was read until then isn't passed off as the whole."""
+    clip = np.random.default_rng(0).standard_normal(61 * 16000).astype(np.float32)
+    clip[-1] = np.nan
+    answers = pipe([{"audio": wav(clip)}, {"text": texts[0]}], batch_size=4, on_error="return")
+    assert answers[0] == {"error": "audio holds NaN or infinite samples; give finite ones."}
+    assert_same(answers[1:], [pipe({"text": texts[0]})])
+
+
+@pytest.mark.parametrize(
+    "options, message", [({"top_k": 0}, "top_k=0 is out"), ({"on_error": "skip"}, "'skip' is unknown")]
+)
+def test_an_illegal_option_is_refused(options, message, pipe, texts):
+    with pytest.raises(ValueError, match=message):
+        pipe({"text": texts[0]}, **options)
+
+
+@pytest.mark.parametrize("fusion, other", [("audio", "text"), ("text", "audio")])
+def test_a_model_of_one_modality_needs_that_one(fusion, other, make_model, short, clips, texts):
+    pipe = RsaCfnPipeline(make_model(fusion=fusion), short, device="cpu")
+    both = {"audio": {"array": clips[1], "sampling_rate": 16000}, "text": texts[0]}
+    assert pipe(both) == pipe({fusion: both[fusion]})
+    with pytest.raises(ValueError, match=rf"fusion='{fusion}'\) reads nothing but {fusion}; give {fusion}"):
+        pipe({other: both[other]})
+
+
+def test_a_model_in_training_mode_doesnt_answer_at_random(make_model, short, texts):
+    pipe = RsaCfnPipeline(make_model(fusion="rsa_cfn").train(), short, device="cpu")
+    assert pipe({"text": texts[0]}) == pipe({"text": texts[0]})
+
+
+def test_a_thousand_calls_from_eight_threads_answer_as_one_by_one(make_model, short, clips, texts):
+    """With the parts of a model that are told things beside their inputs: group norm and the weighing of layers."""
+    audio_config = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
+    model = make_model(fusion="early_fusion", audio_config=audio_config, use_weighted_layer_sum=True)
+    pipe = RsaCfnPipeline(model, short, device="cpu")
+    rows = [row(clips[2][: 1500 * (1 + number)], (*texts, None)[number % 4]) for number in range(7)]
+    rows += [{"text": text} for text in texts]
+    expected = [pipe(given) for given in rows]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: pipe(rows[number % len(rows)]), range(1000)))
+    assert all(answer == expected[number % len(rows)] for number, answer in enumerate(answers))
+
+
+RELOAD = """
+import json, sys
+from transformers import pipeline
+
+rows = [{"audio": "speech.wav", "text": sys.argv[1]}, {"audio": "speech.wav"}, {"text": sys.argv[1]}]
+pipe = pipeline(model="checkpoint", trust_remote_code=True, device="cpu")
+pipe.save_pretrained("again")
+for given in (
+    pipe,
+    pipeline(model="again", trust_remote_code=True, device="cpu"),
+    pipeline("audio-classification", model="again", trust_remote_code=True, device="cpu"),
+):
+    print(json.dumps([given(rows), given.task]))
+"""
+
+
+def test_a_checkpoint_brings_its_pipeline_into_a_new_process(make_model, short, clips, texts, tmp_path):
+    """From another directory, offline, with an empty modules cache, and without this repository on the path."""
+    model = make_model(fusion="rsa_cfn")
+    model.save_pretrained(tmp_path / "checkpoint")
+    short.save_pretrained(tmp_path / "checkpoint")
+    (tmp_path / "speech.wav").write_bytes(wav(clips[2]))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    finished = subprocess.run(
+        [sys.executable, "-c", RELOAD, texts[0]], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows = [row(clips[2], texts[0]), row(clips[2]), {"text": texts[0]}]
+    expected = RsaCfnPipeline(model, short, device="cpu")(rows)
+    lines = finished.stdout.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        answers, task = json.loads(line)
+        assert task == "audio-classification"
+        assert_same(answers, expected)
+    for folder in ("checkpoint", "again"):
+        code = {path.name for path in (tmp_path / folder).glob("*.py")}
+        assert {"pipeline_rsa_cfn.py", "processing_rsa_cfn.py", "modeling_rsa_cfn.py"} <= code

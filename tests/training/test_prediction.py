@@ -1,0 +1,288 @@
+"""Prediction from the shell: every row of a csv, folder or recording comes back in its order, or says why not."""
+
+import copy
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from transformers import (
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2Processor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
+
+from configuration_rsa_cfn import EMOTIONS
+from corpora import CorpusError
+from pipeline_rsa_cfn import RsaCfnPipeline
+from run_classification import main
+from training import InputError
+from training.arguments import parse_arguments
+
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model(fusion="early_fusion")
+
+
+@pytest.fixture(scope="module")
+def saved(model, processor, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "early_fusion"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recordings(clips, texts, tmp_path_factory):
+    """A folder like KEMDy20's wav/, with all that can be wrong in one."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for session, suffix in (("Session02", ".wav"), ("Session01", ".WAV"), ("Session01", ".flac")):
+        (folder / session).mkdir(exist_ok=True)
+        for number, (clip, text) in enumerate(zip(clips, texts)):
+            path = folder / session / f"{suffix[1:]}_{number}{suffix}"
+            soundfile.write(path, clip / 10, 16000, format=suffix[1:].upper())
+            path.with_suffix(".txt").write_bytes(f"n/ {text}\n".encode("cp949"))
+    (folder / "Session01" / "flac_2.txt").unlink()
+    (folder / "Session01" / "lone.txt").write_text("정말")
+    (folder / "Session02" / ".DS_Store").write_bytes(b"\0")
+    (folder / "Session02" / "words.wav").write_text("These are words, not samples.")
+    (folder / "Session02" / "words.txt").write_text("정말", encoding="cp949")
+    (folder / "Session02" / "empty.wav").touch()
+    soundfile.write(folder / "Session02" / "silent.wav", np.zeros(16000), 16000)
+    (folder / "Session02" / "gone.wav").symlink_to("nowhere.wav")
+    (folder / "Session02" / "phone.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
+    return folder
+
+
+def predict(saved, source, output_dir, *arguments):
+    """The counts, and the rows of both files, which say the same."""
+    given = ["--do_predict", "--model_name_or_path", str(saved), "--predict_file", str(source)]
+    counts = main(*parse_arguments([*given, "--output_dir", str(output_dir), "--disable_tqdm", "true", *arguments]))
+    return counts, read_output(output_dir)
+
+
+def read_output(folder):
+    assert {path.name for path in folder.iterdir()} == {"predictions.csv", "predictions.jsonl"}
+    records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows == [{k: "" if v is None else str(v) for k, v in record.items()} for record in records]
+    return records
+
+
+def scores(record):
+    return [record[f"probability_{emotion}"] for emotion in EMOTIONS]
+
+
+@pytest.fixture(scope="module")
+def expected(model, processor):
+    """A function that gives the probabilities of one row, in the order of the labels."""
+    pipe = RsaCfnPipeline(model, processor, device="cpu")
+
+    def expected(audio=None, text=None):
+        answer = {entry["label"]: entry["score"] for entry in pipe({"audio": audio, "text": text})}
+        return [answer[emotion] for emotion in EMOTIONS]
+
+    return expected
+
+
+def test_every_recording_of_a_folder_has_its_row(saved, recordings, texts, expected, tmp_path, caplog):
+    counts, records = predict(saved, recordings, tmp_path / "out")
+    bad = ["empty.wav", "gone.wav", "phone.m4a", "silent.wav", "words.wav"]
+    names = [f"Session01/{name}_{number}.{name}" for name in ("WAV", "flac") for number in range(3)]
+    names += [f"Session02/{name}" for name in sorted([*bad, *(f"wav_{number}.wav" for number in range(3))])]
+    assert [record["audio"] for record in records] == names
+    assert counts == {"predict_rows": 14, "predict_errors": len(bad)}
+    reasons = {Path(record["audio"]).name: record["error"] for record in records if record["error"] is not None}
+    assert list(reasons) == bad
+    assert reasons["silent.wav"].startswith("audio is silent")
+    assert all(reasons[name].startswith("audio can't be read") for name in bad if name != "silent.wav")
+    for record in records:
+        name = Path(record["audio"])
+        if record["error"] is not None:
+            assert record["prediction"] is None and scores(record) == [None] * 7
+            continue
+        text = None if name.name == "flac_2.flac" else texts[int(name.stem[-1])]
+        assert record["text"] == (text or "")
+        np.testing.assert_allclose(scores(record), expected(str(recordings / name), text), atol=1e-5)
+        assert record["prediction"] == EMOTIONS[np.argmax(scores(record))]
+    assert "2 files are no recording or transcript of one: Session01/lone.txt, Session02/.DS_Store" in caplog.text
+
+
+def test_every_row_of_a_csv_comes_back_with_its_columns(saved, recordings, texts, expected, tmp_path):
+    shutil.copytree(recordings / "Session02", tmp_path / "wav", symlinks=True)
+    rows = [
+        ["a", "wav/wav_2.wav", texts[0], "calm"],
+        ["b", "wav/wav_1.wav", "", ""],
+        ["c", "", texts[1], ""],
+        ["d", "", "", ""],
+        ["e", "wav\\wav_0.wav", texts[2], ""],
+        ["f", "wav/nowhere.wav", texts[2], ""],
+        ["g", "wav/words.wav", texts[2], ""],
+        ["h", str(tmp_path / "wav" / "wav_0.wav"), texts[2], ""],
+        ["i", "wav/wav_0.wav"],
+    ]
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8-sig") as stream:
+        csv.writer(stream).writerows([["ID", "Audio", "text", "note"], *rows])
+    counts, records = predict(saved, tmp_path / "rows.csv", tmp_path / "out")
+    assert counts == {"predict_rows": 9, "predict_errors": 4}
+    assert [list(record.values())[:4] for record in records] == [[*row, *[""] * (4 - len(row))] for row in rows]
+    assert list(records[0])[:5] == ["ID", "Audio", "text", "note", "prediction"]
+    for record, row in zip(records, rows):
+        if record["error"] is None:
+            audio = None if not row[1] else str(tmp_path / row[1].replace("\\", "/"))
+            np.testing.assert_allclose(scores(record), expected(audio, row[2] or None), atol=1e-5)
+    reasons = {record["ID"]: record["error"] for record in records if record["error"] is not None}
+    assert reasons["d"] == "neither audio nor text is given; give at least one of them."
+    assert "nowhere.wav isn't there" in reasons["f"]
+    assert "audio can't be read" in reasons["g"]
+    assert reasons["i"] == "row is not as wide as the header"
+
+
+def test_one_recording_is_predicted_with_its_transcript(saved, recordings, texts, expected, tmp_path):
+    _, (record,) = predict(saved, recordings / "Session02" / "wav_1.wav", tmp_path / "out")
+    assert (record["audio"], record["text"], record["error"]) == ("wav_1.wav", texts[1], None)
+    np.testing.assert_allclose(
+        scores(record), expected(str(recordings / "Session02" / "wav_1.wav"), texts[1]), atol=1e-5
+    )
+
+
+def test_transcripts_are_read_in_the_encoding_of_their_folder(saved, clips, tmp_path):
+    """ "참" in cp949 is valid utf-8 too."""
+    for folder, encoding, texts in (("new", "utf-8", ("Ça", "참")), ("old", "cp949", ("참", "반가워요"))):
+        (tmp_path / folder).mkdir()
+        for number, text in enumerate(texts):
+            soundfile.write(tmp_path / folder / f"{number}.wav", clips[1] / 10, 16000)
+            (tmp_path / folder / f"{number}.txt").write_bytes(text.encode(encoding))
+        _, records = predict(saved, tmp_path / folder, tmp_path / f"out_{folder}")
+        assert tuple(record["text"] for record in records) == texts
+
+
+def test_half_precision_is_half_precision(saved, recordings, tmp_path):
+    source = recordings / "Session02" / "wav_0.wav"
+    _, (whole,) = predict(saved, source, tmp_path / "whole")
+    _, (half,) = predict(saved, source, tmp_path / "half", "--bf16")
+    assert 0 < np.abs(np.subtract(scores(whole), scores(half))).max() < 0.02
+
+
+@pytest.fixture(scope="module")
+def recognizers(model, tmp_path_factory):
+    """Folders of two random speech recognisers: a wav2vec2 with CTC and a Whisper."""
+    folder = tmp_path_factory.mktemp("recognizers")
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"정말반가워요"])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
+    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(folder / "ctc")
+    config = copy.deepcopy(model.config.audio_config)
+    config.update({"vocab_size": len(vocabulary), "pad_token_id": 0})
+    Wav2Vec2ForCTC(config).save_pretrained(folder / "ctc")
+    special = ["<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"]
+    vocabulary = {token: index for index, token in enumerate([*"abcdefgh", *special])}
+    WhisperTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder / "whisper")
+    WhisperFeatureExtractor(feature_size=8).save_pretrained(folder / "whisper")
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8}
+    tokens = {"pad_token_id": 8, "eos_token_id": 8, "bos_token_id": 8, "decoder_start_token_id": 9}
+    whisper = WhisperForConditionalGeneration(
+        WhisperConfig(**sizes, **tokens, vocab_size=len(vocabulary), begin_suppress_tokens=None, max_length=8)
+    )
+    whisper.generation_config.update(max_length=8, suppress_tokens=[8, 9, 10, 11])
+    whisper.save_pretrained(folder / "whisper")
+    return folder
+
+
+@pytest.mark.parametrize("recognizer", ["ctc", "whisper"])
+def test_a_recogniser_writes_the_transcripts_that_are_missing(
+    recognizer, saved, recognizers, recordings, texts, expected, tmp_path
+):
+    speech, words = recordings / "Session02" / "wav_2.wav", recordings / "Session02" / "words.wav"
+    lines = ["audio,id", f"{speech},0", f"{words},1"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines))
+    _, records = predict(saved, tmp_path / "rows.csv", tmp_path / "out", "--asr_model", str(recognizers / recognizer))
+    assert list(records[0])[:3] == ["audio", "id", "text"]
+    assert records[0]["text"] and records[1]["text"] == ""
+    np.testing.assert_allclose(scores(records[0]), expected(str(speech), records[0]["text"]), atol=1e-5)
+    assert "audio can't be read" in records[1]["error"]
+    (tmp_path / "more.csv").write_text(f"audio,Text\n{speech},{texts[0]}\n{speech},")
+    _, more = predict(saved, tmp_path / "more.csv", tmp_path / "more", "--asr_model", str(recognizers / recognizer))
+    assert [record["Text"] for record in more] == [texts[0], records[0]["text"]]
+
+
+def test_what_the_recogniser_cant_read_is_predicted_from_audio_alone(saved, recognizers, expected, tmp_path, caplog):
+    soundfile.write(tmp_path / "click.wav", np.array([0.1, -0.1] * 10), 16000)
+    _, (record,) = predict(saved, tmp_path / "click.wav", tmp_path / "out", "--asr_model", str(recognizers / "ctc"))
+    assert (record["text"], record["error"]) == ("", None)
+    np.testing.assert_allclose(scores(record), expected(str(tmp_path / "click.wav")), atol=1e-5)
+    assert "The recogniser could make nothing of 1 recordings; they have no transcript." in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content, error, message",
+    [
+        ("id,words\n1,hello\n", InputError, "has no column named audio and none named text, only id, words"),
+        ("", InputError, "has no column named audio and none named text, only none"),
+        ("text\n", InputError, "has no rows below its header"),
+        ("text,prediction,error\nhello,sad,\n", InputError, "columns that the output needs: prediction, error; rename"),
+        ("text,Text\nhello,hello\n", CorpusError, "--predict_file .* has several columns named text"),
+    ],
+)
+def test_a_csv_that_cant_be_used_is_refused(content, error, message, saved, tmp_path):
+    (tmp_path / "rows.csv").write_text(content)
+    with pytest.raises(error, match=message):
+        predict(saved, tmp_path / "rows.csv", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_recordings_is_refused(saved, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").touch()
+    with pytest.raises(InputError, match="notes holds no recording"):
+        predict(saved, tmp_path / "notes", tmp_path / "out")
+
+
+def test_what_is_no_recogniser_is_refused(saved, recordings, tmp_path):
+    with pytest.raises(InputError, match=r"--asr_model .*early_fusion can't be loaded; give .* a speech recogniser"):
+        predict(saved, recordings, tmp_path / "out", "--asr_model", str(saved))
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_processes_share_the_rows_and_need_no_dataset(num_processes, saved, recordings, tmp_path):
+    """As a user starts it, elsewhere; the rows are those of one process."""
+    launcher = [sys.executable]
+    if num_processes > 1:
+        launcher += "-m torch.distributed.run --nproc_per_node 2 --master_port 29531".split()
+    finished = subprocess.run(
+        [*launcher, str(REPOSITORY / "run_classification.py"), "--do_predict", "--model_name_or_path", str(saved)]
+        + ["--predict_file", str(recordings)],
+        cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions"]
+    records = read_output(tmp_path / "predictions")
+    _, alone = predict(saved, recordings, tmp_path / "alone")
+    assert [record["audio"] for record in records] == [record["audio"] for record in alone]
+    for record, other in zip(records, alone):
+        assert (record["prediction"], record["error"]) == (other["prediction"], other["error"])
+        if record["error"] is None:
+            np.testing.assert_allclose(scores(record), scores(other), atol=1e-5)
+    assert "predicting: 100%" in finished.stderr
+    assert finished.stdout.splitlines()[-1].endswith(": everything is in predictions.")
+    assert "14 rows, 5 of them without a prediction" in finished.stderr

@@ -1,0 +1,227 @@
+"""Predictions without a dataset: a csv, a folder or one recording in; predictions.csv and predictions.jsonl out, with
+a row for each row or recording, in their order, and the reason where there is no prediction."""
+
+import csv
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from tqdm import tqdm
+from transformers import TrainingArguments
+
+from corpora.metadata import WRONG_WIDTH, read_table
+from corpora.report import first_names
+from corpora.transcripts import decode_transcript, remove_tags
+from pipeline_rsa_cfn import RsaCfnPipeline
+from training import InputError
+from training.arguments import DataArguments, ModelArguments
+from training.model import load_saved
+from training.transcription import Transcriber
+
+
+logger = logging.getLogger(__name__)
+
+TABLES = (".csv", ".tsv")
+# The last five can't be decoded; they are listed so that they are told of rather than passed over.
+RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf")
+RECORDINGS += (".m4a", ".mp4", ".aac", ".wma", ".webm")
+TRANSCRIPT_UNREADABLE = "transcript can't be read"
+
+
+@dataclass
+class Row:
+    """What is predicted for: `columns` go to the output as they are, `text` beside them."""
+
+    columns: dict[str, str]
+    audio: str | None
+    text: str | None
+    problem: str | None = None
+
+    @property
+    def inputs(self) -> dict:
+        return {} if self.problem is not None else {"audio": self.audio, "text": self.text}
+
+
+def predict(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, int]:
+    """
+    Predict with a saved model for `data_args.predict_file`. Several processes each take a part of the rows; what they
+    have so far lies in `predictions.0.jsonl`, `predictions.1.jsonl` ... until the first one joins it.
+
+    Returns:
+        `predict_rows` and `predict_errors`, the number of rows and of those without a prediction.
+
+    Raises:
+        InputError: The file, the model or the speech recogniser can't be used; nothing was predicted.
+    """
+    rows = read_rows(Path(data_args.predict_file))
+    model, processor = load_saved(model_args.model_name_or_path)
+    label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    _check_columns(rows[0].columns, label_names, data_args.predict_file)
+    transcriber = None
+    if data_args.asr_model is not None:
+        transcriber = Transcriber(data_args.asr_model, training_args.device)
+    pipe = RsaCfnPipeline(
+        model.to(training_args.device),
+        processor,
+        device=training_args.device,
+        batch_size=training_args.per_device_eval_batch_size,
+        on_error="return",
+    )
+    folder = Path(training_args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Dealt out one by one rather than in stretches: the long recordings of a folder often lie together.
+    mine = range(training_args.process_index, len(rows), training_args.world_size)
+    with _part(folder, training_args.process_index).open("w", buffering=1, encoding="utf-8") as stream:
+        answers = _answers(pipe, [rows[number] for number in mine], transcriber, training_args)
+        for answer, number in zip(answers, mine, strict=True):
+            record = _record(rows[number], answer, label_names, has_text=transcriber is not None)
+            stream.write(json.dumps([number, record], ensure_ascii=False) + "\n")
+    # Also waits for all of them.
+    failed = sum(gather_object([0 if transcriber is None else transcriber.failed]))
+    if training_args.process_index:
+        return {}
+    if failed:
+        logger.warning(f"The recogniser could make nothing of {failed} recordings; they have no transcript.")
+    return _join(folder, training_args.world_size)
+
+
+def read_rows(source: Path) -> list[Row]:
+    """
+    The rows of a csv with a column `audio` (or `path`) or `text`; the recordings of a folder and those below it, by
+    name; or one recording. A transcript of a recording is a .txt of the same name beside it.
+
+    Raises:
+        InputError: It holds none, or the csv has neither column.
+        CorpusError: The csv can't be read.
+    """
+    if source.is_dir():
+        return _read_folder(source)
+    if source.suffix.lower() in TABLES:
+        return _read_csv(source)
+    return _read_recordings([source], source.parent)
+
+
+def _read_csv(source: Path) -> list[Row]:
+    header, lines = read_table(source, "--predict_file", {})
+    names = {name.lower(): name for name in header}
+    audio, text = names.get("audio", names.get("path")), names.get("text")
+    if audio is None and text is None:
+        raise InputError(
+            f"--predict_file {source} has no column named audio and none named text, only "
+            f"{', '.join(header) or 'none'}; give a header with at least one of them"
+        )
+    rows = []
+    for cells, _ in lines:
+        columns = dict(zip(header, [*cells, *[""] * (len(header) - len(cells))]))
+        path = columns.get(audio) or None
+        if path is not None and "://" not in path:
+            path = str(source.parent / path.replace("\\", "/"))
+        problem = None if len(cells) == len(header) else WRONG_WIDTH
+        rows.append(Row(columns, path, columns.get(text) or None, problem))
+    if not rows:
+        raise InputError(f"--predict_file {source} has no rows below its header; give at least one")
+    return rows
+
+
+def _read_folder(folder: Path) -> list[Row]:
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    recordings = [path for path in files if path.suffix.lower() in RECORDINGS and not path.name.startswith(".")]
+    if not recordings:
+        raise InputError(f"--predict_file {folder} holds no recording; give a folder with some, such as wav or flac")
+    transcripts = {path.with_suffix(".txt") for path in recordings}
+    unused = [str(path.relative_to(folder)) for path in files if path not in transcripts.union(recordings)]
+    if unused:
+        logger.warning(f"{len(unused)} files are no recording or transcript of one: {first_names(unused)}")
+    return _read_recordings(recordings, folder)
+
+
+def _read_recordings(recordings: list[Path], folder: Path) -> list[Row]:
+    contents, problems = {}, {}
+    for path in recordings:
+        try:
+            contents[path] = path.with_suffix(".txt").read_bytes()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            problems[path] = f"{TRANSCRIPT_UNREADABLE} ({error.strerror})"
+    # Short words of cp949 can be valid utf-8 by chance, but not a whole folder of them.
+    encoding = "utf-8" if all(map(_is_utf8, contents.values())) else "cp949"
+    rows = []
+    for path in recordings:
+        text = None
+        if path in contents:
+            text = remove_tags(decode_transcript(contents[path], [], encoding))
+        rows.append(Row({"audio": path.relative_to(folder).as_posix()}, str(path), text, problems.get(path)))
+        rows[-1].columns["text"] = text or ""
+    return rows
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _output_columns(label_names: list[str]) -> list[str]:
+    return ["prediction", *(f"probability_{name}" for name in label_names), "error"]
+
+
+def _check_columns(columns: dict[str, str], label_names: list[str], source: str) -> None:
+    taken = [name for name in _output_columns(label_names) if name in columns]
+    if taken:
+        raise InputError(f"--predict_file {source} has columns that the output needs: {', '.join(taken)}; rename them")
+
+
+def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | None, training_args) -> Iterator:
+    """Of each row, what the pipeline says."""
+
+    def inputs() -> Iterator[dict]:
+        for row in rows:
+            if transcriber is not None and row.problem is None and row.text is None and row.audio is not None:
+                row.text = transcriber(row.audio)
+            yield row.inputs
+
+    precision = torch.bfloat16 if training_args.bf16 else torch.float16 if training_args.fp16 else None
+    is_shown = not training_args.disable_tqdm and training_args.process_index == 0
+    with nullcontext() if precision is None else torch.autocast(training_args.device.type, precision):
+        yield from tqdm(pipe(inputs()), "predicting", total=len(rows), unit="row", disable=not is_shown)
+
+
+def _record(row: Row, answer: list[dict] | dict, label_names: list[str], has_text: bool) -> dict:
+    """A row of the output, as JSON has it; without a prediction its cells are null and `error` says why."""
+    error = row.problem or (answer["error"] if isinstance(answer, dict) else None)
+    scores = {} if error else {entry["label"]: round(entry["score"], 6) for entry in answer}
+    prediction = None if error else answer[0]["label"]
+    name = next((name for name in row.columns if name.lower() == "text"), "text")
+    written = {name: row.text or ""} if has_text else {}
+    values = [prediction, *(scores.get(name) for name in label_names), error]
+    return {**row.columns, **written, **dict(zip(_output_columns(label_names), values))}
+
+
+def _part(folder: Path, process_index: int) -> Path:
+    return folder / f"predictions.{process_index}.jsonl"
+
+
+def _join(folder: Path, num_parts: int) -> dict[str, int]:
+    """Write what all processes predicted as one, in the order of the rows."""
+    parts = [_part(folder, index) for index in range(num_parts)]
+    numbered = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+    records = [record for _, record in sorted(numbered, key=lambda pair: pair[0])]
+    with (folder / "predictions.jsonl").open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(records[0]))
+        writer.writeheader()
+        writer.writerows(records)
+    for part in parts:
+        part.unlink()
+    errors = [record["error"] for record in records if record["error"] is not None]
+    logger.info(f"{len(records)} rows, {len(errors)} of them without a prediction; the column error says why.")
+    return {"predict_rows": len(records), "predict_errors": len(errors)}
