@@ -103,14 +103,29 @@ def load_model(
     return _pretrained_model(model_args.audio_model, model_args.text_model, fields, limits)
 
 
+def load_saved(name: str, argument: str, **fields) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
+    """
+    A saved model and its processor.
+
+    Args:
+        name (`str`): A folder or Hub id.
+        argument (`str`): What the user calls it.
+        fields: Of the configuration, in place of the saved ones; or `dtype`.
+
+    Raises:
+        InputError: It can't be loaded.
+    """
+    try:
+        model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
+        return model, RsaCfnProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise _unloadable(argument, name, error, "a folder or Hub id of a saved RSA-CFN model") from error
+
+
 def _load_saved(
     name: str, label_names: list[str], training_fields: dict
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    try:
-        model = RsaCfnForSequenceClassification.from_pretrained(name, **training_fields)
-        processor = RsaCfnProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise _unloadable("--model_name_or_path", name, error, "a folder or Hub id of a saved RSA-CFN model") from error
+    model, processor = load_saved(name, "--model_name_or_path", **training_fields)
     saved = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if saved != label_names:
         raise InputError(
