@@ -141,7 +141,7 @@ def _readable_rows(parts: Iterable, labels: list, ids: list[str], processor) -> 
             yield {"audio": waveform, "text": recording["text"], "label": label, "segment_id": segment_id}
     if unreadable:
         logger.warning(
-            f"{len(unreadable)} of {row} rows lack audio or text and are left out: {first_names(unreadable)}"
+            f"{len(unreadable)} of {row} rows lack readable audio or text and are left out: {first_names(unreadable)}"
         )
 
 
