@@ -127,11 +127,11 @@ def size_category(num_rows: int) -> str:
 
 
 def _command_text(arguments: list[str]) -> str:
-    command = shlex.join(["python", "prepare_dataset.py", *map(_without_folders, arguments)])
+    command = shlex.join(["python", "prepare_dataset.py", *map(without_folders, arguments)])
     return f"With `prepare_dataset.py` of the RSA-CFN repository:\n\n```bash\n{command}\n```"
 
 
-def _without_folders(argument: str) -> str:
+def without_folders(argument: str) -> str:
     """The folders of the machine that a corpus was converted on are nobody's business."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     path = PurePath(value)
