@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from corpora.card import without_folders
+from corpora.card import cell, without_folders
 from corpora.columns import with_share
 from corpora.report import first_names
 from training.curves import COLUMNS
@@ -103,7 +103,7 @@ def data_section(trained: "TrainedModel") -> str:
     lines += [f"| class | {' | '.join(parts)} |", f"|---|{'---:|' * len(parts)}"]
     for label in trained.splits.label_names:
         cells = [with_share_of(part["classes"][label], part["rows"]) for part in parts.values()]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        lines.append(f"| {cell(label)} | {' | '.join(cells)} |")
     lines += [f"| rows | {' | '.join(format(part['rows'], ',') for part in parts.values())} |", ""]
     for overlap in record["overlaps"]:
         first, second = overlap["parts"]
@@ -127,34 +127,22 @@ def results_section(trained: "TrainedModel") -> str:
     if not trained.scores:
         return "This run was not scored."
     scored = trained.scores[0]
-    metrics, prefix = scored.metrics, scored.prefix
     given = {"both": "audio and text", "audio": "audio alone", "text": "text alone"}
     if trained.model.config.fusion in given:
         given["both"] = given[trained.model.config.fusion]
-    lines = [
-        f"On {metrics[f'{prefix}_rows']:,} held-out rows, with {given[scored.modality]}. Read macro F1 first: where "
-        "one class is frequent, the others can be missed at hardly any cost to the last two.",
-        "",
-        "| | this model | 95 % interval | always the most frequent class |",
-        "|---|---:|---:|---:|",
-    ]
-    for name, (title, _) in SCORES.items():
-        score, majority = metrics[f"{prefix}_{name}"], metrics[f"{prefix}_majority_{name}"]
-        lines.append(f"| {title} | {score:.3f} | {interval(trained, name)} | {majority:.3f} |")
-    if f"{prefix}_kl_to_raters" in metrics:
-        prior = metrics.get(f"{prefix}_prior_kl_to_raters")
-        lines += ["", f"Divergence from the raters' votes: {metrics[f'{prefix}_kl_to_raters']:.3f} nats"]
-        lines[-1] += "." if prior is None else f"; always answering the mean of the training votes has {prior:.3f}."
-    lines += ["", "| class | F1 | 95 % interval | recall | rows | predicted |", "|---|---:|---:|---:|---:|---:|"]
-    for label in trained.splits.label_names:
-        f1, recall = metrics[f"{prefix}_f1_{label}"], metrics[f"{prefix}_recall_{label}"]
-        rows, predicted = metrics[f"{prefix}_count_{label}"], metrics[f"{prefix}_predicted_count_{label}"]
-        lines.append(
-            f"| {label} | {f1:.3f} | {interval(trained, f'f1_{label}')} | {recall:.3f} | {rows:,} | {predicted:,} |"
-        )
-    lines += ["", intervals_text(scored)]
     suffix = scored.prefix.removeprefix("eval")
-    lines += ["", f"![Confusion matrix: true classes in rows, predicted ones in columns](confusion_matrix{suffix}.png)"]
+    lines = [
+        f"On {scored.metrics[f'{scored.prefix}_rows']:,} held-out rows, with {given[scored.modality]}. Read macro F1 "
+        "first: where one class is frequent, the others can be missed at hardly any cost to the last two.",
+        "",
+        *scores_table(trained, scored),
+        "",
+        *classes_table(trained, scored),
+        "",
+        intervals_text(scored),
+        "",
+        f"![Confusion matrix: true classes in rows, predicted ones in columns](confusion_matrix{suffix}.png)",
+    ]
     if len(trained.scores) > 1:
         lines += ["", "| given | macro F1 | unweighted average recall |", "|---|---:|---:|"]
         for part in trained.scores:
@@ -167,6 +155,31 @@ def results_section(trained: "TrainedModel") -> str:
             f"{trained.validation['validation_macro_f1']:.3f}.",
         ]
     return "\n".join(lines)
+
+
+def scores_table(trained: "TrainedModel", scored: ScoredPart) -> list[str]:
+    """One line per score, and a sentence on the raters where there are any."""
+    metrics, prefix = scored.metrics, scored.prefix
+    lines = ["| | this model | 95 % interval | always the most frequent class |", "|---|---:|---:|---:|"]
+    for name, (title, _) in SCORES.items():
+        score, majority = metrics[f"{prefix}_{name}"], metrics[f"{prefix}_majority_{name}"]
+        lines.append(f"| {title} | {score:.3f} | {interval(trained, name)} | {majority:.3f} |")
+    if f"{prefix}_kl_to_raters" in metrics:
+        prior = metrics.get(f"{prefix}_prior_kl_to_raters")
+        lines += ["", f"Divergence from the raters' votes: {metrics[f'{prefix}_kl_to_raters']:.3f} nats"]
+        lines[-1] += "." if prior is None else f"; always answering the mean of the training votes has {prior:.3f}."
+    return lines
+
+
+def classes_table(trained: "TrainedModel", scored: ScoredPart) -> list[str]:
+    """One line per class."""
+    lines = ["| class | F1 | 95 % interval | recall | rows | predicted |", "|---|---:|---:|---:|---:|---:|"]
+    for label in trained.splits.label_names:
+        names = ("f1", "recall", "count", "predicted_count")
+        f1, recall, rows, predicted = (scored.metrics[f"{scored.prefix}_{name}_{label}"] for name in names)
+        ends = interval(trained, f"f1_{label}")
+        lines.append(f"| {cell(label)} | {f1:.3f} | {ends} | {recall:.3f} | {rows:,} | {predicted:,} |")
+    return lines
 
 
 def interval(trained: "TrainedModel", name: str) -> str:

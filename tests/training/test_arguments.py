@@ -108,8 +108,28 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
 
 
 @pytest.mark.parametrize(
+    ("arguments", "trains"),
+    [
+        ("", True),
+        ("--do_eval", False),
+        ("--do_predict", False),
+        ("--do_train --do_eval", True),
+        ("--do_eval false", True),
+        ("--do_train false", False),
+    ],
+)
+def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, tmp_path):
+    make_model().save_pretrained(tmp_path / "saved")
+    given = ["--model_name_or_path", str(tmp_path / "saved"), "--output_dir", str(tmp_path / "out")]
+    _, _, training_args = parse_arguments([*given, *arguments.split()])
+    assert training_args.do_train == trains
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
+        ("--split all", "--split all leaves nothing to train on; give --do_eval"),
+        ("--hub_token hf_secret", "--hub_token would be written into training_args.bin; run `hf auth login`"),
         ("--fusion sum", "--fusion sum is unknown; give one of audio, text, early_fusion"),
         ("--pooling_mode median", "--pooling_mode median is unknown; give one of mean, sum, max"),
         ("--split random", "--split random is unknown; give one of session, speaker, paper, predefined"),

@@ -1,11 +1,13 @@
 """Pushing a model: the way there and back, what never goes along, what is refused, and what is left when it fails.
 Runs are processes of their own, against a Hub on this machine where there is one."""
 
+import hashlib
 import json
 import re
 import socket
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -298,3 +300,7 @@ print(*HfApi().list_repo_files("user/broken"))
     assert f"no connection to http://127.0.0.1:{way}, or it broke" in line and "complete and kept" in line
     assert set(finished.stdout.splitlines()[-1].split()) == {".gitattributes"} | CODE | MODEL | RESULTS
     assert len([request for request in passed if "/commit/" in request]) == 3  # broken off, again, and the card
+    # The weights had arrived, and were not sent again.
+    digest = hashlib.sha256((tmp_path / "out" / "model.safetensors").read_bytes()).hexdigest()
+    requests = Path(local_hub["REQUESTS_OF_LOCAL_HUB"]).read_text()
+    assert requests.count(f"PUT /_lfs-put/{digest}") == 1
