@@ -108,13 +108,17 @@ def data_section(trained: "TrainedModel") -> str:
     for overlap in record["overlaps"]:
         first, second = overlap["parts"]
         rows = overlap[f"rows_of_{second}"]
-        lines.append(
-            f"- {first} and {second} share {overlap['count']:,} {overlap['kind']}, in {rows:,} rows of {second}."
-        )
+        shared = counted(overlap["count"], overlap["kind"])
+        lines.append(f"- {first} and {second} share {shared}, in {counted(rows, 'rows')} of {second}.")
     if not record["overlaps"]:
         lines.append("- As far as its columns tell, no session, speaker or transcript is in two of the parts.")
     lines += [f"- {warning[0].upper()}{warning[1:]}." for warning in record["warnings"]]
     return "\n".join(lines)
+
+
+def counted(number: float, things: str) -> str:
+    """A number of things, whose name is their plural."""
+    return f"1 {things[:-1]}" if number == 1 else f"{number:,.12g} {things}"
 
 
 def with_share_of(count: float, total: int) -> str:
@@ -209,7 +213,8 @@ def training_section(trained: "TrainedModel", steps: list[dict]) -> str:
     args, state = trained.training_args, trained.state
     summary = next((entry for entry in reversed(state["log_history"]) if "train_runtime" in entry), {})
     lines = [
-        f"{state['global_step']:,} optimizer steps in {state['epoch']:g} epochs, {rows_per_step(trained)} rows a step"
+        f"{counted(state['global_step'], 'optimizer steps')} in {counted(round(state['epoch'], 2), 'epochs')}, "
+        f"{counted(rows_per_step(trained), 'rows')} a step"
         + (f", {summary['train_runtime'] / 60:.1f} minutes" if summary else "")
         + f", in {precision(args)}, on {device(args)}. Seed {args.seed}"
         + (f", of the order of rows {args.data_seed}" if args.data_seed is not None else "")

@@ -228,7 +228,7 @@ def test_only_what_is_known(trained):
     assert "the Hub was not reached" in source
     assert section(card, "Results").startswith("This run was not scored.")
     assert "Not trained in this run" in section(card, "Training")
-    assert "train and test share 1 transcripts, in 2 rows of test." in section(card, "Data")
+    assert "train and test share 1 transcript, in 2 rows of test." in section(card, "Data")
     assert "- No row of train is no|yes." in section(card, "Data")
     assert [row[0] for row in table(section(card, "Data"), "class")] == ["no|yes", "yes", "rows"]
     assert 'processor(text="정말 고마워요", return_tensors' in section(card, "Load it")

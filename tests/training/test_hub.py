@@ -215,34 +215,6 @@ attempt("user/early", "--hub_token", "hf_secret")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_token_that_expires_while_training_costs_nothing(local_hub, prepared_dir, tmp_path):
-    run = arguments(prepared_dir, tmp_path / "out", "user/expired", "--max_steps", "1")
-    code = f"""
-import os, sys
-import run_classification
-train = run_classification.train
-def train_too_long(*arguments):
-    train(*arguments)
-    os.environ["HF_TOKEN"] = "hf_expired"
-run_classification.train = train_too_long
-print("exit", run_classification.run({run!r}))
-os.environ["HF_TOKEN"] = {TOKEN!r}
-run_classification.train = lambda *arguments: print("trained again")
-print("exit", run_classification.run({[*run, "--resume_from_checkpoint", "last"]!r}))
-"""
-    finished = run_process("-c", code, HF_TOKEN=TOKEN, **local_hub)
-    assert re.findall(r"^exit \d$", finished.stdout, re.M) == ["exit 1", "exit 0"], finished.stderr
-    assert "trained again" not in finished.stdout and "Uploaded to" in finished.stdout
-    (line,) = [line for line in finished.stderr.splitlines() if line.startswith("run_classification.py:")]
-    assert line.startswith("run_classification.py: --hub_model_id user/expired: the Hub doesn't accept the token")
-    assert line.endswith(
-        f"(the trained model in {tmp_path / 'out'} is complete and kept; push it by the same command with "
-        "--resume_from_checkpoint last)"
-    )
-    # The card of the second attempt has the log of the first, which alone trained.
-    assert "1 optimizer steps" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-
-
 @contextmanager
 def connection_that_breaks(port, request):
     """The port of a way to the Hub that breaks off, once, where a request starts like that; what it let through."""
@@ -282,25 +254,47 @@ def connection_that_breaks(port, request):
         listener.close()
 
 
-def test_an_upload_that_was_broken_off_goes_on(local_hub, prepared_dir, tmp_path):
-    run = arguments(prepared_dir, tmp_path / "out", "user/broken", "--max_steps", "1")
+def test_a_push_that_fails_costs_nothing_and_goes_on(local_hub, prepared_dir, tmp_path):
+    """The token expires while the model is trained; then the connection breaks; then all is well."""
+    # Of a seed of its own: files that other tests have uploaded would not be sent.
+    run = arguments(prepared_dir, tmp_path / "out", "user/tried", "--max_steps", "1", "--seed", "11")
     code = f"""
+import os
 import run_classification
-print("exit", run_classification.run({run!r}))
-print("exit", run_classification.run({[*run, "--resume_from_checkpoint", "last"]!r}))
+def attempt(*more):
+    print("exit", run_classification.run([*{run!r}, *more]))
+train = run_classification.train
+def train_too_long(*arguments):
+    train(*arguments)
+    os.environ["HF_TOKEN"] = "hf_expired"
+run_classification.train = train_too_long
+attempt()
+os.environ["HF_TOKEN"] = {TOKEN!r}
+run_classification.train = lambda *arguments: print("trained again")
+attempt("--resume_from_checkpoint", "last")
+attempt("--resume_from_checkpoint", "last")
 from huggingface_hub import HfApi
-print(*HfApi().list_repo_files("user/broken"))
+print(*HfApi().list_repo_files("user/tried"))
 """
     port = int(local_hub["HF_ENDPOINT"].rsplit(":", 1)[1])
-    with connection_that_breaks(port, r"POST /api/models/user/broken/commit/") as (way, passed):
+    with connection_that_breaks(port, r"POST /api/models/user/tried/commit/") as (way, passed):
         environment = {"HF_ENDPOINT": f"http://127.0.0.1:{way}", "HF_HOME": str(tmp_path / "home")}
         finished = run_process("-c", code, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1", **environment)
-    assert re.findall(r"^exit \d$", finished.stdout, re.M) == ["exit 1", "exit 0"], finished.stderr
-    (line,) = [line for line in finished.stderr.splitlines() if line.startswith("run_classification.py:")]
-    assert f"no connection to http://127.0.0.1:{way}, or it broke" in line and "complete and kept" in line
+    assert re.findall(r"^exit \d$", finished.stdout, re.M) == ["exit 1", "exit 1", "exit 0"], finished.stderr
+    assert "trained again" not in finished.stdout
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("run_classification.py:")]
+    reasons = ("the Hub doesn't accept the token", f"no connection to http://127.0.0.1:{way}, or it broke")
+    for line, reason in zip(lines, reasons, strict=True):
+        assert line.startswith(f"run_classification.py: --hub_model_id user/tried: {reason}")
+        assert line.endswith(
+            f"(the trained model in {tmp_path / 'out'} is complete and kept; push it by the same command with "
+            "--resume_from_checkpoint last)"
+        )
     assert set(finished.stdout.splitlines()[-1].split()) == {".gitattributes"} | CODE | MODEL | RESULTS
     assert len([request for request in passed if "/commit/" in request]) == 3  # broken off, again, and the card
-    # The weights had arrived, and were not sent again.
+    # The weights had arrived when it broke off, and were not sent again.
     digest = hashlib.sha256((tmp_path / "out" / "model.safetensors").read_bytes()).hexdigest()
     requests = Path(local_hub["REQUESTS_OF_LOCAL_HUB"]).read_text()
     assert requests.count(f"PUT /_lfs-put/{digest}") == 1
+    # The card of the last attempt has the log of the first, which alone trained.
+    assert "1 optimizer step in" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
