@@ -17,7 +17,7 @@ class CorpusError(ValueError):
 
 
 class PushError(RuntimeError):
-    """The Hub doesn't take the dataset; the message is one line that says what to do."""
+    """The Hub doesn't take what is pushed; the message is one line that says what to do."""
 
 
 def holds_code(folder: Path) -> bool:

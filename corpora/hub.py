@@ -3,24 +3,24 @@ What can be refused is refused before anything is converted or uploaded, and eve
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute
 from datasets import DatasetDict
-from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from corpora import CorpusError, PushError
 from corpora.card import FACTS, dataset_card
+from corpora.hub_access import (
+    check_namespace,
+    check_visibility,
+    errors_in_one_line,
+    split_name,
+    writable_namespaces,
+)
 from corpora.report import REPORT_FILE, SKIPPED_FILE
 
 
@@ -66,9 +66,8 @@ def check_destination(
         PushError: The Hub can't be reached, or the token may not write there, or there is a dataset already.
     """
     try:
-        validate_repo_id(repo_id)
-        namespace, _ = repo_id.split("/")
-    except (HFValidationError, ValueError):
+        namespace, _ = split_name(repo_id)
+    except ValueError:
         raise CorpusError(
             f"--push_to_hub {repo_id} names no dataset: give USER/NAME, in letters, digits, '-', '_' and '.'"
         ) from None
@@ -79,25 +78,14 @@ def check_destination(
             raise CorpusError(
                 f"--push_to_hub {repo_id} --public was not confirmed, nothing is pushed: leave out --public"
             )
-    with _errors_in_one_line(repo_id):
-        _check_token(repo_id, namespace)
+    with errors_in_one_line(_asked(repo_id)):
+        check_namespace(_asked(repo_id), namespace, writable_namespaces())
         _check_repository(repo_id, public)
     return Destination(repo_id, corpus, public)
 
 
-def _check_token(repo_id: str, namespace: str) -> None:
-    if get_token() is None:
-        raise PushError("--push_to_hub needs a token that may write: run `hf auth login`, or set HF_TOKEN")
-    user = HfApi().whoami()
-    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise PushError(
-            "--push_to_hub needs a token that may write, this one may only read: run `hf auth login` with another"
-        )
-    names = [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
-    if namespace not in names:
-        raise PushError(
-            f"--push_to_hub {repo_id}: the token may not write to {namespace}: give {' or '.join(names)} before the /"
-        )
+def _asked(repo_id: str) -> str:
+    return f"--push_to_hub {repo_id}"
 
 
 def _check_repository(repo_id: str, public: bool) -> None:
@@ -107,17 +95,9 @@ def _check_repository(repo_id: str, public: bool) -> None:
         return
     if {file.rfilename for file in repository.siblings} - WITHOUT_DATA:
         raise PushError(
-            f"--push_to_hub {repo_id} exists and holds files: give another name, or rename or delete it on the Hub"
+            f"{_asked(repo_id)} exists and holds files: give another name, or rename or delete it on the Hub"
         )
-    _check_visibility(repo_id, repository.private, public)
-
-
-def _check_visibility(repo_id: str, is_private: bool, public: bool) -> None:
-    if is_private == public:
-        found, wanted = ("private", "public") if is_private else ("public", "private")
-        raise PushError(
-            f"--push_to_hub {repo_id} exists and is {found}, not {wanted}: give another name, or change it on the Hub"
-        )
+    check_visibility(_asked(repo_id), repository.private, public)
 
 
 def push_dataset(folder: str | Path, destination: Destination, arguments: list[str]) -> str:
@@ -145,11 +125,11 @@ def push_dataset(folder: str | Path, destination: Destination, arguments: list[s
     additions = [CommitOperationAdd(CARD_FILE, str(card).encode())]
     files = [folder / REPORT_FILE, folder / SKIPPED_FILE]
     additions += [CommitOperationAdd(file.name, file) for file in files if file.exists()]
-    with _errors_in_one_line(repo_id):
+    with errors_in_one_line(_asked(repo_id)):
         api = HfApi()
         api.create_repo(repo_id, repo_type="dataset", private=not destination.public, exist_ok=True)
         # Somebody may have made it in the meantime, and then `private` is ignored.
-        _check_visibility(repo_id, api.dataset_info(repo_id).private, destination.public)
+        check_visibility(_asked(repo_id), api.dataset_info(repo_id).private, destination.public)
         api.create_commit(repo_id, additions, commit_message="Upload card and report", repo_type="dataset")
         # The recordings are in the rows; to embed them again would take the memory of two shards.
         private = not destination.public
@@ -164,27 +144,3 @@ def _check_recordings(dataset: DatasetDict) -> None:
         content, paths = (pyarrow.compute.struct_field(audio, field) for field in ("bytes", "path"))
         if content.null_count or any("/" in path or "\\" in path for path in paths.to_pylist() if path is not None):
             raise PushError(f"split {name} has rows that hold the path of a recording instead of it: convert it anew")
-
-
-@contextmanager
-def _errors_in_one_line(repo_id: str) -> Iterator[None]:
-    try:
-        yield
-    except PushError:
-        raise
-    except Exception as error:  # whatever the network and the libraries below make of it
-        raise PushError(f"--push_to_hub {repo_id}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set: unset it"
-    if not isinstance(error, HfHubHTTPError):
-        said = " ".join(str(error).split())
-        return f"no connection to {constants.ENDPOINT}, or it broke ({type(error).__name__}: {said}): try again"
-    status = error.response.status_code
-    if status == 401:
-        return "the Hub doesn't accept the token: run `hf auth login` again, or set HF_TOKEN to a valid one"
-    if status == 403:
-        return "the token may not write there: run `hf auth login` with one that may"
-    return f"the Hub answered {status} ({error.server_message or 'without a message'}): try again"

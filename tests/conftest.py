@@ -17,6 +17,7 @@ from corpora.demo import write_corpus
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from prepare_dataset import prepare
 from processing_rsa_cfn import RsaCfnProcessor
+from tests.local_hub import LOCAL_HUB, serve
 
 
 # Models this small gain nothing from threads, and on a busy machine threads wait for each other.
@@ -129,6 +130,20 @@ def demo_corpus_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "corpus"
     write_corpus(folder, num_utterances=40, num_sessions=4)
     return folder
+
+
+@pytest.fixture(scope="module")
+def local_hub(tmp_path_factory):
+    """The environment that points to a Hub of a module's own."""
+    if not LOCAL_HUB.exists():
+        pytest.skip("no local Hub")
+    folder = tmp_path_factory.mktemp("hub")
+    with serve(folder) as port:
+        yield {
+            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+            "HF_HOME": str(tmp_path_factory.mktemp("home")),
+            "REQUESTS_OF_LOCAL_HUB": str(folder / "requests.log"),
+        }
 
 
 @pytest.hookimpl(wrapper=True)

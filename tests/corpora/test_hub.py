@@ -1,13 +1,10 @@
 """Pushing a dataset: what is refused, and the way there and back against a Hub on this machine where there is one.
-Pushes run in processes of their own, as the address of the Hub is read when its library is imported."""
+Both run in processes of their own."""
 
 import io
 import json
-import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow
 import pytest
@@ -16,27 +13,10 @@ from huggingface_hub import constants
 
 from corpora import CorpusError, PushError
 from corpora.hub import Destination, check_destination, push_dataset
+from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_python
 
 
-REPOSITORY = Path(__file__).parents[2]
-LOCAL_HUB = REPOSITORY.parent / "shared" / "tools" / "local_hub.py"
-EXPLAINED_SKIPS = {"no local Hub": "The server lies beside the repository, in a folder that not everybody has."}
-TOKEN, READ_TOKEN = "hf_write", "hf_read"
-
-
-def run_python(code, **environment):
-    """Runs code in a new process and returns what it printed; its messages are looked through for the token."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    finished = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=REPOSITORY,
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert TOKEN not in finished.stdout + finished.stderr
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+EXPLAINED_SKIPS = NO_LOCAL_HUB
 
 
 @pytest.mark.parametrize("name", ["speech", "me/speech/train", "me/my speech", "/speech", "me/", "me/speech.git"])
@@ -113,28 +93,6 @@ def test_a_recording_that_is_elsewhere_is_not_pushed(own_dataset, audio, tmp_pat
         push_dataset(tmp_path, Destination("me/speech", "csv", False), [])
 
 
-@pytest.fixture(scope="module")
-def local_hub(tmp_path_factory):
-    """The environment that points to a Hub of this test's own, where `user` may write to `user` and `lab`."""
-    if not LOCAL_HUB.exists():
-        pytest.skip("no local Hub")
-    folder = tmp_path_factory.mktemp("hub")
-    tokens = ["--token", TOKEN, "--read-token", READ_TOKEN, "--org", "lab"]
-    server = subprocess.Popen(
-        [sys.executable, LOCAL_HUB, "--port", "0", "--root", folder, "--port-file", folder / "port", *tokens],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        # It says where it listens once it does.
-        server.stdout.readline()
-        port = (folder / "port").read_text().strip()
-        yield {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path_factory.mktemp("home"))}
-    finally:
-        server.terminate()
-        server.wait()
-
-
 def test_there_and_back(local_hub, prepared_dir, tmp_path):
     arguments = ["--corpus", "kemdy20", "--corpus_dir", "/home/jane/KEMDy20_v1_1"]
     push = f"""
@@ -189,6 +147,10 @@ def test_what_the_hub_refuses(local_hub, own_dataset, tmp_path):
 import os
 from corpora import PushError
 from corpora.hub import Destination, check_destination, push_dataset
+from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_python
+
+
+EXPLAINED_SKIPS = NO_LOCAL_HUB
 from huggingface_hub import HfApi
 
 def attempt(name, public=False, token={TOKEN!r}):
