@@ -177,12 +177,16 @@ class MlpMixerFusion(Fusion):
         hidden_states = F.gelu(self.dense(self.dropout(pooled.to(self.norm.weight.dtype))))  # (B, K)
         return self.classifier(self.dropout(hidden_states)), ()
 
-    @staticmethod
-    def _repeat_padding(hidden_states, counts):
-        """One state that stands for all the padding of its row, as often as it counts: `(batch_size, sum, T)`."""
-        repeated = hidden_states.flatten(0, 1).repeat_interleave(counts.flatten().long(), dim=0)  # (B * sum, T)
-        repeated = repeated.unflatten(0, (len(counts), -1))  # (B, sum, T)
-        return repeated, torch.ones_like(repeated[..., 0])
+    def _repeat_padding(self, hidden_states, counts):
+        """
+        The state that stands for all the padding of its row, as often as it counts: `(batch_size, max_text_tokens, T)`,
+        and the mask of the positions that are filled: all, or none in a row without text.
+        """
+        positions = torch.arange(self.max_text_tokens, device=counts.device)
+        ends = counts.cumsum(dim=1).unsqueeze(1)  # (B, 1, num_tokens)
+        index = (ends <= positions[:, None]).sum(dim=2)  # (B, max_text_tokens)
+        index = index.clamp(max=counts.shape[1] - 1).unsqueeze(-1).expand(-1, -1, hidden_states.shape[-1])
+        return hidden_states.gather(1, index), positions < counts.sum(dim=1, keepdim=True)
 
     def _pad(self, length_field: str, projection: nn.Linear, hidden_states, counts):
         """States `(batch_size, width, hidden_size)` → tokens `(batch_size, length, M)`, mask `(batch_size, length)`."""
@@ -200,7 +204,7 @@ class MlpMixerFusion(Fusion):
         missing = max(length - width, 0)
         tokens = F.pad(tokens, (0, 0, 0, missing))  # (B, length, M)
         # The original averages over all positions, so there every one is valid.
-        return tokens, F.pad(valid, (0, missing), value=not self.mask_padding)
+        return tokens, F.pad(valid, (0, missing)) | (not self.mask_padding)
 
 
 class StackFusion(Fusion):

@@ -459,7 +459,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
     ):
         """Hidden states, their counts and all layers, of the audio and of the text; `None` without the backbone."""
         given = (input_values, audio_embeds, input_ids, text_embeds)
-        batch_size = len(next(inputs for inputs in given if inputs is not None))
+        # Not len(), which makes a constant of it where the model is exported.
+        batch_size = next(inputs for inputs in given if inputs is not None).shape[0]
         audio = text = (None, None, None)
         if self.audio_model is not None and audio_embeds is not None:
             audio = (*as_hidden_states(audio_embeds.to(self.dtype), audio_attention_mask), None)
@@ -499,7 +500,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         shortest = self.config.audio_receptive_field
         lengths = audio_attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
         is_present = lengths > 0
-        input_values = F.pad(input_values, (0, max(shortest - input_values.shape[1], 0))).to(self.dtype)
+        # sym_max, unlike max, is part of the graph where the model is exported.
+        input_values = F.pad(input_values, (0, torch.sym_max(shortest - input_values.shape[1], 0))).to(self.dtype)
         backbone, spec_augment = self.audio_model, self._spec_augment_arguments(*input_values.shape)
         if not self.config.mask_padding:
             hidden_states, layers = self._run_backbone(
@@ -541,7 +543,10 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         lengths = attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
         is_present = lengths > 0
         width = max(input_ids.shape[1], 1)
-        if not self.config.mask_padding:
+        if not self.config.mask_padding and torch.compiler.is_exporting():
+            # The longest row isn't known to a graph; one pad position more than it needs counts 0 times.
+            width += 1
+        elif not self.config.mask_padding:
             longest, limit = int(lengths.max()), self.config.max_text_tokens
             if longest > limit:
                 raise ValueError(

@@ -52,6 +52,16 @@ def test_odd_inputs_directly(mask_padding, pooling_mode, make_model, odd_clips):
         assert torch.equal(no_tokens, model(input_values=torch.ones(1, 800)).logits)
 
 
+def test_a_row_without_text_changes_no_other_row_of_an_unmasked_mixer(make_model, processor, clips, texts):
+    model = make_model(fusion="mlp_mixer", mask_padding=False)
+    clips = [clip[:2000] for clip in clips]
+    with torch.no_grad():
+        together = model(**processor(audio=clips, text=[texts[0], None, texts[2]], return_tensors="pt")).logits
+        for row, text in ((0, texts[0]), (1, None), (2, texts[2])):
+            alone = model(**processor(audio=[clips[row]], text=text, return_tensors="pt")).logits
+            torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=0)
+
+
 def test_samples_after_a_short_clip_are_silence(make_model):
     model = make_model(fusion="audio", audio_config=STEM)
     clip, mask = torch.randn(1, 800), (torch.arange(800) < 399).long()[None]

@@ -76,7 +76,7 @@ def load_model(
         training_fields = model_args.saved_model_fields
         if class_weights is not None:
             training_fields["class_weights"] = class_weights
-        model, processor = load_saved(model_args.model_name_or_path, training_fields)
+        model, processor = load_saved(model_args.model_name_or_path, **training_fields)
         _check_labels(model_args.model_name_or_path, model, label_names)
         if data_args.audio_crop is not None:
             processor.audio_crop = SCORED_CROPS[data_args.audio_crop]
@@ -105,23 +105,24 @@ def load_model(
 
 
 def load_saved(
-    name: str, training_fields: dict | None = None
+    name: str, argument: str = "--model_name_or_path", **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     """
     A saved RSA-CFN model and its processor.
 
     Args:
-        name (`str`): Folder or Hub id.
-        training_fields (`dict`, *optional*): Fields of its configuration that say how it goes on training.
+        name (`str`): A folder or Hub id.
+        argument (`str`): What the user calls it.
+        fields: Of the configuration, in place of the saved ones; or `dtype`.
 
     Raises:
         InputError: It can't be loaded.
     """
     try:
-        model = RsaCfnForSequenceClassification.from_pretrained(name, **(training_fields or {}))
+        model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
         return model, RsaCfnProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise _unloadable("--model_name_or_path", name, error, "a folder or Hub id of a saved RSA-CFN model") from error
+        raise _unloadable(argument, name, error, "a folder or Hub id of a saved RSA-CFN model") from error
 
 
 def _check_labels(name: str, model: RsaCfnForSequenceClassification, label_names: list[str]) -> None:

@@ -1,0 +1,191 @@
+"""Where the attention of a fusion over its features goes, over a dataset: arrays, and the picture of the paper."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Audio
+from matplotlib.figure import Figure
+from tqdm.auto import tqdm
+
+from corpora.loading import encode_labels, load_parts, read_columns
+from corpora.report import first_names
+from processing_rsa_cfn import decode_audio
+from training import InputError
+
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE = 8
+NEUTRAL = "neutral"
+FUSIONS_WITH_ATTENTION = ("rsa", "rsa_cfn", "hybrid_fusion")
+COLORS = {"median_of_neutral": "#555555", "median_of_rest": "#D55E00"}
+
+
+@dataclass
+class AttentionWeights:
+    """
+    The weight that each feature gets from all of them, for every utterance.
+
+    Args:
+        audio (`np.ndarray` of shape `(num_rows, num_audio_features)`), text (`np.ndarray` of shape `(num_rows,
+            num_text_features)`): The mean over the queries of the weights of a key. In `rsa` audio and text attend to
+            each other, and a row of both adds up to 1; in `rsa_cfn` and `hybrid_fusion` each adds up to 1.
+        is_neutral (`np.ndarray` of shape `(num_rows,)`): Whether the utterance is labelled neutral.
+        segment_id (`np.ndarray` of shape `(num_rows,)`): Names of the utterances.
+    """
+
+    audio: np.ndarray
+    text: np.ndarray
+    is_neutral: np.ndarray
+    segment_id: np.ndarray
+
+    def medians(self, modality: str) -> dict[str, np.ndarray]:
+        """The median weight of each feature over the neutral utterances and over the rest, `(num_features,)` each."""
+        weights = getattr(self, modality)
+        return {
+            "median_of_neutral": np.median(weights[self.is_neutral], axis=0),
+            "median_of_rest": np.median(weights[~self.is_neutral], axis=0),
+        }
+
+    def save(self, file: str | Path) -> None:
+        """Write all fields and the medians (`audio_median_of_neutral` and so on) as an npz file."""
+        medians = {
+            f"{modality}_{name}": values
+            for modality in ("audio", "text")
+            for name, values in self.medians(modality).items()
+        }
+        np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)}, **medians)
+
+
+def check_attention(model) -> None:
+    """Raise an [`InputError`] for a model whose fusion has no attention."""
+    if model.config.fusion not in FUSIONS_WITH_ATTENTION:
+        raise InputError(
+            f"fusion={model.config.fusion!r} has no attention over features; give a model of "
+            f"{', '.join(FUSIONS_WITH_ATTENTION)}"
+        )
+
+
+def collect_attention(model, processor, dataset_name: str) -> AttentionWeights:
+    """
+    Run a model over all labelled rows of a dataset and keep the attention weights of each.
+
+    Args:
+        model ([`RsaCfnForSequenceClassification`]): Of `rsa`, `rsa_cfn` or `hybrid_fusion`, in evaluation mode.
+        processor ([`RsaCfnProcessor`]): Its own.
+        dataset_name (`str`): A folder from prepare_dataset.py, or a dataset with columns audio, text and label.
+
+    Raises:
+        InputError: The fusion has no attention, the dataset lacks a column or the class neutral, or it doesn't have
+            both neutral and other rows that can be read.
+        CorpusError: The dataset can't be loaded.
+    """
+    check_attention(model)
+    parts = load_parts(dataset_name)
+    for part, dataset in parts.items():
+        lacking = [name for name in ("audio", "text", "label") if name not in dataset.column_names]
+        if lacking:
+            legal = ", ".join(dataset.column_names)
+            raise InputError(f"split {part!r} of {dataset_name} has no column {lacking[0]!r}, only {legal}; rename one")
+    columns = read_columns(parts.items(), ("label", "segment_id"))
+    labels, names = encode_labels(list(parts.items()), "label", columns["label"])
+    if NEUTRAL not in names:
+        raise InputError(f"{dataset_name} has no class {NEUTRAL!r} to set against the rest, only {', '.join(names)}")
+    collected: dict[str, list] = {field.name: [] for field in fields(AttentionWeights)}
+    rows = _readable_rows(parts.values(), labels, columns["segment_id"], processor)
+    total = sum(label is not None for label in labels)
+    with tqdm(total=total, desc="Attention", unit=" rows") as progress:
+        for batch in _batches(rows):
+            audio, text = _key_weights(model, processor, batch)
+            collected["audio"].append(audio)
+            collected["text"].append(text)
+            collected["is_neutral"] += [names[row["label"]] == NEUTRAL for row in batch]
+            collected["segment_id"] += [row["segment_id"] for row in batch]
+            progress.update(len(batch))
+    is_neutral = np.array(collected["is_neutral"], dtype=bool)
+    if is_neutral.all() or not is_neutral.any():
+        raise InputError(
+            f"{dataset_name} has {is_neutral.sum()} neutral and {(~is_neutral).sum()} other rows that are labelled and "
+            "readable; give one that has both"
+        )
+    return AttentionWeights(
+        audio=np.concatenate(collected["audio"]),
+        text=np.concatenate(collected["text"]),
+        is_neutral=is_neutral,
+        segment_id=np.array(collected["segment_id"], dtype=str),
+    )
+
+
+def _readable_rows(parts: Iterable, labels: list, ids: list[str], processor) -> Iterator[dict]:
+    """Rows with a label, their audio decoded; those that can't be read are counted with their IDs in the log."""
+    unreadable, row = [], 0
+    for part in parts:
+        part = part.select_columns(["audio", "text"])
+        if isinstance(part.features["audio"], Audio):
+            part = part.cast_column("audio", Audio(part.features["audio"].sampling_rate, decode=False))
+        for recording in part:
+            label, segment_id, row = labels[row], str(ids[row]), row + 1
+            if label is None:
+                continue
+            try:
+                waveform = decode_audio(recording["audio"], None, processor.feature_extractor.sampling_rate)
+            except (ValueError, TypeError):
+                waveform = np.zeros(0)
+            if not len(waveform) or recording["text"] is None:
+                unreadable.append(segment_id)
+                continue
+            yield {"audio": waveform, "text": recording["text"], "label": label, "segment_id": segment_id}
+    if unreadable:
+        logger.warning(
+            f"{len(unreadable)} of {row} rows lack audio or text and are left out: {first_names(unreadable)}"
+        )
+
+
+def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
+    batch: list[dict] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == BATCH_SIZE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+@torch.no_grad()
+def _key_weights(model, processor, batch: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of the audio and of the text features as keys, `(batch_size, num_features)` each."""
+    audio, texts = [row["audio"] for row in batch], [row["text"] for row in batch]
+    inputs = processor(audio=audio, text=texts, return_tensors="pt")
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    maps = model(**inputs, output_attentions=True).attentions
+    weights = [attention.float().mean(dim=1).cpu().numpy() for attention in maps]  # (B, features) each
+    if len(weights) == 2:
+        return weights[0], weights[1]
+    size = model.config.audio_config.hidden_size  # audio comes first in the concatenation
+    return weights[0][:, :size], weights[0][:, size:]
+
+
+def draw_attention(weights: AttentionWeights) -> Figure:
+    """
+    The picture of the paper: the median weight of each feature, audio over text, neutral against the rest.
+
+    Returns:
+        `matplotlib.figure.Figure`: Bound to no window and no global state; `savefig` writes it.
+    """
+    figure = Figure(figsize=(8.0, 5.6), layout="constrained")
+    num_neutral, num_rest = weights.is_neutral.sum(), (~weights.is_neutral).sum()
+    labels = {"median_of_neutral": f"neutral ({num_neutral:,})", "median_of_rest": f"the rest ({num_rest:,})"}
+    for axes, modality in zip(figure.subplots(2), ("audio", "text")):
+        for name, median in weights.medians(modality).items():
+            axes.plot(np.arange(len(median)), median, color=COLORS[name], linewidth=0.9, alpha=0.85, label=labels[name])
+        axes.set(title=f"{modality} features", ylabel="median weight", xlim=(0, len(median) - 1))
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("feature")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    return figure

@@ -1,0 +1,59 @@
+"""Fonts that have the letters of a text: matplotlib's own has no Hangul."""
+
+import logging
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
+
+
+logger = logging.getLogger(__name__)
+
+DEFAULT = "DejaVu Sans"
+# The Korean fonts of Linux, Windows and macOS. Others are tried after them.
+PREFERRED = ("NanumGothic", "Noto Sans CJK KR", "Noto Sans KR", "Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic")
+# A package that brings NanumGothic along; it is only looked into, since its import changes matplotlib's settings.
+FONT_PACKAGE = "koreanize_matplotlib"
+
+
+def families_for(text: str) -> list[str]:
+    """
+    Names of installed fonts, for matplotlib's `fontfamily`, that have every letter of a text between them.
+
+    What no font has is named in the log, and drawn as boxes.
+    """
+    lacking = {letter for letter in text if not letter.isspace()} - _letters(font_manager.findfont(DEFAULT))
+    families = [DEFAULT]
+    for name, path in _fonts() if lacking else ():
+        found = lacking & _letters(path)
+        if found:
+            families.append(name)
+            lacking -= found
+        if not lacking:
+            return families
+    if lacking:
+        logger.warning(
+            f"No installed font has {''.join(sorted(lacking))}, drawn as boxes; install one such as fonts-nanum, or "
+            "pip install koreanize-matplotlib"
+        )
+    return families
+
+
+@cache
+def _fonts() -> tuple[tuple[str, str], ...]:
+    """Name and file of every font, preferred ones first."""
+    package = find_spec(FONT_PACKAGE)
+    if package is not None:
+        for file in sorted(Path(package.origin).parent.glob("fonts/*Gothic.ttf")):
+            font_manager.fontManager.addfont(file)
+    # A name stands for one file, the one that matplotlib would take.
+    names = dict.fromkeys([*PREFERRED, *sorted(entry.name for entry in font_manager.fontManager.ttflist)])
+    installed = {entry.name for entry in font_manager.fontManager.ttflist}
+    return tuple((name, font_manager.findfont(name)) for name in names if name in installed)
+
+
+@cache
+def _letters(path: str) -> frozenset[str]:
+    return frozenset(map(chr, FT2Font(path).get_charmap()))

@@ -1,0 +1,129 @@
+"""The picture of an explanation: probabilities with either modality withheld, over the waveform and the words."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from explain.fonts import families_for
+from explain.prediction import Explanation
+
+
+WIDTH = 8.0  # inches
+FONT_SIZE = 12
+LINE_HEIGHT = 0.34  # inches
+TEXT_WIDTH = 6.4  # inches that a line of words may take
+SPACE = 0.09  # inches between words
+COLORS = "RdBu_r"
+BARS = {
+    "all": ("#333333", "all that was given"),
+    "audio": ("#56B4E9", "audio withheld"),
+    "text": ("#E69F00", "text withheld"),
+}
+MOST_POINTS = 4000  # of a waveform, each the extremes of its samples
+
+
+def draw_explanation(explanation: Explanation) -> Figure:
+    """
+    Draw an explanation: bars of probabilities; the waveform, and the words, on the colour of their relevance.
+
+    Returns:
+        `matplotlib.figure.Figure`: Bound to no window and no global state; `savefig` writes it.
+    """
+    lines = _break_lines(explanation.words)
+    heights = {"probabilities": 0.9 + 0.36 * len(explanation.labels)}
+    if len(explanation.waveform):
+        heights["audio"] = 1.9
+    if explanation.words:
+        heights["words"] = 0.55 + LINE_HEIGHT * len(lines)
+    figure = Figure(figsize=(WIDTH, sum(heights.values())), layout="constrained")
+    panels = figure.subplots(len(heights), height_ratios=list(heights.values()), squeeze=False)[:, 0]
+    panel_of = dict(zip(heights, panels))
+    _draw_probabilities(panel_of["probabilities"], explanation)
+    if "audio" in panel_of:
+        _draw_waveform(panel_of["audio"], explanation)
+    if "words" in panel_of:
+        _draw_words(panel_of["words"], explanation, lines)
+    return figure
+
+
+def _draw_probabilities(axes: Axes, explanation: Explanation) -> None:
+    shown = {"all": explanation.probabilities, **explanation.withheld}
+    places, height = np.arange(len(explanation.labels)), 0.8 / len(shown)
+    for row, (name, probabilities) in enumerate(shown.items()):
+        color, label = BARS[name]
+        offset = (row - (len(shown) - 1) / 2) * height
+        bars = axes.barh(places + offset, probabilities, height=height, color=color, label=label)
+        axes.bar_label(bars, [f"{value:.2f}" for value in probabilities], padding=2, fontsize=7)
+    axes.set_yticks(places, explanation.labels, fontfamily=families_for("".join(explanation.labels)))
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.08), xlabel="probability")
+    axes.spines[["top", "right"]].set_visible(False)
+    title = f"{explanation.target}: {shown['all'][explanation.labels.index(explanation.target)]:.2f}"
+    if explanation.contributions:
+        shares = " and ".join(f"{change:+.2f} by {name}" for name, change in explanation.contributions.items())
+        title += f", of it {shares}"
+        axes.legend(loc="lower right", fontsize=8, frameon=False)
+    axes.set_title(title, fontsize=11, loc="left", fontfamily=families_for(title))
+
+
+def _draw_waveform(axes: Axes, explanation: Explanation) -> None:
+    scale = _scale(explanation.segment_relevance)
+    for (start, end), value in zip(explanation.segment_bounds, explanation.segment_relevance):
+        axes.axvspan(start, end, facecolor=scale.to_rgba(value), edgecolor="white", linewidth=0.5)
+    waveform = explanation.waveform
+    step = -(-len(waveform) // MOST_POINTS)
+    starts = np.arange(0, len(waveform), step)
+    seconds = explanation.start + starts / explanation.sampling_rate
+    low, high = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
+    axes.fill_between(seconds, low, high, color="#222222", linewidth=0.6)
+    axes.set(xlim=(explanation.segment_bounds[0, 0], explanation.segment_bounds[-1, 1]), xlabel="seconds", yticks=[])
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    _finish(axes, scale, "half-seconds", explanation.target)
+
+
+def _draw_words(axes: Axes, explanation: Explanation, lines: list[list[tuple[float, str]]]) -> None:
+    scale = _scale(explanation.word_relevance)
+    axes.set(xlim=(0, TEXT_WIDTH), ylim=(len(lines), 0), xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    values = iter(explanation.word_relevance)
+    families = families_for("".join(explanation.words))
+    for row, line in enumerate(lines):
+        for x, word in line:
+            color = scale.to_rgba(next(values))
+            box = {"boxstyle": "round,pad=0.18", "facecolor": color, "edgecolor": "none"}
+            ink = "white" if np.dot(color[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"
+            options = {"fontsize": FONT_SIZE, "fontfamily": families, "va": "center", "parse_math": False}
+            axes.text(x, row + 0.5, word, bbox=box, color=ink, **options)
+    _finish(axes, scale, "words", explanation.target)
+
+
+def _finish(axes: Axes, scale: ScalarMappable, what: str, target: str) -> None:
+    title = f"{what} that speak for {target} (red) and against it (blue)"
+    axes.set_title(title, fontsize=10, loc="left", fontfamily=families_for(title))
+    axes.figure.colorbar(scale, ax=axes, label="relevance", pad=0.01, fraction=0.03)
+
+
+def _scale(relevance: np.ndarray) -> ScalarMappable:
+    """Colours from blue over white at 0 to red."""
+    largest = float(np.abs(relevance).max(initial=0.0)) or 1.0
+    return ScalarMappable(Normalize(-largest, largest), COLORS)
+
+
+def _break_lines(words: list[str]) -> list[list[tuple[float, str]]]:
+    """Lines of words, each with its place in inches from the left."""
+    lines: list[list[tuple[float, str]]] = []
+    if not words:
+        return lines
+    scratch = Figure(dpi=100)
+    families, x = families_for("".join(words)), 0.0
+    for word in words:
+        text = scratch.text(0, 0, word, fontsize=FONT_SIZE, fontfamily=families, parse_math=False)
+        width = text.get_window_extent().width / scratch.dpi + 2 * SPACE
+        if not lines or x + width > TEXT_WIDTH:
+            lines.append([])
+            x = 0.0
+        lines[-1].append((x + SPACE, word))
+        x += width
+    return lines

@@ -1,0 +1,193 @@
+"""One prediction taken apart: its probabilities with either modality withheld, and the relevance of words and time.
+Relevance is gradient × input (Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713)."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from processing_rsa_cfn import crop_audio, decode_audio
+
+
+SEGMENT_SECONDS = 0.5
+
+
+@dataclass
+class Explanation:
+    """
+    What was given, what the model made of it, and why.
+
+    Args:
+        labels (`list[str]`): Names of the classes.
+        target (`str`): The class that is explained.
+        probabilities (`np.ndarray` of shape `(num_labels,)`): With everything that was given.
+        withheld (`dict[str, np.ndarray]`): The same without `"audio"`, and without `"text"`; empty unless the model
+            was given both and reads both.
+        waveform (`np.ndarray` of shape `(num_samples,)`): The part of the clip that the model was given, not
+            normalised; of no samples where the audio wasn't given or isn't read.
+        sampling_rate (`int`): Of the waveform, in Hz.
+        start (`float`): Seconds into the clip at which the waveform starts.
+        segment_relevance (`np.ndarray` of shape `(num_segments,)`): Of each half-second of the waveform, of which
+            the last may be shorter. Positive speaks for the target, negative against it.
+        words (`list[str]`): The words of the text, between spaces, in their order; none where the text isn't read.
+        word_relevance (`np.ndarray` of shape `(num_words,)`): Of each word, on the scale of `segment_relevance`; 0
+            for a word behind the processor's `max_text_tokens`.
+        attentions (`tuple[np.ndarray]`): Attention maps of the fusion, of shape `(features, features)`, each row of
+            which adds up to 1: one of `rsa`, two of `rsa_cfn` and `hybrid_fusion`, audio first, and none of others.
+    """
+
+    labels: list[str]
+    target: str
+    probabilities: np.ndarray
+    withheld: dict[str, np.ndarray]
+    waveform: np.ndarray
+    sampling_rate: int
+    start: float
+    segment_relevance: np.ndarray
+    words: list[str]
+    word_relevance: np.ndarray
+    attentions: tuple[np.ndarray, ...]
+
+    @property
+    def segment_bounds(self) -> np.ndarray:
+        """Where each segment starts and ends in the clip, in seconds: `(num_segments, 2)`."""
+        starts = SEGMENT_SECONDS * np.arange(len(self.segment_relevance))
+        ends = np.minimum(starts + SEGMENT_SECONDS, len(self.waveform) / self.sampling_rate)
+        return self.start + np.stack([starts, ends], axis=1)
+
+    @property
+    def contributions(self) -> dict[str, float]:
+        """For each modality the probability of the target minus that without the modality; empty as `withheld`."""
+        index = self.labels.index(self.target)
+        return {name: float(self.probabilities[index] - without[index]) for name, without in self.withheld.items()}
+
+
+def explain(model, processor, audio=None, text: str | None = None, target: str | None = None) -> Explanation:
+    """
+    Explain one prediction.
+
+    The relevance of a sample or of a token's embedding is its product with the gradient of the target's logit, less the
+    mean of all logits: the share of each in the score, to first order. Relevances are summed over the samples of a
+    half-second and over the tokens of a word; those of special tokens belong to no word.
+
+    Args:
+        model ([`RsaCfnForSequenceClassification`]): In evaluation mode, on any device.
+        processor ([`RsaCfnProcessor`]): Its own, with a fast tokenizer.
+        audio: One clip, in any form that the processor takes; `None` or a clip of no samples for none.
+        text (`str`, *optional*): Its transcript.
+        target (`str`, *optional*): The class to explain; the most probable one when left out.
+
+    Raises:
+        ValueError: Nothing is given that the fusion reads; the audio can't be read; the class is unknown; or the
+            tokenizer doesn't tell where in the text its tokens are.
+    """
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    if target is not None and target not in labels:
+        raise ValueError(f"target={target!r} is no class of the model; give one of {', '.join(labels)}.")
+    modalities = model.fusion.modalities
+    sampling_rate = processor.feature_extractor.sampling_rate
+    waveform, start = np.zeros(0, dtype=np.float32), 0.0
+    if audio is not None and "audio" in modalities:
+        waveform, start = _decode(processor, audio)
+    text = text if "text" in modalities else None
+    if not len(waveform) and text is None:
+        raise ValueError(f"fusion={model.config.fusion!r} reads {' and '.join(modalities)}, and none is given.")
+    inputs = _prepare(model, processor, waveform, text)
+    probabilities, relevance, attentions, index = _differentiate(model, inputs, labels, target)
+    words, word_relevance = [], np.zeros(0)
+    if text is not None:
+        words, word_relevance = _sum_over_words(processor, text, relevance["text"])
+    return Explanation(
+        labels=labels,
+        target=labels[index],
+        probabilities=probabilities,
+        withheld=_withhold(model, processor, waveform, text),
+        waveform=waveform,
+        sampling_rate=sampling_rate,
+        start=start,
+        segment_relevance=_sum_over_segments(relevance.get("audio", np.zeros(0)), sampling_rate),
+        words=words,
+        word_relevance=word_relevance,
+        attentions=attentions,
+    )
+
+
+def _decode(processor, audio) -> tuple[np.ndarray, float]:
+    """The part of a clip that the model is given, and the second at which it starts."""
+    sampling_rate = processor.feature_extractor.sampling_rate
+    clip = decode_audio(audio, None, sampling_rate)
+    kept = crop_audio(np.arange(len(clip)), round(processor.max_audio_seconds * sampling_rate), processor.audio_crop)
+    return clip[kept], (kept[0] / sampling_rate if len(kept) else 0.0)
+
+
+def _prepare(model, processor, waveform: np.ndarray, text: str | None) -> dict[str, torch.Tensor]:
+    inputs = processor(audio=[waveform] if len(waveform) else None, text=text, return_tensors="pt")
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}
+
+
+def _differentiate(model, inputs, labels, target):
+    """Probabilities `(C,)`, gradient × input of each modality that is given, attention maps, and the target's index."""
+    leaves: dict[str, torch.Tensor] = {}
+
+    def keep(module, arguments, embeddings):
+        leaves["text"] = embeddings.detach().requires_grad_()
+        return leaves["text"]
+
+    if "input_values" in inputs:
+        leaves["audio"] = inputs["input_values"] = inputs["input_values"].detach().requires_grad_()
+    hook = None
+    if "input_ids" in inputs:
+        hook = model.get_input_embeddings().register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            output = model(**inputs, output_attentions=True)
+            logits = output.logits[0].float()  # (C,)
+            index = logits.argmax().item() if target is None else labels.index(target)
+            gradients = torch.autograd.grad(logits[index] - logits.mean(), list(leaves.values()))
+    finally:
+        if hook is not None:
+            hook.remove()
+    relevance = {
+        name: (gradient * leaf.detach())[0].double().cpu().numpy()
+        for (name, leaf), gradient in zip(leaves.items(), gradients)
+    }
+    if "text" in relevance:
+        relevance["text"] = relevance["text"].sum(axis=1)  # (num_tokens,)
+    attentions = tuple(attention[0].detach().float().cpu().numpy() for attention in output.attentions)
+    return logits.detach().softmax(dim=0).cpu().numpy(), relevance, attentions, index
+
+
+@torch.no_grad()
+def _withhold(model, processor, waveform: np.ndarray, text: str | None) -> dict[str, np.ndarray]:
+    if not len(waveform) or text is None:
+        return {}
+    silent = waveform[:0]
+    kept = {"audio": _prepare(model, processor, silent, text), "text": _prepare(model, processor, waveform, None)}
+    return {name: model(**inputs).logits[0].float().softmax(dim=0).cpu().numpy() for name, inputs in kept.items()}
+
+
+def _sum_over_segments(relevance: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """`(num_samples,)` → `(num_segments,)`."""
+    if not len(relevance):
+        return np.zeros(0)
+    return np.add.reduceat(relevance, np.arange(0, len(relevance), round(SEGMENT_SECONDS * sampling_rate)))
+
+
+def _sum_over_words(processor, text: str, relevance: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The words of a text, and the relevance of its tokens, `(num_tokens,)`, summed over each: `(num_words,)`."""
+    tokenizer = processor.tokenizer
+    if not tokenizer.is_fast:
+        raise ValueError(f"{type(tokenizer).__name__} doesn't tell where its tokens are; give a fast tokenizer.")
+    encoded = tokenizer(
+        text, truncation=True, max_length=processor.max_text_tokens, return_offsets_mapping=True, padding=False
+    )
+    matches = list(re.finditer(r"\S+", text))
+    sums = np.zeros(len(matches))
+    for (start, end), value in zip(encoded["offset_mapping"], relevance, strict=True):
+        for place, match in enumerate(matches):
+            # A token may begin with the space before its word; a special one is empty.
+            if max(start, match.start()) < min(end, match.end()):
+                sums[place] += value
+                break
+    return [match.group() for match in matches], sums

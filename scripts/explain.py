@@ -1,0 +1,104 @@
+"""
+Explain what a saved model answers: one clip in full, or its attention over a dataset.
+
+```bash
+python -m scripts.explain models/rsa_cfn --audio speech.wav --text "정말 고마워요" --output_dir explained
+python -m scripts.explain models/rsa_cfn --dataset_name data/demo --output_dir explained
+```
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from corpora import CorpusError, OneLineParser, holds_code
+from explain import Explanation, collect_attention, draw_attention, draw_explanation, explain
+from training import InputError
+from training.model import load_saved
+
+
+DPI = 150
+
+
+def as_record(explanation: Explanation) -> dict:
+    """What of an explanation goes into JSON: all but samples and attention maps."""
+    return {
+        "target": explanation.target,
+        "probabilities": _by_label(explanation, explanation.probabilities),
+        "withheld": {name: _by_label(explanation, values) for name, values in explanation.withheld.items()},
+        "contributions": explanation.contributions,
+        "segments": [
+            {"start": float(start), "end": float(end), "relevance": float(relevance)}
+            for (start, end), relevance in zip(explanation.segment_bounds, explanation.segment_relevance)
+        ],
+        "words": [
+            {"word": word, "relevance": float(relevance)}
+            for word, relevance in zip(explanation.words, explanation.word_relevance)
+        ],
+    }
+
+
+def _by_label(explanation: Explanation, values: np.ndarray) -> dict[str, float]:
+    return {label: float(value) for label, value in zip(explanation.labels, values)}
+
+
+def explain_clip(model, processor, arguments: argparse.Namespace) -> list[str]:
+    """Write explanation.json and .png, and the attention maps of the fusion where it has some."""
+    try:
+        explanation = explain(model, processor, arguments.audio, arguments.text)
+    except ValueError as error:
+        raise InputError(f"--audio {arguments.audio} --text {arguments.text!r}: {error}") from error
+    folder = arguments.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    record = json.dumps(as_record(explanation), ensure_ascii=False, indent=2)
+    (folder / "explanation.json").write_text(record + "\n", encoding="utf-8")
+    draw_explanation(explanation).savefig(folder / "explanation.png", dpi=DPI, facecolor="white")
+    names = ["explanation.json", "explanation.png"]
+    if explanation.attentions:
+        modalities = ("audio", "text") if len(explanation.attentions) == 2 else ("audio_and_text",)
+        np.savez_compressed(folder / "explanation.npz", **dict(zip(modalities, explanation.attentions)))
+        names.append("explanation.npz")
+    print(f"{explanation.target}, probability {explanation.probabilities.max():.3f}")
+    return names
+
+
+def explain_dataset(model, processor, arguments: argparse.Namespace) -> list[str]:
+    """Write attention.npz and .png."""
+    weights = collect_attention(model, processor, arguments.dataset_name)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    weights.save(arguments.output_dir / "attention.npz")
+    draw_attention(weights).savefig(arguments.output_dir / "attention.png", dpi=DPI, facecolor="white")
+    return ["attention.npz", "attention.png"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 when something given can't be used."""
+    logging.basicConfig(format="%(message)s")
+    parser = OneLineParser(prog="explain", description="Explain what a saved model answers.")
+    parser.add_argument("model", help="folder or Hub id of a saved RSA-CFN model")
+    parser.add_argument("--audio", help="a recording")
+    parser.add_argument("--text", help="its transcript")
+    parser.add_argument("--dataset_name", help="over all labelled rows of it, the attention of rsa or rsa_cfn")
+    parser.add_argument("--output_dir", type=Path, required=True, help="files of the same names are overwritten")
+    arguments = parser.parse_args(argv)
+    is_clip = arguments.audio is not None or arguments.text is not None
+    if is_clip == (arguments.dataset_name is not None):
+        parser.error("give either --audio, --text or both, or --dataset_name")
+    if holds_code(arguments.output_dir):
+        parser.error(f"--output_dir {arguments.output_dir} holds or is this repository; give another folder")
+    try:
+        model, processor = load_saved(arguments.model, "MODEL")
+        names = (explain_clip if is_clip else explain_dataset)(model.eval(), processor, arguments)
+    except (InputError, CorpusError) as error:
+        print(f"explain: {error}", file=sys.stderr)
+        return 2
+    print(f"Written to {arguments.output_dir}: {', '.join(names)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""
+Export a saved model to ONNX, and hold it against PyTorch in onnxruntime.
+
+```bash
+pip install onnx onnxscript onnxruntime
+python -m scripts.export_onnx models/rsa_cfn models/rsa_cfn_onnx/model.onnx
+```
+"""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from corpora import OneLineParser, holds_code
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from training import InputError
+from training.model import load_saved
+
+
+EXTRA = ("onnx", "onnxscript", "onnxruntime")
+TOLERANCE = 1e-4
+INPUT_AXES = {
+    "audio": {
+        "input_values": {0: "batch_size", 1: "num_samples"},
+        "audio_attention_mask": {0: "batch_size", 1: "num_samples"},
+    },
+    "text": {
+        "input_ids": {0: "batch_size", 1: "num_tokens"},
+        "attention_mask": {0: "batch_size", 1: "num_tokens"},
+    },
+}
+
+
+class Logits(torch.nn.Module):
+    """A model whose inputs are those of its fusion, and whose output is its logits."""
+
+    def __init__(self, model: RsaCfnForSequenceClassification):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_values=None, audio_attention_mask=None, input_ids=None, attention_mask=None):
+        """As in [`RsaCfnForSequenceClassification`] → `(batch_size, num_labels)`."""
+        return self.model(input_values, audio_attention_mask, input_ids, attention_mask).logits
+
+
+def export(model: RsaCfnForSequenceClassification, file: Path) -> float:
+    """
+    Write the graph of a model's logits, and hold it against the model.
+
+    The inputs are what the processor gives with `return_tensors="np"`: `input_values` and `audio_attention_mask`,
+    `(batch_size, num_samples)`, float32 and int32, and `input_ids` and `attention_mask`, `(batch_size, num_tokens)`,
+    int64; a fusion of one modality has its two. All sizes are free, and a row whose mask is 0 lacks the modality. The
+    output is `logits`, `(batch_size, num_labels)`. The labels are in the metadata, as JSON under `labels`.
+
+    What is too long for `mlp_mixer` is cut at its end, where the model would raise an error.
+
+    Args:
+        model ([`RsaCfnForSequenceClassification`]): In float32, on the CPU.
+        file (`Path`): Where to write. Over 1.5 GB the weights lie beside it, in a file of the same name and `.data`.
+
+    Returns:
+        `float`: The largest difference of a logit in onnxruntime from PyTorch, over batches of other sizes than the
+        traced one, with padding and with missing modalities.
+
+    Raises:
+        InputError: The difference is more than 1e-4; nothing is written.
+    """
+    model.eval()
+    inputs = make_inputs(model, batch_size=2, length=0.6)
+    axes = {name: INPUT_AXES[modality][name] for modality in model.fusion.modalities for name in INPUT_AXES[modality]}
+    # Parameters that want a gradient would trace the form of attention that is for training.
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            Logits(model).eval(),
+            kwargs=inputs,
+            input_names=list(axes),
+            output_names=["logits"],
+            dynamic_shapes=axes,
+            dynamo=True,
+            verbose=False,
+        )
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    program.model.metadata_props["labels"] = json.dumps(labels, ensure_ascii=False)
+    program.model.metadata_props["fusion"] = model.config.fusion
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export_", dir=file.parent) as folder:
+        program.save(Path(folder) / file.name)
+        difference = compare(model, Path(folder) / file.name)
+        if not difference <= TOLERANCE:
+            raise InputError(
+                f"the exported graph is off by {difference:.1e}, more than {TOLERANCE:g}, so it isn't written; "
+                "give a model of the wav2vec2 and RoBERTa or BERT families"
+            )
+        for part in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the graph that names them
+            os.replace(part, file.parent / part.name)
+    return difference
+
+
+def compare(model: RsaCfnForSequenceClassification, file: Path) -> float:
+    """The largest difference of a logit in onnxruntime from PyTorch; see [`export`]."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    differences = []
+    for batch_size, length in ((1, 1.0), (4, 0.8), (3, 0.1), (5, 0.4)):
+        inputs = make_inputs(model, batch_size, length)
+        with torch.no_grad():
+            expected = model(**inputs).logits
+        (logits,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
+        differences.append((torch.from_numpy(logits) - expected).abs().max().item())
+    return float(torch.tensor(differences).max())  # NaN where there is one
+
+
+def make_inputs(model: RsaCfnForSequenceClassification, batch_size: int, length: float) -> dict[str, torch.Tensor]:
+    """
+    A batch of noise and random tokens. From row 1 on each row is padded, and where the fusion reads both modalities
+    row 2 lacks the audio and row 3 the text.
+
+    Args:
+        length (`float`): Of the longest row, from 0 to 1, where 1 is 2 s at 16 kHz and 24 tokens, or as much as the
+            model takes.
+    """
+    config, generator = model.config, torch.Generator().manual_seed(batch_size)
+    longest = {"audio": 32_000, "text": min(24, config.max_text_tokens)}
+    if not model.fusion.reads_pooled:
+        longest["audio"] = min(longest["audio"], _num_samples(config))
+    inputs = {}
+    for modality in model.fusion.modalities:
+        width = max(round(length * longest[modality]), 2)
+        lengths = torch.full((batch_size, 1), width)
+        lengths[1:] = width - width // 3
+        if len(model.fusion.modalities) == 2:
+            lengths[2:3] *= modality == "text"
+            lengths[3:4] *= modality == "audio"
+        mask = torch.arange(width) < lengths  # (B, width)
+        if modality == "audio":
+            values = torch.randn(batch_size, width, generator=generator)
+            inputs |= {"input_values": values, "audio_attention_mask": mask.int()}
+        else:
+            ids = torch.randint(config.text_config.vocab_size, (batch_size, width), generator=generator)
+            # RoBERTa counts positions by the pad token, which stands nowhere else.
+            pad = config.text_config.pad_token_id or 0
+            ids = ids.masked_fill(ids == pad, (pad + 1) % config.text_config.vocab_size)
+            inputs |= {"input_ids": ids.masked_fill(~mask, pad), "attention_mask": mask.long()}
+    return inputs
+
+
+def _num_samples(config) -> int:
+    """The most samples that `max_audio_frames` frames are made of."""
+    hop = 1
+    for stride in config.audio_config.conv_stride:
+        hop *= stride
+    return config.audio_receptive_field + (config.max_audio_frames - 1) * hop
+
+
+@contextmanager
+def _quiet():
+    """Without what the exporter says about its own workings, in dozens of lines."""
+    logging.disable(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def check_arguments(model_dir: str, file: Path) -> None:
+    """
+    Refuse what would fail after minutes, or write over something.
+
+    Raises:
+        InputError: The extra isn't installed, or `file` isn't the name of a new .onnx file in a folder for it.
+    """
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        raise InputError(f"the export needs {', '.join(missing)}; pip install {' '.join(EXTRA)}")
+    if file.suffix != ".onnx":
+        raise InputError(f"{file} isn't called .onnx; give a file such as {file.with_suffix('.onnx')}")
+    if file.exists():
+        raise InputError(f"{file} is there already; give another name, or remove it")
+    if holds_code(file.parent):
+        raise InputError(f"{file.parent} holds or is this repository; give a file in a folder of its own")
+    if file.parent.resolve() != Path(model_dir).resolve() and (file.parent / "config.json").exists():
+        raise InputError(f"{file.parent} holds another model; give a file in {model_dir} or in a folder of its own")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 when an argument is refused."""
+    parser = OneLineParser(prog="export_onnx", description="Export a saved model to ONNX.")
+    parser.add_argument("model", help="folder or Hub id of a saved RSA-CFN model")
+    parser.add_argument("output", type=Path, help="the .onnx file; processor and configuration are written beside it")
+    arguments = parser.parse_args(argv)
+    try:
+        check_arguments(arguments.model, arguments.output)
+        model, processor = load_saved(arguments.model, "MODEL", dtype=torch.float32)
+        difference = export(model, arguments.output)
+    except InputError as error:
+        print(f"export_onnx: {error}", file=sys.stderr)
+        return 2
+    folder = arguments.output.parent
+    if folder.resolve() != Path(arguments.model).resolve():
+        model.config.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    print(f"onnxruntime differs from PyTorch by at most {difference:.1e} in a logit")
+    print(f"Written to {folder}: {arguments.output.name}, config.json with the labels, and the processor")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The picture of an explanation: all words and half-seconds are in it, in their order, inside it, in real letters."""
+
+import logging
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib import colors as mpl_colors
+
+from explain import Explanation, draw_explanation
+from explain.fonts import families_for
+
+
+LABELS = ["neutral", "happy", "sad"]
+
+
+def make_explanation(words, seconds=1.2, **fields):
+    generator = np.random.default_rng(0)
+    samples = round(seconds * 16000)
+    values = {
+        "labels": LABELS,
+        "target": "happy",
+        "probabilities": np.array([0.2, 0.7, 0.1]),
+        "withheld": {"audio": np.array([0.3, 0.4, 0.3]), "text": np.array([0.25, 0.75, 0.0])},
+        "waveform": generator.uniform(-0.1, 0.1, samples).astype(np.float32),
+        "sampling_rate": 16000,
+        "start": 2.0,
+        "segment_relevance": generator.standard_normal(-(-samples // 8000)),
+        "words": words,
+        "word_relevance": generator.standard_normal(len(words)),
+        "attentions": (),
+    }
+    return Explanation(**{**values, **fields})
+
+
+@pytest.mark.parametrize("num_words", [1, 12, 90])
+def test_words_stand_in_their_order_inside_the_picture(num_words, tmp_path):
+    words = [f"{word}{place}" for place, word in zip(range(num_words), ["정말", "고마워요", "$a_1", "thanks"] * 30)]
+    figure = draw_explanation(make_explanation(words))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a letter that no font has is one
+        figure.savefig(tmp_path / "explanation.png")
+    axes = figure.axes[2]
+    texts = [text for text in axes.texts if text.get_text()]
+    assert [text.get_text() for text in texts] == words
+    places = [(text.get_position()[1], text.get_position()[0]) for text in texts]
+    assert places == sorted(places)
+    boxes = [text.get_bbox_patch().get_window_extent() for text in texts]
+    assert all(not one.overlaps(other) for one, other in zip(boxes, boxes[1:]))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 + 1 for box in boxes)
+
+
+def test_colours_are_of_the_relevance():
+    explanation = make_explanation(["하나", "둘"], word_relevance=np.array([2.0, -1.0]))
+    figure = draw_explanation(explanation)
+    spans = figure.axes[1].patches
+    assert [span.get_x() for span in spans] == pytest.approx([2.0, 2.5, 3.0])
+    assert spans[-1].get_x() + spans[-1].get_width() == pytest.approx(3.2)
+    for patches, relevance in (
+        (spans, explanation.segment_relevance),
+        ([text.get_bbox_patch() for text in figure.axes[2].texts], explanation.word_relevance),
+    ):
+        for patch, value in zip(patches, relevance):
+            red, _, blue = mpl_colors.to_rgb(patch.get_facecolor())
+            assert (red > blue) == (value > 0)
+
+
+@pytest.mark.parametrize(
+    "fields, panels",
+    [
+        ({"words": []}, 3),
+        ({"words": ["네"], "waveform": np.zeros(0), "segment_relevance": np.zeros(0), "withheld": {}}, 3),
+        ({"words": ["네"], "word_relevance": np.zeros(1)}, 5),
+    ],
+)
+def test_what_is_missing_has_no_panel(fields, panels, tmp_path):
+    figure = draw_explanation(make_explanation(**fields))
+    figure.savefig(tmp_path / "explanation.png")
+    assert len(figure.axes) == panels  # with a colour bar for each but the probabilities
+
+
+def test_letters_that_no_font_has_are_named(caplog):
+    with caplog.at_level(logging.WARNING):
+        assert families_for("plain") == ["DejaVu Sans"]
+        assert len(families_for("정말")) == 2
+        assert not caplog.records
+        families_for("정말 \U000f0000")
+    assert "No installed font has \U000f0000, drawn as boxes; install one" in caplog.text
