@@ -4,8 +4,15 @@ import copy
 from typing import Literal, get_args
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PretrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers import AutoConfig, PretrainedConfig, __version__
+
+
+try:
+    from transformers.configuration_utils import SubConfigSpec
+except ImportError as error:
+    raise ImportError(
+        f"RSA-CFN needs transformers 5.23 or later, here is {__version__}; pip install -U transformers"
+    ) from error
 
 
 EMOTIONS = ("neutral", "happy", "angry", "surprise", "sad", "fear", "disgust")

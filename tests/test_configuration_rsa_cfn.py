@@ -1,8 +1,12 @@
 """The configuration: defaults of the paper, legal values, and the round trip."""
 
+import runpy
+
 import pytest
+import transformers
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 
+import configuration_rsa_cfn
 import corpora
 from configuration_rsa_cfn import EMOTIONS, RsaCfnConfig
 
@@ -19,6 +23,12 @@ def test_defaults_are_the_papers():
     # Datasets are written with the labels in this order too.
     assert EMOTIONS == corpora.EMOTIONS
     assert config.audio_receptive_field == 400
+
+
+def test_an_older_transformers_is_told_in_one_line(monkeypatch):
+    monkeypatch.delattr(transformers.configuration_utils, "SubConfigSpec")
+    with pytest.raises(ImportError, match=r"^RSA-CFN needs transformers 5.23 or later, here is .*; pip install -U tr"):
+        runpy.run_path(configuration_rsa_cfn.__file__)
 
 
 def test_labels():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.integrations import is_tensorboard_available
@@ -370,9 +371,23 @@ def _saved_fusion(model_args: ModelArguments) -> str:
             f"--model_name_or_path {model_args.model_name_or_path} can't be loaded; give a folder or Hub id of a saved "
             f"RSA-CFN model ({' '.join(str(error).split())})"
         ) from error
+    _check_version(model_args.model_name_or_path)
     if model_args.cache_features:
         _check_cacheable(config)
     return config.fusion
+
+
+def _check_version(name: str) -> None:
+    """A field that came later would be passed over in silence, and the model be another one than was saved."""
+    saved, _ = RsaCfnConfig.get_config_dict(name)
+    known = {"transformers_version", *RsaCfnConfig().to_dict()}
+    unknown = [field for field in saved if field not in known and not field.startswith("_")]
+    if unknown:
+        raise InputError(
+            f"--model_name_or_path {name} has fields in config.json that this version doesn't know: "
+            f"{', '.join(unknown)}; update this repository and transformers (saved with "
+            f"{saved.get('transformers_version', 'an unknown version')}, here is {transformers.__version__})"
+        )
 
 
 def _check_cacheable(config: RsaCfnConfig) -> None:

@@ -74,9 +74,9 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
     )
     folder = Path(training_args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    # Every so-manieth rather than a stretch: the long recordings of a folder often lie together.
+    # Dealt out one by one rather than in stretches: the long recordings of a folder often lie together.
     mine = range(training_args.process_index, len(rows), training_args.world_size)
-    with _part(folder, training_args.process_index).open("w", encoding="utf-8") as stream:
+    with _part(folder, training_args.process_index).open("w", buffering=1, encoding="utf-8") as stream:
         answers = _answers(pipe, [rows[number] for number in mine], transcriber, training_args)
         for answer, number in zip(answers, mine, strict=True):
             record = _record(rows[number], answer, label_names, has_text=transcriber is not None)
@@ -199,7 +199,8 @@ def _record(row: Row, answer: list[dict] | dict, label_names: list[str], has_tex
     error = row.problem or (answer["error"] if isinstance(answer, dict) else None)
     scores = {} if error else {entry["label"]: round(entry["score"], 6) for entry in answer}
     prediction = None if error else answer[0]["label"]
-    written = {"text": row.text or ""} if has_text else {}
+    name = next((name for name in row.columns if name.lower() == "text"), "text")
+    written = {name: row.text or ""} if has_text else {}
     values = [prediction, *(scores.get(name) for name in label_names), error]
     return {**row.columns, **written, **dict(zip(_output_columns(label_names), values))}
 

@@ -184,6 +184,15 @@ def test_without_tensorboard_a_run_says_how_to_get_it(monkeypatch):
     parse_arguments([])
 
 
+def test_a_model_of_a_later_version_is_refused(make_model):
+    make_model(fusion="stack").save_pretrained("saved")
+    parse_arguments(["--model_name_or_path", "saved"])
+    saved = json.loads(Path("saved/config.json").read_text())
+    Path("saved/config.json").write_text(json.dumps({**saved, "gate_size": 4, "transformers_version": "9.1.0"}))
+    with pytest.raises(InputError, match=r"doesn't know: gate_size; update this .* \(saved with 9.1.0, here is 5"):
+        parse_arguments(["--model_name_or_path", "saved"])
+
+
 def test_prediction_for_files_does_nothing_else(make_model):
     make_model(fusion="stack").save_pretrained("saved")
     Path("speech.wav").touch()

@@ -192,16 +192,16 @@ def recognizers(model, tmp_path_factory):
     config.update({"vocab_size": len(vocabulary), "pad_token_id": 0})
     Wav2Vec2ForCTC(config).save_pretrained(folder / "ctc")
     special = ["<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"]
-    vocabulary = {token: index for index, token in enumerate([*special, *"abcdefgh"])}
+    vocabulary = {token: index for index, token in enumerate([*"abcdefgh", *special])}
     WhisperTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder / "whisper")
     WhisperFeatureExtractor(feature_size=8).save_pretrained(folder / "whisper")
     sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
     sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8}
-    tokens = {"pad_token_id": 0, "eos_token_id": 0, "bos_token_id": 0, "decoder_start_token_id": 1}
+    tokens = {"pad_token_id": 8, "eos_token_id": 8, "bos_token_id": 8, "decoder_start_token_id": 9}
     whisper = WhisperForConditionalGeneration(
         WhisperConfig(**sizes, **tokens, vocab_size=len(vocabulary), begin_suppress_tokens=None, max_length=8)
     )
-    whisper.generation_config.update(max_length=8, suppress_tokens=list(range(len(special))))
+    whisper.generation_config.update(max_length=8, suppress_tokens=[8, 9, 10, 11])
     whisper.save_pretrained(folder / "whisper")
     return folder
 
@@ -218,9 +218,9 @@ def test_a_recogniser_writes_the_transcripts_that_are_missing(
     assert records[0]["text"] and records[1]["text"] == ""
     np.testing.assert_allclose(scores(records[0]), expected(str(speech), records[0]["text"]), atol=1e-5)
     assert "audio can't be read" in records[1]["error"]
-    (tmp_path / "more.csv").write_text(f"audio,text\n{speech},{texts[0]}\n{speech},")
+    (tmp_path / "more.csv").write_text(f"audio,Text\n{speech},{texts[0]}\n{speech},")
     _, more = predict(saved, tmp_path / "more.csv", tmp_path / "more", "--asr_model", str(recognizers / recognizer))
-    assert [record["text"] for record in more] == [texts[0], records[0]["text"]]
+    assert [record["Text"] for record in more] == [texts[0], records[0]["text"]]
 
 
 def test_what_the_recogniser_cant_read_is_predicted_from_audio_alone(saved, recognizers, expected, tmp_path, caplog):
