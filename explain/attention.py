@@ -141,7 +141,7 @@ def _readable_rows(parts: Iterable, labels: list, ids: list[str], processor) -> 
             yield {"audio": waveform, "text": recording["text"], "label": label, "segment_id": segment_id}
     if unreadable:
         logger.warning(
-            f"{len(unreadable)} of {row} rows lack audio or text and are left out: {first_names(unreadable)}"
+            f"{len(unreadable)} of {row} rows lack readable audio or text and are left out: {first_names(unreadable)}"
         )
 
 
@@ -182,8 +182,10 @@ def draw_attention(weights: AttentionWeights) -> Figure:
     labels = {"median_of_neutral": f"neutral ({num_neutral:,})", "median_of_rest": f"the rest ({num_rest:,})"}
     for axes, modality in zip(figure.subplots(2), ("audio", "text")):
         for name, median in weights.medians(modality).items():
-            axes.plot(np.arange(len(median)), median, color=COLORS[name], linewidth=0.9, alpha=0.85, label=labels[name])
-        axes.set(title=f"{modality} features", ylabel="median weight", xlim=(0, len(median) - 1))
+            options = {"color": COLORS[name], "linewidth": 1.0, "alpha": 0.85, "label": labels[name]}
+            # Steps, since features stand beside each other in no order.
+            axes.plot(np.arange(len(median)), median, drawstyle="steps-mid", **options)
+        axes.set(title=f"{modality} features", ylabel="median weight", xlim=(-0.5, len(median) - 0.5))
         axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("feature")

@@ -16,6 +16,8 @@ DEFAULT = "DejaVu Sans"
 PREFERRED = ("NanumGothic", "Noto Sans CJK KR", "Noto Sans KR", "Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic")
 # A package that brings NanumGothic along; it is only looked into, since its import changes matplotlib's settings.
 FONT_PACKAGE = "koreanize_matplotlib"
+# Fonts that have a box for every letter there is.
+BOXES = ("Last Resort", "LastResort")
 
 
 def families_for(text: str) -> list[str]:
@@ -26,7 +28,7 @@ def families_for(text: str) -> list[str]:
     """
     lacking = {letter for letter in text if not letter.isspace()} - _letters(font_manager.findfont(DEFAULT))
     families = [DEFAULT]
-    for name, path in _fonts() if lacking else ():
+    for name, path in _fonts().items() if lacking else ():
         found = lacking & _letters(path)
         if found:
             families.append(name)
@@ -42,16 +44,16 @@ def families_for(text: str) -> list[str]:
 
 
 @cache
-def _fonts() -> tuple[tuple[str, str], ...]:
-    """Name and file of every font, preferred ones first."""
+def _fonts() -> dict[str, str]:
+    """Name → file of every font, preferred ones first."""
     package = find_spec(FONT_PACKAGE)
     if package is not None:
         for file in sorted(Path(package.origin).parent.glob("fonts/*Gothic.ttf")):
             font_manager.fontManager.addfont(file)
-    # A name stands for one file, the one that matplotlib would take.
-    names = dict.fromkeys([*PREFERRED, *sorted(entry.name for entry in font_manager.fontManager.ttflist)])
-    installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    return tuple((name, font_manager.findfont(name)) for name in names if name in installed)
+    # The weights and slants of a family have the same letters.
+    files = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+    names = [*PREFERRED, *sorted(name for name in files if not name.startswith(BOXES))]
+    return {name: files[name] for name in names if name in files}
 
 
 @cache

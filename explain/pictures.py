@@ -1,9 +1,10 @@
 """The picture of an explanation: probabilities with either modality withheld, over the waveform and the words."""
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from explain.fonts import families_for
@@ -15,7 +16,8 @@ FONT_SIZE = 12
 LINE_HEIGHT = 0.34  # inches
 TEXT_WIDTH = 6.4  # inches that a line of words may take
 SPACE = 0.09  # inches between words
-COLORS = "RdBu_r"
+# Blue over white to red, without the dark ends, on which neither a waveform nor writing would be legible.
+COLORS = LinearSegmentedColormap.from_list("relevance", colormaps["RdBu_r"](np.linspace(0.2, 0.8, 256)))
 BARS = {
     "all": ("#333333", "all that was given"),
     "audio": ("#56B4E9", "audio withheld"),
@@ -32,7 +34,7 @@ def draw_explanation(explanation: Explanation) -> Figure:
         `matplotlib.figure.Figure`: Bound to no window and no global state; `savefig` writes it.
     """
     lines = _break_lines(explanation.words)
-    heights = {"probabilities": 0.9 + 0.36 * len(explanation.labels)}
+    heights = {"probabilities": 0.9 + 0.4 * len(explanation.labels)}
     if len(explanation.waveform):
         heights["audio"] = 1.9
     if explanation.words:
@@ -60,11 +62,12 @@ def _draw_probabilities(axes: Axes, explanation: Explanation) -> None:
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.08), xlabel="probability")
     axes.spines[["top", "right"]].set_visible(False)
-    title = f"{explanation.target}: {shown['all'][explanation.labels.index(explanation.target)]:.2f}"
-    if explanation.contributions:
-        shares = " and ".join(f"{change:+.2f} by {name}" for name, change in explanation.contributions.items())
-        title += f", of it {shares}"
-        axes.legend(loc="lower right", fontsize=8, frameon=False)
+    index = explanation.labels.index(explanation.target)
+    title = f"{explanation.target} {explanation.probabilities[index]:.2f}"
+    if explanation.withheld:
+        without = [f"{values[index]:.2f} without the {name}" for name, values in explanation.withheld.items()]
+        title += f"; {', '.join(without)}"
+        axes.legend(loc="best", fontsize=8, frameon=False)
     axes.set_title(title, fontsize=11, loc="left", fontfamily=families_for(title))
 
 
@@ -91,22 +94,21 @@ def _draw_words(axes: Axes, explanation: Explanation, lines: list[list[tuple[flo
     families = families_for("".join(explanation.words))
     for row, line in enumerate(lines):
         for x, word in line:
-            color = scale.to_rgba(next(values))
-            box = {"boxstyle": "round,pad=0.18", "facecolor": color, "edgecolor": "none"}
-            ink = "white" if np.dot(color[:3], (0.299, 0.587, 0.114)) < 0.5 else "black"
+            box = {"boxstyle": "round,pad=0.18", "facecolor": scale.to_rgba(next(values)), "edgecolor": "none"}
             options = {"fontsize": FONT_SIZE, "fontfamily": families, "va": "center", "parse_math": False}
-            axes.text(x, row + 0.5, word, bbox=box, color=ink, **options)
+            axes.text(x, row + 0.5, word, bbox=box, **options)
     _finish(axes, scale, "words", explanation.target)
 
 
 def _finish(axes: Axes, scale: ScalarMappable, what: str, target: str) -> None:
     title = f"{what} that speak for {target} (red) and against it (blue)"
     axes.set_title(title, fontsize=10, loc="left", fontfamily=families_for(title))
-    axes.figure.colorbar(scale, ax=axes, label="relevance", pad=0.01, fraction=0.03)
+    ticks = [scale.norm.vmin, 0, scale.norm.vmax]
+    axes.figure.colorbar(scale, ax=axes, label="relevance", pad=0.01, fraction=0.03, ticks=ticks, format="%.2g")
 
 
 def _scale(relevance: np.ndarray) -> ScalarMappable:
-    """Colours from blue over white at 0 to red."""
+    """Colours for a relevance, white at 0."""
     largest = float(np.abs(relevance).max(initial=0.0)) or 1.0
     return ScalarMappable(Normalize(-largest, largest), COLORS)
 

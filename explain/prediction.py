@@ -69,7 +69,8 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
 
     The relevance of a sample or of a token's embedding is its product with the gradient of the target's logit, less the
     mean of all logits: the share of each in the score, to first order. Relevances are summed over the samples of a
-    half-second and over the tokens of a word; those of special tokens belong to no word.
+    half-second and over the tokens of a word; those of special tokens belong to no word. They tell of small changes,
+    and what is withheld of the largest; the two may well differ in sign.
 
     Args:
         model ([`RsaCfnForSequenceClassification`]): In evaluation mode, on any device.

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Audio, Dataset, load_from_disk
 
 from explain import AttentionWeights, collect_attention, draw_attention
 from training import InputError
@@ -25,18 +25,12 @@ def test_weights_over_a_dataset(fusion, sizes, make_model, processor, prepared_d
 def test_a_row_has_its_own_weights_whatever_its_batch(make_model, processor, prepared_dir):
     model = make_model(fusion="rsa")
     weights = collect_attention(model, processor, str(prepared_dir))
-    rows = load_from_disk(prepared_dir)["train"].with_format(None).cast_column("audio", _undecoded())
-    row = rows["segment_id"].index(weights.segment_id[-1])
+    rows = load_from_disk(prepared_dir)["train"].with_format(None).cast_column("audio", Audio(16000, decode=False))
+    row = list(rows["segment_id"]).index(weights.segment_id[-1])
     inputs = processor(audio=[rows[row]["audio"]], text=rows[row]["text"], return_tensors="pt")
     (attention,) = model(**inputs, output_attentions=True).attentions
     expected = attention[0].mean(dim=0).detach().numpy()
     np.testing.assert_allclose(np.concatenate([weights.audio[-1], weights.text[-1]]), expected, atol=1e-6)
-
-
-def _undecoded():
-    from datasets import Audio
-
-    return Audio(16000, decode=False)
 
 
 def test_medians_and_what_is_saved(tmp_path):
