@@ -74,7 +74,11 @@ def main(argv: list[str] | None = None) -> int:
         except (InputError, CorpusError) as error:
             print(f"demo: {error}", file=sys.stderr)
             return 2
-        launch(build_interface(recognizer, examples))
+        try:
+            launch(build_interface(recognizer, examples))
+        except OSError as error:  # the port is taken
+            print(f"demo: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
     return 0
 
 

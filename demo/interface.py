@@ -13,16 +13,15 @@ from demo.recognizer import Recognizer, in_korean
 
 TITLE = "RSA-CFN · 말소리와 글의 감정 Emotion in speech and transcript"
 ABOUT = """
-말소리를 녹음하거나 올리고 받아쓴 글을 적으세요. 둘 중 하나만 있어도 됩니다.
+말소리를 녹음하거나 올리고 받아쓴 글을 적으세요. 둘 중 하나만 있어도 됩니다.<br>
 Record or upload speech and type what was said; one of the two is enough.
 
-예시는 데모 말뭉치의 합성음입니다. 이 말뭉치로 학습한 모델은 실제 감정에 대해 아무것도 말해 주지 않습니다.
+예시는 데모 말뭉치의 합성음입니다. 이 말뭉치로 학습한 모델은 실제 감정에 대해 아무것도 말해 주지 않습니다.<br>
 The examples are synthetic speech of the demo corpus, and a model trained on it says nothing about real emotion.
 """
 REFUSED = "사용할 수 없는 입력 This can't be used"
-NOT_TRANSCRIBED = "받아쓸 수 없는 녹음입니다. The recogniser can make nothing of this recording; give one with speech."
 SHOWN = {
-    "all": "주어진 그대로 All that was given",
+    "all": "결과 Result",
     "text": "글 없이 Without the transcript",
     "audio": "말소리 없이 Without the speech",
 }
@@ -41,13 +40,15 @@ def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Block
             with gr.Column(scale=2, min_width=320):
                 # A model of text alone still has a use for speech that can be transcribed.
                 has_audio = "audio" in recognizer.modalities or recognizer.transcriber is not None
-                audio = gr.Audio(label="말소리 Speech", type="filepath", editable=False, visible=has_audio)
+                audio = gr.Audio(label="말소리 Speech", type="filepath", editable=False, buttons=[], visible=has_audio)
                 text = gr.Textbox(label="받아쓴 글 Transcript", lines=2, visible="text" in recognizer.modalities)
                 if recognizer.transcriber is not None:
                     transcribe = gr.Button("받아쓰기 Transcribe", size="sm")
                     transcribe.click(lambda audio: _transcribe(recognizer, audio), audio, text)
                 button = gr.Button("감정 보기 Recognise", variant="primary", elem_id="recognise")
+                shelf = gr.Column()
             with gr.Column(scale=5):
+                note = gr.Markdown(visible=False, elem_id="note")
                 with gr.Row():
                     labels = {
                         name: gr.Label(
@@ -55,24 +56,26 @@ def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Block
                         )
                         for name, title in SHOWN.items()
                     }
-                picture = gr.Image(label="설명 Explanation", format="png", interactive=False, elem_id="explanation")
-                note = gr.Markdown(visible=False)
+                picture = gr.Image(
+                    show_label=False, format="png", interactive=False, buttons=["download"], elem_id="explanation"
+                )
         inputs, outputs = [audio, text], [*labels.values(), picture, note]
 
         def recognise(audio: str | None, text: str | None) -> list:
             return _show(recognizer, audio, text)
 
         button.click(recognise, inputs, outputs, api_name="recognise")
-        gr.Examples(
-            [[str(example.audio), example.text] for example in examples],
-            inputs,
-            outputs,
-            recognise,
-            cache_examples=False,
-            run_on_click=True,
-            label="예시 Examples",
-            example_labels=[f"{in_korean(example.label)}: {example.text}" for example in examples],
-        )
+        with shelf:
+            gr.Examples(
+                [[str(example.audio), example.text] for example in examples],
+                inputs,
+                outputs,
+                recognise,
+                cache_examples=False,
+                run_on_click=True,
+                label="예시 Examples",
+                example_labels=[f"{in_korean(example.label)}: {example.text}" for example in examples],
+            )
     return interface
 
 
@@ -86,11 +89,12 @@ def launch(interface: gr.Blocks) -> None:
 
 
 def _show(recognizer: Recognizer, audio: str | None, text: str | None) -> list:
+    """The outputs; for what can't be used they are empty, and the reason stands above them."""
     try:
         answer = recognizer(audio, text)
     except ValueError as error:
-        sentence = str(error)
-        raise gr.Error(sentence[0].upper() + sentence[1:], title=REFUSED, print_exception=False) from error
+        sentence = _refuse(str(error))
+        return [*(gr.Label(None, visible=name == "all") for name in SHOWN), None, gr.Markdown(sentence, visible=True)]
     labels = [gr.Label(answer.probabilities.get(name), visible=name in answer.probabilities) for name in SHOWN]
     return [*labels, answer.picture, _note(answer.explained)]
 
@@ -101,7 +105,7 @@ def _note(explained: tuple[float, float] | None) -> gr.Markdown:
     start, end = explained
     return gr.Markdown(
         f"확률은 녹음 전체의 평균이고, 그림은 {start:.1f}–{end:.1f}초를 설명합니다. "
-        f"The probabilities are the mean over the whole recording; the picture explains "
+        "The probabilities are the mean over the whole recording; the picture explains "
         f"seconds {start:.1f} to {end:.1f}.",
         visible=True,
     )
@@ -110,5 +114,12 @@ def _note(explained: tuple[float, float] | None) -> gr.Markdown:
 def _transcribe(recognizer: Recognizer, audio: str | None) -> str:
     words = None if audio is None else recognizer.transcribe(audio)
     if not words:
-        raise gr.Error(NOT_TRANSCRIBED, title=REFUSED, print_exception=False)
-    return words
+        _refuse("the recogniser can make nothing of that; give a recording with speech.")
+    return words or ""
+
+
+def _refuse(reason: str) -> str:
+    """Show the reason beside the page, as a sentence."""
+    sentence = reason[0].upper() + reason[1:]
+    gr.Warning(sentence, title=REFUSED)
+    return sentence
