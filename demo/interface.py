@@ -1,0 +1,125 @@
+"""The page of the app, in Korean and English. It asks nothing of other hosts: no analytics, no fonts from elsewhere."""
+
+import os
+
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+
+from demo.examples import Example
+from demo.recognizer import Recognizer, in_korean
+
+
+TITLE = "RSA-CFN · 말소리와 글의 감정 Emotion in speech and transcript"
+ABOUT = """
+말소리를 녹음하거나 올리고 받아쓴 글을 적으세요. 둘 중 하나만 있어도 됩니다.<br>
+Record or upload speech and type what was said; one of the two is enough.
+
+예시는 데모 말뭉치의 합성음입니다. 이 말뭉치로 학습한 모델은 실제 감정에 대해 아무것도 말해 주지 않습니다.<br>
+The examples are synthetic speech of the demo corpus, and a model trained on it says nothing about real emotion.
+"""
+REFUSED = "사용할 수 없는 입력 This can't be used"
+SHOWN = {
+    "all": "결과 Result",
+    "text": "글 없이 Without the transcript",
+    "audio": "말소리 없이 Without the speech",
+}
+FONTS = ["system-ui", "Noto Sans CJK KR", "NanumGothic", "sans-serif"]
+# Visitors' recordings, and pictures of them, are deleted after an hour.
+KEPT_SECONDS = 3600
+MAX_FILE_SIZE = "100mb"
+
+
+def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Blocks:
+    """The page, which shows the inputs that the model reads."""
+    names = [in_korean(label) for label in recognizer.pipe.model.config.id2label.values()]
+    with gr.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as interface:
+        gr.Markdown(f"# {TITLE}\n{ABOUT}")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                # A model of text alone still has a use for speech that can be transcribed.
+                has_audio = "audio" in recognizer.modalities or recognizer.transcriber is not None
+                audio = gr.Audio(label="말소리 Speech", type="filepath", editable=False, buttons=[], visible=has_audio)
+                text = gr.Textbox(label="받아쓴 글 Transcript", lines=2, visible="text" in recognizer.modalities)
+                if recognizer.transcriber is not None:
+                    transcribe = gr.Button("받아쓰기 Transcribe", size="sm")
+                    transcribe.click(lambda audio: _transcribe(recognizer, audio), audio, text)
+                button = gr.Button("감정 보기 Recognise", variant="primary", elem_id="recognise")
+                shelf = gr.Column()
+            with gr.Column(scale=5):
+                note = gr.Markdown(visible=False, elem_id="note")
+                with gr.Row():
+                    labels = {
+                        name: gr.Label(
+                            label=title, num_top_classes=len(names), visible=name == "all", elem_id=f"without-{name}"
+                        )
+                        for name, title in SHOWN.items()
+                    }
+                picture = gr.Image(
+                    show_label=False, format="png", interactive=False, buttons=["download"], elem_id="explanation"
+                )
+        inputs, outputs = [audio, text], [*labels.values(), picture, note]
+
+        def recognise(audio: str | None, text: str | None) -> list:
+            return _show(recognizer, audio, text)
+
+        button.click(recognise, inputs, outputs, api_name="recognise")
+        with shelf:
+            gr.Examples(
+                [[str(example.audio), example.text] for example in examples],
+                inputs,
+                outputs,
+                recognise,
+                cache_examples=False,
+                run_on_click=True,
+                label="예시 Examples",
+                example_labels=[f"{in_korean(example.label)}: {example.text}" for example in examples],
+            )
+    return interface
+
+
+def launch(interface: gr.Blocks) -> None:
+    """Serve the page until the process ends; `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT` say where."""
+    interface.launch(
+        theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+        ssr_mode=False,
+        max_file_size=MAX_FILE_SIZE,
+    )
+
+
+def _show(recognizer: Recognizer, audio: str | None, text: str | None) -> list:
+    """The outputs; for what can't be used they are empty, and the reason stands above them."""
+    try:
+        answer = recognizer(audio, text)
+    except ValueError as error:
+        sentence = _refuse(str(error))
+        return [*(gr.Label(None, visible=name == "all") for name in SHOWN), None, gr.Markdown(sentence, visible=True)]
+    labels = [gr.Label(answer.probabilities.get(name), visible=name in answer.probabilities) for name in SHOWN]
+    return [*labels, answer.picture, _note(answer.explained)]
+
+
+def _note(explained: tuple[float, float] | None) -> gr.Markdown:
+    if explained is None:
+        return gr.Markdown(visible=False)
+    start, end = explained
+    return gr.Markdown(
+        f"확률은 녹음 전체의 평균이고, 그림은 {start:.1f}–{end:.1f}초를 설명합니다. "
+        "The probabilities are the mean over the whole recording; the picture explains "
+        f"seconds {start:.1f} to {end:.1f}.",
+        visible=True,
+    )
+
+
+def _transcribe(recognizer: Recognizer, audio: str | None) -> str:
+    words = None if audio is None else recognizer.transcribe(audio)
+    if not words:
+        _refuse("the recogniser can make nothing of that; give a recording with speech.")
+    return words or ""
+
+
+def _refuse(reason: str) -> str:
+    """Show the reason beside the page, as a sentence."""
+    sentence = reason[0].upper() + reason[1:]
+    gr.Warning(sentence, title=REFUSED)
+    return sentence
