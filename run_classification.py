@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from corpora import CorpusError, PushError
 from corpora.report import first_names
 from training import InputError, RunStopped
-from training.arguments import DEMO_DIR, DataArguments, ModelArguments, parse_arguments
+from training.arguments import DEMO_DIR, DataArguments, ModelArguments
 from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
 from training.checks import check_rows, check_same_run
 from training.data import Splits, load_splits
@@ -26,6 +26,7 @@ from training.features import read_features_instead
 from training.hub import check_destination
 from training.labels import class_weights, target_shares
 from training.model import load_model, saved_classes
+from training.parsing import parse_arguments
 from training.precision import LogitsDtypeCallback
 from training.progress import log_scores, show_progress
 from training.recipe import make_recipe

@@ -18,9 +18,9 @@ from datasets import load_from_disk
 from safetensors.torch import load_file
 
 from run_classification import main
-from training.arguments import parse_arguments
 from training.data import load_splits
 from training.model import load_model
+from training.parsing import parse_arguments
 
 
 REPOSITORY = Path(__file__).parents[1]

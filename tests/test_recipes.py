@@ -10,7 +10,7 @@ import pytest
 
 from run_classification import main
 from training import InputError
-from training.arguments import parse_arguments
+from training.parsing import parse_arguments
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"

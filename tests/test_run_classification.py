@@ -17,9 +17,9 @@ from transformers import AutoModel
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from processing_rsa_cfn import RsaCfnProcessor
 from run_classification import build_trainer, main
-from training.arguments import parse_arguments
 from training.data import load_splits
 from training.model import load_model
+from training.parsing import parse_arguments
 
 
 REPOSITORY = Path(__file__).parents[1]

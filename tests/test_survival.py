@@ -17,8 +17,8 @@ from transformers import RobertaConfig, TrainingArguments, Wav2Vec2Config
 
 from run_classification import find_start, main
 from training import InputError
-from training.arguments import parse_arguments
 from training.checkpoints import FILE_LIST, find_damage, list_checkpoints, remove_half_written, seal
+from training.parsing import parse_arguments
 
 
 REPOSITORY = Path(__file__).parents[1]

@@ -14,10 +14,10 @@ from safetensors.numpy import load_file
 
 from configuration_rsa_cfn import EMOTIONS
 from run_classification import main
-from training.arguments import parse_arguments
 from training.card import TrainedModel, model_card
 from training.data import Splits
 from training.intervals import bootstrap_intervals
+from training.parsing import parse_arguments
 from training.report import ScoredPart
 
 

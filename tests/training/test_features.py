@@ -19,8 +19,8 @@ from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from prepare_dataset import prepare
 from run_classification import main
 from training import InputError
-from training.arguments import parse_arguments
 from training.features import hash_weights
+from training.parsing import parse_arguments
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -192,7 +192,7 @@ def test_a_killed_run_leaves_nothing_that_is_taken_for_features(run, cache, prep
 import os, signal
 from run_classification import main
 from training import features
-from training.arguments import parse_arguments
+from training.parsing import parse_arguments
 
 compute = features._compute
 def interrupted(*args):

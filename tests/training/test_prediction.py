@@ -28,7 +28,7 @@ from corpora import CorpusError
 from pipeline_rsa_cfn import RsaCfnPipeline
 from run_classification import main
 from training import InputError
-from training.arguments import parse_arguments
+from training.parsing import parse_arguments
 
 
 REPOSITORY = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from run_classification import main
-from training.arguments import parse_arguments
+from training.parsing import parse_arguments
 
 
 def run(dataset, output_dir, *arguments):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from training.arguments import parse_arguments
+from training.parsing import parse_arguments
 from training.recipe import make_recipe
 
 

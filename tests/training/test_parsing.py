@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from training import InputError
-from training.arguments import default_training_arguments, parse_arguments
+from training.arguments import default_training_arguments
+from training.parsing import parse_arguments
 from training.precision import Device
 
 
@@ -210,7 +211,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
 
 
 def test_without_tensorboard_a_run_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("training.arguments.is_tensorboard_available", lambda: False)
+    monkeypatch.setattr("training.parsing.is_tensorboard_available", lambda: False)
     with pytest.raises(InputError, match="pip install tensorboard$"):
         parse_arguments(["--report_to", "tensorboard"])
     parse_arguments([])
@@ -254,13 +255,13 @@ def test_resuming_can_be_said_not_to_be_wanted():
 
 
 def test_a_precision_that_the_device_lacks_is_replaced(monkeypatch, caplog):
-    monkeypatch.setattr("training.arguments.find_device", lambda use_cpu: Device("cuda", has_bf16=False))
+    monkeypatch.setattr("training.parsing.find_device", lambda use_cpu: Device("cuda", has_bf16=False))
     *_, training_args = parse_arguments("--bf16 --use_cpu false".split())
     assert (training_args.fp16, training_args.bf16) == (True, False)
     assert caplog.messages == [
         "--bf16: this cuda device has no bfloat16, so the run computes in float16, as with --fp16."
     ]
-    monkeypatch.setattr("training.arguments.find_device", lambda use_cpu: Device("cpu") if use_cpu else None)
+    monkeypatch.setattr("training.parsing.find_device", lambda use_cpu: Device("cpu") if use_cpu else None)
     *_, training_args = parse_arguments("--bf16 --use_cpu".split())
     assert (training_args.fp16, training_args.bf16) == (False, True)
     assert len(caplog.messages) == 1
