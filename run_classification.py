@@ -8,14 +8,13 @@ accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7
 import logging
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
-from corpora import CorpusError
+from corpora import CorpusError, PushError
 from corpora.report import first_names
 from training import InputError, RunStopped
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments, parse_arguments
@@ -23,11 +22,14 @@ from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, r
 from training.checks import check_rows, check_same_run
 from training.data import Splits, load_splits
 from training.features import read_features_instead
+from training.hub import check_destination
 from training.labels import class_weights, target_shares
-from training.model import load_model
+from training.model import load_model, saved_classes
 from training.precision import LogitsDtypeCallback
 from training.progress import log_scores, show_progress
+from training.recipe import make_recipe
 from training.report import (
+    ScoredPart,
     draw_confusion_matrix,
     format_closing,
     format_line,
@@ -43,15 +45,24 @@ from training.trainer import FirstStepCallback, RsaCfnDataCollator, RsaCfnTraine
 logger = logging.getLogger("run_classification")
 
 
-def main(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, float]:
+def main(
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
+    command: list[str] | None = None,
+) -> dict[str, float]:
     """
-    One run: from rows to a folder with the checkpoint, scores, predictions and a confusion matrix.
+    One run: from rows to a folder with the checkpoint, scores, predictions, a confusion matrix and a card.
+
+    Args:
+        command (`list[str]`, *optional*): What the arguments were parsed from, for the card.
 
     Returns:
         The metrics of the evaluation, as in `all_results.json`.
 
     Raises:
         InputError: Something given can't be used; nothing was trained.
+        PushError: The Hub doesn't take the model; a trained one is kept.
         RunStopped: A signal, a loss that isn't finite or a full disk stopped the run.
     """
     run_start = time.perf_counter()
@@ -64,6 +75,9 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
             f"{reason} on the demo corpus in {DEMO_DIR} (synthetic speech); its scores mean nothing about emotion."
         )
     output_dir = Path(training_args.output_dir)
+    if training_args.push_to_hub and training_args.process_index == 0:
+        check_destination(training_args)
+    recipe = make_recipe(model_args, data_args, training_args)
     checkpoint = find_start(training_args)
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(
@@ -71,11 +85,13 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
             with_validation=training_args.eval_strategy != "no",
             seed=training_args.seed,
             eval_batch_size=training_args.eval_batch_size * training_args.world_size,
+            classes=saved_classes(model_args),
         )
     tables = splits.tables
-    logger.info(f"{len(tables['train'])} rows train, {len(tables['test'])} are scored: {splits.description}.")
+    training_rows = f"{len(tables['train'])} rows train, " if "train" in tables else ""
+    logger.info(f"{training_rows}{len(tables['test'])} are scored: {splits.description}.")
     weights = None
-    if data_args.class_weights is not None:
+    if data_args.class_weights is not None and "train" in tables:
         weights = class_weights(data_args.class_weights, target_shares(tables["train"], len(splits.label_names)))
     if training_args.do_train:
         check_rows(splits, data_args, training_args)
@@ -84,8 +100,9 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     if checkpoint == output_dir:
         # Its training is over: what is left is to score the model there.
         model_args.model_name_or_path, training_args.do_train = str(output_dir), False
+    texts = tables["train"]["text"][:] if "train" in tables else []
     start = time.perf_counter()
-    model, processor = load_model(model_args, data_args, splits.label_names, tables["train"]["text"][:], weights)
+    model, processor = load_model(model_args, data_args, splits.label_names, texts, weights)
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))
@@ -97,7 +114,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
         splits = read_features_instead(trainer, splits, data_args)
     if trainer.is_world_process_zero():
         write_split(output_dir, splits.record, splits.membership)
-    metrics = {}
+    metrics, scores = {}, []
     if training_args.do_train:
         train(trainer, model_args, checkpoint)
     is_trained = training_args.do_train or checkpoint == output_dir
@@ -105,9 +122,13 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
         metrics |= validate(trainer, splits)
     if training_args.do_eval or training_args.do_predict:
         for modality in dict.fromkeys(data_args.eval_modalities):
-            metrics |= score(trainer, splits, modality)
-    if training_args.push_to_hub:
-        trainer.push_to_hub()
+            scores.append(score(trainer, splits, modality))
+            metrics |= scores[-1].metrics
+    if is_trained or training_args.push_to_hub:
+        if not is_trained:
+            trainer.save_model(_internal_call=True)
+        if trainer.is_world_process_zero():
+            publish(trainer, splits, scores, metrics, model_args, recipe, command)
     if trainer.is_world_process_zero():
         print(format_closing(metrics, training_args.output_dir, time.perf_counter() - run_start))
     return metrics
@@ -146,7 +167,8 @@ def train(trainer: RsaCfnTrainer, model_args: ModelArguments, checkpoint: Path |
     with stop_on_signal.listening():
         trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     with writing(output_dir):
-        trainer.save_model()
+        # Pushed when there are scores and a card to go with it.
+        trainer.save_model(_internal_call=True)
         trainer.save_metrics("train", trained.metrics)
         trainer.save_state()
 
@@ -210,7 +232,7 @@ def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
     return scored.metrics
 
 
-def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, float]:
+def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
     """
     The only place that reads the test part: one pass gives the scores, the predictions and the confusion matrix.
 
@@ -220,7 +242,7 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
     suffix = "" if modality == "both" else f"_{modality}"
     prefix = f"eval{suffix}"
     trainer.data_collator = replace(trainer.data_collator, modality=modality)
-    scored = _predict(trainer, splits, "test", prefix)
+    scored = replace(_predict(trainer, splits, "test", prefix), modality=modality)
     if trainer.is_world_process_zero():
         folder, names = Path(trainer.args.output_dir), splits.label_names
         write_predictions(folder / f"predictions{suffix}.csv", scored.table, scored.logits, names)
@@ -229,20 +251,41 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> dict[str, fl
         print(f"\nScored on {'audio and text' if modality == 'both' else f'{modality} alone'}:")
         print(format_summary(scored.metrics, names, prefix))
         print(f"\nWritten to {folder}: the model, all_results.json, predictions{suffix}.csv and {picture}")
-    return scored.metrics
+    return scored
 
 
-@dataclass
-class _Scored:
-    """A part that was scored: its rows without audio, their logits `(N, C)` and labels `(N,)`, and all metrics."""
+def publish(
+    trainer: RsaCfnTrainer,
+    splits: Splits,
+    scores: list[ScoredPart],
+    metrics: dict[str, float],
+    model_args: ModelArguments,
+    recipe: dict,
+    command: list[str] | None,
+) -> None:
+    """Write the model's card, and push both where that was asked for."""
+    from training.card import TrainedModel, write_card  # see compute_metrics
 
-    table: Dataset
-    logits: np.ndarray
-    labels: np.ndarray
-    metrics: dict[str, float]
+    trained = TrainedModel(
+        model=trainer.accelerator.unwrap_model(trainer.model),
+        processor=trainer.processing_class,
+        splits=splits,
+        scores=scores,
+        validation=metrics,
+        model_args=model_args,
+        training_args=trainer.args,
+        recipe=recipe,
+        command=command,
+    )
+    write_card(trained)
+    if trainer.args.push_to_hub:
+        # The card can name the commit of the model only when there is one.
+        commit = trainer.push_to_hub()
+        write_card(trained, revision=commit.oid)
+        print(f"Uploaded to {trainer.push_card()}, the model as revision {commit.oid}")
 
 
-def _predict(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> _Scored:
+def _predict(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> ScoredPart:
     """Score a part and save its metrics, named `prefix`."""
     output = trainer.predict(getattr(splits, part), metric_key_prefix=prefix)
     table = splits.tables[part]
@@ -258,11 +301,12 @@ def _predict(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> 
     if "votes" in table.column_names:
         from training.metrics import rater_scores  # see compute_metrics
 
-        scores = rater_scores(table["votes"][:], logits, splits.tables["train"]["votes"][:])
+        votes_before = splits.tables["train"]["votes"][:] if "train" in splits.tables else None
+        scores = rater_scores(table["votes"][:], logits, votes_before)
         metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
     trainer.save_metrics(prefix, metrics)
     log_scores(trainer, metrics, prefix)
-    return _Scored(table, logits, labels, metrics)
+    return ScoredPart(table, logits, labels, metrics, prefix)
 
 
 def run(arguments: list[str]) -> int:
@@ -270,14 +314,17 @@ def run(arguments: list[str]) -> int:
     The script.
 
     Returns:
-        0 after a whole run; 2 if something given can't be used; 1 if something can't be written; 3 for a loss that
-        isn't finite; 143 after SIGTERM and 130 after SIGINT.
+        0 after a whole run; 2 if something given can't be used; 1 if something can't be written, be it here or on the
+        Hub; 3 for a loss that isn't finite; 143 after SIGTERM and 130 after SIGINT.
     """
     try:
-        main(*parse_arguments(arguments))
+        main(*parse_arguments(arguments), command=arguments)
     except (InputError, CorpusError) as error:
         print(f"run_classification.py: {error}", file=sys.stderr)
         return 2
+    except PushError as error:
+        print(f"run_classification.py: {error}", file=sys.stderr)
+        return 1
     except RunStopped as stopped:
         if str(stopped):
             print(f"run_classification.py: {stopped}", file=sys.stderr)

@@ -127,11 +127,11 @@ def size_category(num_rows: int) -> str:
 
 
 def _command_text(arguments: list[str]) -> str:
-    command = shlex.join(["python", "prepare_dataset.py", *map(_without_folders, arguments)])
+    command = shlex.join(["python", "prepare_dataset.py", *map(without_folders, arguments)])
     return f"With `prepare_dataset.py` of the RSA-CFN repository:\n\n```bash\n{command}\n```"
 
 
-def _without_folders(argument: str) -> str:
+def without_folders(argument: str) -> str:
     """The folders of the machine that a corpus was converted on are nobody's business."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     path = PurePath(value)
@@ -144,7 +144,7 @@ def _columns_table(features: Features) -> str:
         meaning = MEANINGS.get(name, "")
         if isinstance(feature, ClassLabel):
             meaning = f"{', '.join(feature.names)}; {meaning}"
-        lines.append(f"| `{name}` | {_type_in_words(feature)} | {_cell(meaning)} |")
+        lines.append(f"| `{name}` | {_type_in_words(feature)} | {cell(meaning)} |")
     return "\n".join(lines)
 
 
@@ -159,7 +159,8 @@ def _type_in_words(feature) -> str:
     return str(getattr(feature, "dtype", feature))
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """As it can stand in a Markdown table."""
     return " ".join(text.replace("|", r"\|").split())
 
 
@@ -175,7 +176,7 @@ def _rows_text(rows: pandas.DataFrame, report: dict) -> str:
     totals = counts.sum()
     for label, row in counts.iterrows():
         cells = [with_share(count, totals[split]) for split, count in row.items()]
-        lines.append(f"| {_cell(_label_in_words(label))} | {' | '.join(cells)} |")
+        lines.append(f"| {cell(_label_in_words(label))} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

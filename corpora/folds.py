@@ -18,6 +18,8 @@ from corpora.report import first_names
 
 
 PARTS = TRAIN, VALIDATION, TEST = "train", "validation", "test"
+# No division: for a model that was trained on something else.
+ALL = "all"
 NUM_FOLDS = 5
 VALIDATION_GROUPS = 20  # one group of so many is kept for validation
 TEST_SIZE = 0.2
@@ -33,7 +35,7 @@ class Split:
     How rows are divided.
 
     Args:
-        name (`str`): One of `SPLITS`.
+        name (`str`): One of `SPLITS`, or `ALL`.
         parts (`list[str | None]`): One of `PARTS` for each row, or `None` for a row that has no use: one without a
             label that would be scored, or of a part of the dataset that is neither trained on nor scored.
         description (`str`): The same in words.
@@ -80,8 +82,8 @@ def split_rows(
 
     Args:
         columns: `part`, `label` (`None` for none), `segment_id`, and what the split goes by: `session` or `speaker`.
-        name (`str`, *optional*): One of `SPLITS`; by default the first of `predefined` (where the dataset has several
-            parts), `session`, `speaker` and `paper` that the columns allow.
+        name (`str`, *optional*): One of `SPLITS`, or `ALL`; by default the first of `predefined` (where the dataset has
+            several parts), `session`, `speaker` and `paper` that the columns allow.
         num_folds (`int`, *optional*): Into how many folds sessions or speakers are divided; 5, or as many as there are
             of them.
         fold (`int`, *optional*): The fold that is tested, from 1 on; the last one.
@@ -92,7 +94,10 @@ def split_rows(
     """
     name = name or default_split(columns)
     check_folds(name, num_folds, fold)
-    split = SPLITS[name](columns, num_folds, fold, with_validation)
+    if name == ALL:
+        split = Split(ALL, [TEST] * len(columns["label"]), "all labelled rows are scored")
+    else:
+        split = SPLITS[name](columns, num_folds, fold, with_validation)
     for row, label in enumerate(columns["label"]):
         if split.parts[row] in (VALIDATION, TEST) and label is None:
             split.parts[row] = None

@@ -137,8 +137,13 @@ def local_hub(tmp_path_factory):
     """The environment that points to a Hub of a module's own."""
     if not LOCAL_HUB.exists():
         pytest.skip("no local Hub")
-    with serve(tmp_path_factory.mktemp("hub")) as port:
-        yield {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HOME": str(tmp_path_factory.mktemp("home"))}
+    folder = tmp_path_factory.mktemp("hub")
+    with serve(folder) as port:
+        yield {
+            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+            "HF_HOME": str(tmp_path_factory.mktemp("home")),
+            "REQUESTS_OF_LOCAL_HUB": str(folder / "requests.log"),
+        }
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import load_from_disk
+from datasets import ClassLabel, load_from_disk
 from transformers import AutoModel
 
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
@@ -118,6 +118,37 @@ def test_a_saved_model_scores_the_same_without_training(finished, prepared_dir, 
     again = run(prepared_dir, tmp_path / "again", "--model_name_or_path", str(folder), "--do_train", "false")
     assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=1e-5)
     assert (tmp_path / "again" / "predictions.csv").read_text() == (folder / "predictions.csv").read_text()
+
+
+def test_all_rows_of_another_dataset_are_scored_by_the_names_of_their_classes(finished, prepared_dir, tmp_path):
+    """Classes in another order, and not all of them; a row without a label is left out."""
+    folder, _ = finished
+    dataset = load_from_disk(prepared_dir)["train"]
+    names = ["sad", "neutral", "happy"]
+    rows = [row for row in dataset if row["label"] is None or EMOTIONS[row["label"]] in names]
+    kept = dataset.select_columns(["audio", "text", "segment_id"]).filter(
+        lambda name: name in {row["segment_id"] for row in rows}, input_columns="segment_id"
+    )
+    labels = [None if row["label"] is None else names.index(EMOTIONS[row["label"]]) for row in rows]
+    kept.add_column("label", labels, feature=ClassLabel(names=names)).save_to_disk(tmp_path / "others")
+    options = ["--model_name_or_path", str(folder), "--do_eval", "--split", "all"]
+    metrics = run(tmp_path / "others", tmp_path / "scored", *options)
+    assert metrics["eval_rows"] == sum(label is not None for label in labels)
+    assert metrics["eval_count_sad"] == labels.count(0) and metrics["eval_count_fear"] == 0
+    with (tmp_path / "scored" / "predictions.csv").open(encoding="utf-8") as stream:
+        scored = {row["segment_id"]: row for row in csv.DictReader(stream)}
+    assert {name: row["label"] for name, row in scored.items()} == {
+        row["segment_id"]: EMOTIONS[row["label"]] for row in rows if row["label"] is not None
+    }
+    # Those that the training run scored, it scored alike.
+    with (folder / "predictions.csv").open(encoding="utf-8") as stream:
+        before = [row for row in csv.DictReader(stream) if row["segment_id"] in scored]
+    assert before
+    for row in before:
+        assert float(scored[row["segment_id"]]["probability_happy"]) == pytest.approx(
+            float(row["probability_happy"]), abs=1e-5
+        )
+    assert not list((tmp_path / "scored").glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

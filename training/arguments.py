@@ -15,7 +15,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
 from corpora import CorpusError, holds_code
-from corpora.folds import NUM_FOLDS, SPLITS, check_folds
+from corpora.folds import ALL, NUM_FOLDS, SPLITS, check_folds
 from training import InputError
 from training.checkpoints import LAST, is_finished
 from training.labels import CLASS_WEIGHTS, LABEL_TARGETS, TIES
@@ -157,7 +157,8 @@ class DataArguments:
         default=None,
         metadata={
             "help": "session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
-            "that mixes speakers; predefined: the dataset's own splits (default: the first of predefined, session, "
+            "that mixes speakers; predefined: the dataset's own splits; all: nothing is trained, and all labelled rows "
+            "are scored (default: the first of predefined, session, "
             "speaker and paper that the dataset allows)."
         },
     )
@@ -254,7 +255,7 @@ def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
         # Beside an accelerator the cores are free to decode, crop and tokenize; alone they are the model's. Workers are
         # not persistent: a resumed run starts fresh ones, which would draw other crops than those that went on.
         "dataloader_num_workers": min(4, os.cpu_count()) if torch.accelerator.is_available() else 0,
-        # Pushes in the middle of training would lack the code that the checkpoint needs.
+        # A model without scores and a card reaches the Hub only where that is asked for.
         "hub_strategy": "end",
         # bf16 and two processes on a machine without an accelerator need it said.
         "use_cpu": not torch.accelerator.is_available(),
@@ -301,6 +302,8 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
         defaults = default_training_arguments(model_args.fusion, model_args.is_tiny)
         if data_args.streaming:
             defaults["train_sampling_strategy"] = "random"
+        if _is_scored_only(arguments):
+            defaults["do_train"] = False
         parser.set_defaults(**defaults)
         precision, fallback = _precision(arguments, defaults["use_cpu"])
         *_, training_args, unknown = parser.parse_args_into_dataclasses(
@@ -317,6 +320,22 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
         training_args.resume_from_checkpoint = None
     check_arguments(model_args, data_args, training_args)
     return model_args, data_args, training_args
+
+
+@dataclass
+class _TaskArguments:
+    """What a run does, as far as it is said."""
+
+    do_train: bool = False
+    do_eval: bool = False
+    do_predict: bool = False
+
+
+def _is_scored_only(arguments: list[str]) -> bool:
+    """Whether scoring is asked for, and training isn't: without any of them, a run does both."""
+    parser = OneLineArgumentParser(_TaskArguments, allow_abbrev=False, add_help=False)
+    (asked,) = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)[:1]
+    return (asked.do_eval or asked.do_predict) and not asked.do_train
 
 
 def _precision(arguments: list[str], use_cpu: bool) -> tuple[list[str], str | None]:
@@ -418,7 +437,9 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
     _check_choice("--label_target", data_args.label_target, LABEL_TARGETS)
     _check_choice("--ties", data_args.ties, TIES)
     if data_args.split is not None:
-        _check_choice("--split", data_args.split, tuple(SPLITS))
+        _check_choice("--split", data_args.split, (*SPLITS, ALL))
+        if data_args.split == ALL and training_args.do_train:
+            raise InputError(f"--split {ALL} leaves nothing to train on; give --do_eval, which alone doesn't train")
         try:
             check_folds(data_args.split, data_args.num_folds, data_args.fold)
         except CorpusError as error:
@@ -430,7 +451,7 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
     if data_args.max_text_tokens < 3:
         raise InputError(f"--max_text_tokens {data_args.max_text_tokens} is less than 3; the paper's value is 256")
     if not training_args.do_train and model_args.model_name_or_path is None:
-        raise InputError("--do_train false leaves nothing to evaluate; give a saved model with --model_name_or_path")
+        raise InputError("without training there is nothing to evaluate; give a saved model by --model_name_or_path")
     if training_args.label_smoothing_factor:
         raise InputError(
             f"--label_smoothing_factor {training_args.label_smoothing_factor} would replace the model's own loss; "
@@ -438,6 +459,8 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         )
     if training_args.dataloader_persistent_workers and not training_args.dataloader_num_workers:
         raise InputError("--dataloader_persistent_workers needs workers; give --dataloader_num_workers")
+    if training_args.hub_token is not None:
+        raise InputError("--hub_token would be written into training_args.bin; run `hf auth login`, or set HF_TOKEN")
     for reporter in training_args.report_to:
         _check_choice("--report_to", reporter, tuple(INTEGRATION_TO_CALLBACK))
     if "tensorboard" in training_args.report_to and not is_tensorboard_available():

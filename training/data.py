@@ -8,13 +8,24 @@ from pathlib import Path
 from datasets import Audio, ClassLabel, Dataset, IterableDataset, concatenate_datasets
 from tqdm.auto import tqdm
 
-from corpora.folds import PARTS, SPLITS, TEST, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
+from corpora.folds import (
+    ALL,
+    PARTS,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Split,
+    find_overlaps,
+    missing_classes,
+    split_rows,
+)
 from corpora.loading import encode_labels, load_parts, read_columns
 from corpora.report import first_names
 from prepare_dataset import prepare
 from training import InputError
 from training.arguments import DEMO_DIR, DataArguments
-from training.labels import make_targets, target_shares
+from training.labels import make_targets, match_classes, target_shares
 from training.recordings import measure
 from training.streams import ScoredStream, TrainingStream, number_rows, read_tables, split_pieces
 
@@ -52,7 +63,7 @@ class Splits:
     The rows of a run, each with a label or, in `train`, shares of the classes.
 
     Args:
-        train (`Dataset` or `TrainingStream`): What the weights are fitted to.
+        train (`Dataset` or `TrainingStream`, *optional*): What the weights are fitted to; not there if all is scored.
         validation (`Dataset` or `ScoredStream`, *optional*): Rows kept out of `train`, on which epochs and settings are
             compared.
         test (`Dataset` or `ScoredStream`): What is reported; scored once, after training, in the order of the dataset.
@@ -65,7 +76,7 @@ class Splits:
             not those of a stream; its `row`, the number of the row in the dataset, is also a column of the parts.
     """
 
-    train: Dataset | TrainingStream
+    train: Dataset | TrainingStream | None
     validation: Dataset | ScoredStream | None
     test: Dataset | ScoredStream
     tables: dict[str, Dataset]
@@ -76,7 +87,13 @@ class Splits:
     recordings: Dataset | None
 
 
-def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, eval_batch_size: int = 1) -> Splits:
+def load_splits(
+    data_args: DataArguments,
+    with_validation: bool,
+    seed: int = 0,
+    eval_batch_size: int = 1,
+    classes: list[str] | None = None,
+) -> Splits:
     """
     Load the dataset, divide its rows, and leave out and report those that can't be used.
 
@@ -85,6 +102,7 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
         with_validation (`bool`): Also take a validation part out of the training rows where the split has none.
         seed (`int`): Of the order in which a stream trains.
         eval_batch_size (`int`): Rows of a stream that all processes score at once.
+        classes (`list[str]`, *optional*): Those that a saved model knows, in its order; the dataset's are given that.
 
     Raises:
         InputError, CorpusError: The dataset, a column, its labels or the split doesn't fit.
@@ -92,6 +110,9 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
     source = _open(data_args)
     columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))
     columns["label"], label_names = encode_labels(source.tables, "label", columns["label"])
+    if classes is not None:
+        match_classes(columns, label_names, classes)
+        label_names = classes
     # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
     is_usable = _check_rows(source, columns, data_args.streaming)
@@ -103,6 +124,8 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
     rows[TRAIN], targets = make_targets(columns, rows[TRAIN], label_names, data_args.label_target, data_args.ties)
     if not rows[VALIDATION] and not with_validation:
         del rows[VALIDATION]
+    if split.name == ALL:
+        del rows[TRAIN]
     for part in rows:
         if not rows[part]:
             others = " or --split ".join(name for name in SPLITS if name != split.name)
@@ -123,9 +146,10 @@ def load_splits(data_args: DataArguments, with_validation: bool, seed: int = 0, 
         joined = _join(source.pieces, columns, label_names)
         recordings = _select(joined, [row for row in columns["row"] if is_usable[row]])
         datasets = {part: _select(joined, rows[part]) for part in rows if part != TRAIN}
-        datasets[TRAIN] = _select(_join(source.pieces, columns_of[TRAIN], label_names), rows[TRAIN])
+        if TRAIN in rows:
+            datasets[TRAIN] = _select(_join(source.pieces, columns_of[TRAIN], label_names), rows[TRAIN])
     return Splits(
-        train=datasets[TRAIN],
+        train=datasets.get(TRAIN),
         validation=datasets.get(VALIDATION),
         test=datasets[TEST],
         tables=tables,

@@ -17,6 +17,44 @@ TIES = ("drop", "transform", "soft")
 EFFECTIVE_BETA = 0.999
 
 
+def match_classes(columns: dict[str, list], label_names: list[str], classes: list[str]) -> None:
+    """
+    Give classes, in place, the indices that a saved model has for them.
+
+    Args:
+        columns: `label`, and maybe `emotions` and `votes`, which are left out if the model lacks a class.
+        label_names (`list[str]`): Names of the classes in the dataset.
+        classes (`list[str]`): Names of the classes that the model knows, in its order.
+
+    Raises:
+        InputError: A row has a class that the model doesn't know.
+    """
+    if label_names == classes:
+        return
+    unknown = sorted({label_names[label] for label in columns["label"] if label is not None} - set(classes))
+    if unknown:
+        raise InputError(
+            f"--model_name_or_path knows the classes {', '.join(classes)}; the dataset also has {', '.join(unknown)}, "
+            "give one without those rows, or a model that knows them"
+        )
+    index_of = {index: classes.index(name) for index, name in enumerate(label_names) if name in classes}
+    columns["label"] = [None if label is None else index_of[label] for label in columns["label"]]
+    if len(index_of) < len(label_names):
+        columns.pop("emotions", None)
+        columns.pop("votes", None)
+    if "emotions" in columns:
+        columns["emotions"] = [emotions and [index_of[label] for label in emotions] for emotions in columns["emotions"]]
+    if "votes" in columns:
+        columns["votes"] = [votes and _reordered(votes, index_of, len(classes)) for votes in columns["votes"]]
+
+
+def _reordered(votes: list[int], index_of: dict[int, int], num_labels: int) -> list[int]:
+    reordered = [0] * num_labels
+    for index, count in enumerate(votes):
+        reordered[index_of[index]] = count
+    return reordered
+
+
 def make_targets(
     columns: dict[str, list], rows: list[int], label_names: list[str], label_target: str, ties: str
 ) -> tuple[list[int], dict[str, list]]:

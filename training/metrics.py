@@ -84,7 +84,7 @@ def kl_to_raters(shares: np.ndarray, logits: np.ndarray) -> float | None:
     return float((shares[voted] * (np.log(shares[voted]) - log_probabilities[voted])).sum() / len(shares))
 
 
-def rater_scores(votes: list, logits: np.ndarray, train_votes: list) -> dict[str, float]:
+def rater_scores(votes: list, logits: np.ndarray, train_votes: list | None) -> dict[str, float]:
     """
     Agreement with the raters, where there are votes to compare with, beside that of always answering the mean shares of
     the training rows' votes.
@@ -92,7 +92,7 @@ def rater_scores(votes: list, logits: np.ndarray, train_votes: list) -> dict[str
     Args:
         votes (`list`): Counts for each class of the scored rows, or `None`.
         logits (`np.ndarray` of shape `(num_rows, num_labels)`): The model's, of the same rows.
-        train_votes (`list`): Counts of the training rows.
+        train_votes (`list`, *optional*): Counts of the training rows.
 
     Returns:
         `kl_to_raters` and `prior_kl_to_raters`, or neither.

@@ -53,6 +53,14 @@ TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64, "mixer_size": 6
 AutoConfig.register(RsaCfnConfig.model_type, RsaCfnConfig)
 
 
+def saved_classes(model_args: ModelArguments) -> list[str] | None:
+    """The classes of the saved model that a run starts from, in its order; `None` where it makes a new one."""
+    if model_args.model_name_or_path is None:
+        return None
+    config = RsaCfnConfig.from_pretrained(model_args.model_name_or_path)
+    return [config.id2label[index] for index in range(config.num_labels)]
+
+
 def load_model(
     model_args: ModelArguments,
     data_args: DataArguments,

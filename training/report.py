@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,27 @@ from datasets import Dataset
 
 
 SUMMARY = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
+
+
+@dataclass
+class ScoredPart:
+    """
+    A part that was scored.
+
+    Args:
+        table (`Dataset`): Its rows without audio.
+        logits (`np.ndarray` of shape `(num_rows, num_labels)`), labels (`np.ndarray` of shape `(num_rows,)`): Of them.
+        metrics (`dict[str, float]`): All scores, whose names start with `prefix`.
+        prefix (`str`): `"validation"`, or `"eval"` and what the model was given where that isn't both modalities.
+        modality (`str`): What the model was given: `"both"`, `"audio"` or `"text"`.
+    """
+
+    table: Dataset
+    logits: np.ndarray
+    labels: np.ndarray
+    metrics: dict[str, float]
+    prefix: str
+    modality: str = "both"
 
 
 def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:

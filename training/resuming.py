@@ -5,13 +5,14 @@ import os
 import time
 from pathlib import Path
 
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from training import RunStopped
-from training.checkpoints import FILE_LIST, FINISHED, delete, rotate, seal, writing
+from training.checkpoints import FILE_LIST, FINISHED, delete, list_checkpoints, rotate, seal, writing
 from training.draws import EpochSampler, TrainingCollator
+from training.hub import HubTrainer
 
 
 class SaveAfterEpochCallback(TrainerCallback):
@@ -44,10 +45,10 @@ class SaveAfterEpochCallback(TrainerCallback):
             self.is_put_off = False
 
 
-class ResumableTrainer(Trainer):
+class ResumableTrainer(HubTrainer):
     """
-    [`Trainer`] that saves and restores what transformers' own leaves out: the draws of an epoch it is in the middle of,
-    the loss since the last log, the patience of early stopping, and the time spent.
+    [`HubTrainer`] that saves and restores what transformers' own leaves out: the draws of an epoch it is in the middle
+    of, the loss since the last log, the patience of early stopping, and the time spent.
     """
 
     def __init__(self, *args, **kwargs):
@@ -172,11 +173,23 @@ class ResumableTrainer(Trainer):
             raise
         finally:
             self.args.save_total_limit = limit
-        if self.args.should_save:
-            best = self.state.best_model_checkpoint
-            rotate(output_dir, limit, {folder} if best is None else {folder, Path(best)})
+        self.push_checkpoint(folder)
+        self._rotate(output_dir, folder)
         # Whoever stops now must not take down the one that is still writing.
         self.accelerator.wait_for_everyone()
+
+    def _rotate(self, output_dir, latest):
+        if self.args.should_save:
+            best = self.state.best_model_checkpoint
+            keep = {latest, *self.folders_in_use} | (set() if best is None else {Path(best)})
+            rotate(output_dir, self.args.save_total_limit, keep)
+
+    def _finish_current_push(self):
+        super()._finish_current_push()
+        checkpoints = list_checkpoints(Path(self.args.output_dir))
+        if self.args.push_to_hub and self.is_in_train and checkpoints:
+            # One that was being uploaded may have outlived its turn.
+            self._rotate(Path(self.args.output_dir), checkpoints[-1])
 
     def _write_checkpoint(self, folder, model, trial):
         if self.args.should_save:

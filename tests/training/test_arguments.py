@@ -108,8 +108,28 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
 
 
 @pytest.mark.parametrize(
+    ("arguments", "trains"),
+    [
+        ("", True),
+        ("--do_eval", False),
+        ("--do_predict", False),
+        ("--do_train --do_eval", True),
+        ("--do_eval false", True),
+        ("--do_train false", False),
+    ],
+)
+def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, tmp_path):
+    make_model().save_pretrained(tmp_path / "saved")
+    given = ["--model_name_or_path", str(tmp_path / "saved"), "--output_dir", str(tmp_path / "out")]
+    _, _, training_args = parse_arguments([*given, *arguments.split()])
+    assert training_args.do_train == trains
+
+
+@pytest.mark.parametrize(
     "arguments, message",
     [
+        ("--split all", "--split all leaves nothing to train on; give --do_eval"),
+        ("--hub_token hf_secret", "--hub_token would be written into training_args.bin; run `hf auth login`"),
         ("--fusion sum", "--fusion sum is unknown; give one of audio, text, early_fusion"),
         ("--pooling_mode median", "--pooling_mode median is unknown; give one of mean, sum, max"),
         ("--split random", "--split random is unknown; give one of session, speaker, paper, predefined"),
@@ -122,7 +142,8 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         ("--audio_crop middle", "--audio_crop middle is unknown; give one of random, head"),
         ("--dataloader_persistent_workers true --dataloader_num_workers 0", "needs workers; give --dataloader_num"),
         ("--max_text_tokens 2", "--max_text_tokens 2 is less than 3"),
-        ("--do_train false", "leaves nothing to evaluate"),
+        ("--do_train false", "nothing to evaluate; give a saved model"),
+        ("--do_eval", "nothing to evaluate; give a saved model"),
         ("--label_smoothing_factor 0.1", "would replace the model's own loss"),
         ("--model_name_or_path x --audio_model y", "brings its own backbones"),
         ("--model_name_or_path x --pooling_mode max", "brings its own pooling_mode"),

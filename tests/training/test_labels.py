@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from training import InputError
 from training.labels import (
     CLASS_WEIGHTS,
     class_weights,
     make_targets,
+    match_classes,
     sampling_weights,
     target_shares,
     vote_shares,
@@ -106,3 +108,19 @@ def test_each_class_is_drawn_as_often_as_any_other(shares):
     else:
         assert weights == pytest.approx([0.9 / 2.9 + 0.1 / 1.1] * 3 + [0.2 / 2.9 + 0.8 / 1.1])
         assert drawn[2] > shares.mean(axis=0)[2]
+
+
+def test_classes_get_the_indices_that_a_model_has_for_them():
+    columns = {"label": [0, None, 1], "emotions": [[0], [0, 1], [1]], "votes": [[9, 1], [5, 5], None]}
+    match_classes(columns, ["sad", "happy"], ["happy", "neutral", "sad"])
+    assert columns["label"] == [2, None, 0]
+    assert columns["emotions"] == [[2], [2, 0], [0]]
+    assert columns["votes"] == [[1, 0, 9], [5, 0, 5], None]
+
+
+def test_a_class_without_rows_need_not_be_known():
+    columns = {"label": [1, 1], "votes": [[0, 9], [1, 8]]}
+    match_classes(columns, ["bored", "happy"], ["happy", "sad"])
+    assert columns == {"label": [0, 0]}
+    with pytest.raises(InputError, match="knows the classes happy, sad; the dataset also has bored, give one without"):
+        match_classes({"label": [0, 1]}, ["bored", "happy"], ["happy", "sad"])

@@ -1,0 +1,262 @@
+"""The card of a model: every section against the run's own files, valid metadata, and no folders of a machine."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from datasets import Dataset, load_from_disk
+from huggingface_hub import ModelCard, ModelCardData
+from matplotlib import image
+from safetensors.numpy import load_file
+
+from configuration_rsa_cfn import EMOTIONS
+from run_classification import main
+from training.arguments import parse_arguments
+from training.card import TrainedModel, model_card
+from training.data import Splits
+from training.intervals import bootstrap_intervals
+from training.report import ScoredPart
+
+
+TITLES = {
+    "Macro F1": "macro_f1",
+    "Unweighted average recall": "unweighted_average_recall",
+    "Weighted F1": "weighted_f1",
+    "Accuracy": "accuracy",
+}
+
+
+def section(card, heading):
+    (text,) = re.findall(rf"^## {heading}\n\n(.*?)(?=^## |\Z)", card.text, flags=re.DOTALL | re.MULTILINE)
+    return text
+
+
+def table(text, *head):
+    """The rows of the Markdown table whose head begins like that, as lists of cells."""
+    lines = text.splitlines()
+    beginning = "|" + "|".join(f" {name} " if name else " " for name in head)
+    start = next(index for index, line in enumerate(lines) if line.startswith(beginning))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return rows
+
+
+@pytest.fixture(scope="module")
+def run(prepared_dir, tmp_path_factory):
+    """A run of two epochs: its folder, and its card."""
+    folder = tmp_path_factory.mktemp("models") / "rsa"
+    arguments = ["--dataset_name", str(prepared_dir), "--output_dir", str(folder), "--disable_tqdm", "true"]
+    arguments += "--fusion rsa --audio_model tiny --text_model tiny --num_train_epochs 2 --seed 5".split()
+    arguments += "--eval_strategy epoch --eval_modalities both text".split()
+    main(*parse_arguments(arguments), command=arguments)
+    return folder, ModelCard.load(folder / "README.md")
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    return json.loads((run[0] / "all_results.json").read_text())
+
+
+def test_metadata_comes_back_as_written(run, results):
+    _, card = run
+    metadata = card.data.to_dict()
+    assert ModelCardData(**metadata).to_dict() == metadata
+    assert metadata["pipeline_tag"] == "audio-classification" and metadata["library_name"] == "transformers"
+    assert metadata["language"] == ["ko"] and metadata["datasets"] == ["kemdy20"]
+    assert metadata["metrics"] == ["f1", "recall", "accuracy"]
+    # Neither the corpus nor the backbones are ours to license.
+    assert "license" not in metadata
+    scores = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert scores == {title: round(results[f"eval_{name}"], 4) for title, name in TITLES.items()}
+    assert {result.dataset_split for result in card.data.eval_results} == {"test"}
+
+
+def test_what_it_is(run):
+    folder, card = run
+    text = section(card, "Model")
+    weights = load_file(folder / "model.safetensors")
+    assert f"Fusion `rsa`, {sum(weight.size for weight in weights.values()):,} parameters" in text
+    rows = table(text, "", "backbone")
+    assert [row[:3] for row in rows] == [["audio", "`tiny`", "wav2vec2"], ["text", "`tiny`", "roberta"]]
+    assert f"one of {', '.join(EMOTIONS)}." in card.text
+
+
+def test_data_and_split(run):
+    folder, card = run
+    text = section(card, "Data")
+    record = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+    assert f"Split `session`: {record['description']}." in text
+    rows = {row[0]: row[1:] for row in table(text, "class")}
+    for position, part in enumerate(("train", "validation", "test")):
+        counts = record["parts"][part]["classes"]
+        assert {name: int(rows[name][position].split()[0]) for name in EMOTIONS} == counts
+        assert int(rows["rows"][position]) == record["parts"][part]["rows"]
+    assert "may not be redistributed" in text
+    for warning in record["warnings"]:
+        assert warning[1:] in text
+
+
+def test_results_are_the_run_s(run, results, prepared_dir):
+    folder, card = run
+    text = section(card, "Results")
+    with (folder / "predictions.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert text.startswith(f"On {len(rows)} held-out rows, with audio and text.")
+    # The test fold is one session: rows are drawn, as if each were a speaker's.
+    references, predictions = (np.array([EMOTIONS.index(row[key]) for row in rows]) for key in ("label", "prediction"))
+    dataset = load_from_disk(prepared_dir)["train"]
+    speaker_of = dict(zip(dataset["segment_id"], dataset["speaker"]))
+    speakers = [speaker_of[row["segment_id"]] for row in rows]
+    intervals = bootstrap_intervals(references, predictions, list(EMOTIONS), speakers)
+
+    def shown(name):
+        return "{:.3f} to {:.3f}".format(*intervals[name])
+
+    scores = {row[0]: row[1:] for row in table(text, "", "this model")}
+    for title, name in TITLES.items():
+        expected = [f"{results[f'eval_{name}']:.3f}", shown(name), f"{results[f'eval_majority_{name}']:.3f}"]
+        assert scores[title] == expected
+    for name, *cells in table(text, "class", "F1"):
+        values = [results[f"eval_{kind}_{name}"] for kind in ("f1", "recall", "count", "predicted_count")]
+        assert cells == [f"{values[0]:.3f}", shown(f"f1_{name}"), f"{values[1]:.3f}", str(values[2]), str(values[3])]
+    assert f"{len(set(speakers))} held-out speakers, drawn whole" in text
+    alone = {row[0]: row[1] for row in table(text, "given")}
+    assert alone["text alone"] == f"{results['eval_text_macro_f1']:.3f}"
+    assert f"{results['validation_rows']} rows that settings may be chosen by, macro F1 is" in text
+    assert "![Confusion matrix: true classes in rows, predicted ones in columns](confusion_matrix.png)" in text
+    assert (folder / "confusion_matrix.png").exists()
+
+
+def test_training_log_and_curve(run):
+    folder, card = run
+    text = section(card, "Training")
+    state = json.loads((folder / "trainer_state.json").read_text())
+    assert text.startswith(f"{state['global_step']} optimizer steps in 2 epochs, 16 rows a step")
+    assert "in float32, on CPU. Seed 5." in text
+    losses = [f"{entry['loss']:.4g}" for entry in state["log_history"] if "loss" in entry]
+    scores = [f"{entry['eval_macro_f1']:.4g}" for entry in state["log_history"] if "eval_macro_f1" in entry]
+    rows = table(text, "step", "epoch", "training loss")
+    assert [row[2] for row in rows] == losses and [row[4] for row in rows] == scores
+    assert "](training_curve.png)" in text
+    picture = image.imread(folder / "training_curve.png")
+    assert min(picture.shape[:2]) > 300 and len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
+    for package in ("Python 3", "torch 2", "transformers 5", "datasets "):
+        assert package in text
+
+
+def test_the_recipe_is_the_run(run, prepared_dir, tmp_path, monkeypatch):
+    folder, card = run
+    text = section(card, "The same again")
+    assert "accelerate launch run_classification.py --dataset_name dataset --output_dir rsa" in text
+    assert "--fusion rsa --audio_model tiny --text_model tiny --num_train_epochs 2 --seed 5" in text
+    (recipe,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "recipe.json").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    model_args, data_args, training_args = parse_arguments(["recipe.json"])
+    assert (model_args.fusion, model_args.audio_model, training_args.seed) == ("rsa", "tiny", 5)
+    assert data_args.eval_modalities == ["both", "text"]
+    # What the demo's defaults and nobody's command say.
+    assert (training_args.learning_rate, training_args.weight_decay) == (1e-3, 0.01)
+    assert training_args.eval_strategy == "epoch"
+    for kept in (str(folder.parent), str(prepared_dir.parent)):
+        assert kept not in card.content
+
+
+def test_limits(run, prepared_dir):
+    folder, card = run
+    text = section(card, "Limits")
+    dataset = load_from_disk(prepared_dir)["train"]
+    speakers = {name for name, session in zip(dataset["speaker"], dataset["session"]) if session in (3, 4, 5)}
+    assert f"trained on {len(speakers)} speakers in 3 sessions" in text
+    counts = json.loads((folder / "split.json").read_text())["parts"]["train"]["classes"]
+    frequent = max(counts, key=counts.get)
+    assert f"{counts[frequent] / sum(counts.values()):.1%} of the training rows are {frequent}" in text
+    for limit in ("Korean only", "spontaneous dialogue", "clinical use", "surveillance"):
+        assert limit in text
+    citation = section(card, "Citation")
+    assert "Residual Self-Attention Cross Fusion Network" in citation and "K. J. Noh" in citation
+
+
+def test_how_to_load_it(run):
+    _, card = run
+    (example,) = re.findall(r"```python\n(.*?)```", section(card, "Load it"), flags=re.DOTALL)
+    assert example.count("\n") == 6 and 'from_pretrained("rsa", trust_remote_code=True)' in example
+
+
+@pytest.fixture
+def trained(make_model, processor, tmp_path):
+    """A model of two classes that wasn't trained in the run, of a dataset that nothing is known of."""
+    arguments = "--fusion text --audio_model me/audio --text_model klue/roberta-base --dataset_name me/speech".split()
+    model_args, _, training_args = parse_arguments([*arguments, "--output_dir", str(tmp_path / "out")])
+    names = ["no|yes", "yes"]
+    table = Dataset.from_dict({"text": ["a", "b"]})
+    classes = {"no|yes": 0, "yes": 2}
+    record = {
+        "dataset": {"name": "me/speech"},
+        "split": "predefined",
+        "description": "the dataset's own splits, test is scored",
+        "parts": {part: {"rows": 2, "classes": classes} for part in ("train", "test")},
+        "overlaps": [{"parts": ["train", "test"], "kind": "transcripts", "count": 1, "rows_of_test": 2}],
+        "warnings": ["no row of train is no|yes"],
+    }
+    splits = Splits(None, None, None, {"train": table, "test": table}, names, "", record, [], None)
+    return TrainedModel(
+        model=make_model(fusion="text", id2label=dict(enumerate(names))),
+        processor=processor,
+        splits=splits,
+        scores=[],
+        validation={},
+        model_args=model_args,
+        training_args=training_args,
+        recipe={},
+    )
+
+
+def test_only_what_is_known(trained):
+    card = model_card(trained, [])
+    metadata = card.data.to_dict()
+    assert metadata["datasets"] == ["me/speech"] and "language" not in metadata and "model-index" not in metadata
+    assert metadata["base_model"] == ["klue/roberta-base"]
+    ((modality, name, _, licence, source),) = table(section(card, "Model"), "", "backbone")
+    assert (modality, licence) == ("text", "cc-by-sa-4.0") and "klue/roberta-base" in name
+    assert "the Hub was not reached" in source
+    assert section(card, "Results").startswith("This run was not scored.")
+    assert "Not trained in this run" in section(card, "Training")
+    assert "train and test share 1 transcript, in 2 rows of test." in section(card, "Data")
+    assert "- No row of train is no|yes." in section(card, "Data")
+    assert [row[0] for row in table(section(card, "Data"), "class")] == ["no|yes", "yes", "rows"]
+    assert 'processor(text="정말 고마워요", return_tensors' in section(card, "Load it")
+    assert "It has never seen no|yes." in section(card, "Limits")
+    assert "Korean only" not in card.text
+
+
+def test_a_pushed_model_is_loaded_by_its_name_and_revision(trained):
+    training_args = trained.training_args
+    training_args.push_to_hub, training_args.hub_model_id = True, "me/emotions"
+    card = model_card(replace(trained, training_args=training_args), [], "0a1b2c")
+    assert 'from_pretrained("me/emotions", revision="0a1b2c", trust_remote_code=True)' in section(card, "Load it")
+    assert card.text.lstrip().startswith("# emotions\n")
+
+
+def test_the_demo_says_that_it_means_nothing(trained):
+    trained.corpus = "demo"
+    assert "means nothing about emotion" in model_card(trained, []).text.split("## ")[0]
+
+
+def test_few_groups_and_single_rows_are_said(trained):
+    table = Dataset.from_dict({"session": [1, 2], "label": [1, 1]})
+    names = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
+    metrics = {f"eval_{kind}{name}": 0.5 for kind in ("", "majority_") for name in names} | {"eval_rows": 2}
+    for label in trained.splits.label_names:
+        metrics |= {f"eval_{kind}_{label}": 0 for kind in ("f1", "recall", "count", "predicted_count")}
+    scored = ScoredPart(table, np.array([[0.0, 1.0]] * 2), np.array([1, 1]), metrics, "eval")
+    text = section(model_card(replace(trained, scores=[scored]), []), "Results")
+    assert "2 held-out sessions, drawn whole" in text and "With so few sessions the true intervals are wider." in text
+    single = replace(scored, table=table.remove_columns("session"))
+    assert "If several are of one speaker" in section(model_card(replace(trained, scores=[single]), []), "Results")

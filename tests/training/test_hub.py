@@ -1,0 +1,300 @@
+"""Pushing a model: the way there and back, what never goes along, what is refused, and what is left when it fails.
+Runs are processes of their own, against a Hub on this machine where there is one."""
+
+import hashlib
+import json
+import re
+import socket
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from huggingface_hub import constants
+from transformers import TrainingArguments
+
+from corpora import PushError
+from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_process, run_python
+from training import InputError
+from training.hub import check_destination, model_files
+
+
+EXPLAINED_SKIPS = NO_LOCAL_HUB
+CODE = {
+    f"{name}_rsa_cfn.py"
+    for name in ("attention", "configuration", "cross_network", "encoder", "fusion", "modeling", "processing")
+}
+MODEL = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+RESULTS = {"README.md", "all_results.json", "confusion_matrix.png", "training_curve.png"}
+
+
+def arguments(dataset, output_dir, repo_id, *more):
+    given = ["--dataset_name", str(dataset), "--output_dir", str(output_dir), "--disable_tqdm", "true"]
+    if "--model_name_or_path" not in more:
+        given += ["--fusion", "early_fusion", "--audio_model", "tiny", "--text_model", "tiny"]
+    if repo_id is not None:
+        given += ["--push_to_hub", "--hub_model_id", repo_id]
+    return [*given, *more]
+
+
+def given(tmp_path, **fields):
+    return TrainingArguments(output_dir=str(tmp_path), push_to_hub=True, use_cpu=True, **fields)
+
+
+@pytest.mark.parametrize("name", ["me/speech/two", "my speech", "me/", "me/speech.git"])
+def test_a_malformed_name_is_refused(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.hub.writable_namespaces", lambda: ["me"])
+    with pytest.raises(InputError, match="names no model: give --hub_model_id USER/NAME"):
+        check_destination(given(tmp_path, hub_model_id=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "full"), [(None, "me/rsa_cfn"), ("speech", "me/speech"), ("lab/speech", "lab/speech")]
+)
+def test_a_name_is_completed(name, full, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.hub.writable_namespaces", lambda: ["me", "lab"])
+    training_args = given(tmp_path / "rsa_cfn", hub_model_id=name)
+    check_destination(training_args)
+    assert training_args.hub_model_id == full
+
+
+def test_no_token(monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    with pytest.raises(PushError, match="needs a token that may write: run `hf auth login`, or set HF_TOKEN"):
+        check_destination(given(tmp_path))
+
+
+def test_a_trained_model_is_spoken_of_where_a_push_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (tmp_path / "trainer_state.json").write_text("{}")
+    with pytest.raises(PushError) as refused:
+        check_destination(given(tmp_path, hub_model_id="me/speech"))
+    assert str(refused.value) == (
+        f"--hub_model_id me/speech: HF_HUB_OFFLINE is set: unset it (the trained model in {tmp_path} is complete and "
+        "kept; push it by the same command with --resume_from_checkpoint last)"
+    )
+
+
+def test_no_connection(tmp_path, prepared_dir):
+    run = arguments(prepared_dir, tmp_path / "out", "me/speech")
+    # Nobody listens on the discard port.
+    environment = {"HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    finished = run_process("run_classification.py", *run, **environment)
+    assert finished.returncode == 1
+    said = "run_classification.py: --hub_model_id me/speech: no connection to http://127.0.0.1:9"
+    assert finished.stderr.startswith(said) and finished.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_the_model_is_uploaded(tmp_path):
+    left = ["optimizer.pt", "training_args.bin", "predictions.csv", "splits.csv", "split.json", "trainer_state.json"]
+    left += ["explained_Sess01_script01_User002M_001.png", "speech.wav", "events.out.tfevents"]
+    for name in [*MODEL, *CODE, *left]:
+        (tmp_path / name).touch()
+    (tmp_path / "tokenizer_folder").mkdir()
+    assert set(model_files(tmp_path)) == MODEL | CODE
+
+
+@pytest.fixture(scope="module")
+def pushed(local_hub, prepared_dir, tmp_path_factory):
+    """The folder of a run of two epochs that pushed each of them, privately, and then the end."""
+    folder = tmp_path_factory.mktemp("models") / "early_fusion"
+    options = "--num_train_epochs 2 --save_strategy epoch --hub_strategy every_save --hub_private_repo true".split()
+    run = arguments(prepared_dir, folder, "lab/early", *options, "--save_total_limit", "1", "--hub_always_push")
+    finished = run_process("run_classification.py", *run, HF_TOKEN=TOKEN, **local_hub)
+    assert finished.returncode == 0, finished.stderr
+    address, revision = re.search(r"^Uploaded to (\S+), the model as revision (\w+)$", finished.stdout, re.M).groups()
+    assert address == f"{local_hub['HF_ENDPOINT']}/lab/early"
+    assert len(list(folder.glob("checkpoint-*"))) == 1
+    return folder, revision
+
+
+def test_there_and_back(pushed, local_hub, prepared_dir, tmp_path):
+    folder, revision = pushed
+    soundfile.write(tmp_path / "speech.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 16000), 16000)
+    code = f"""
+import json, os
+from huggingface_hub import HfApi, ModelCard
+from safetensors.torch import load_file
+import torch
+from transformers import AutoModel, AutoProcessor
+api = HfApi()
+commits = api.list_repo_commits("lab/early")
+files = {{commit.commit_id: api.list_repo_files("lab/early", revision=commit.commit_id) for commit in commits}}
+card = ModelCard.load("lab/early")
+card.validate()
+try:
+    AutoModel.from_pretrained("lab/early", trust_remote_code=True, token=False)
+except OSError as error:
+    refused = str(error)
+models = [AutoModel.from_pretrained(name, trust_remote_code=True) for name in ("lab/early", {str(folder)!r})]
+local = load_file({str(folder / "model.safetensors")!r})
+loaded = models[0].state_dict()
+assert local.keys() == loaded.keys() and all(torch.equal(local[name], loaded[name]) for name in local)
+processor = AutoProcessor.from_pretrained("lab/early", trust_remote_code=True)
+inputs = processor(audio={str(tmp_path / "speech.wav")!r}, text="정말 고마워요", return_tensors="pt")
+with torch.no_grad():
+    logits = [model(**inputs).logits for model in models]
+print(json.dumps([api.model_info("lab/early").private, [commit.title for commit in commits], list(files),
+    list(files.values()), refused, (logits[0] - logits[1]).abs().max().item(), card.text]))
+"""
+    # An empty cache: what is read comes from the Hub.
+    environment = {"HF_ENDPOINT": local_hub["HF_ENDPOINT"], "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": READ_TOKEN}
+    private, titles, commits, files, refused, difference, text = json.loads(run_python(code, **environment))
+    assert private and "lab/early" in refused
+    assert difference <= 1e-6
+    assert titles == [
+        "Pin the card to the revision it describes",
+        "End of training",
+        "Training in progress, step 4",
+        "Training in progress, step 2",
+        "initial commit",
+    ]
+    assert commits[1] == revision
+    for number, revision_files in enumerate(files[:-1]):
+        expected = {".gitattributes"} | CODE | MODEL | (RESULTS if number < 2 else set())
+        assert set(revision_files) == expected, titles[number]
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert example.count(f'revision="{revision}"') == 2 and example.count("\n") == 6
+    answer = run_process("-c", example, cwd=tmp_path, **environment)
+    assert answer.returncode == 0, answer.stderr
+    names = json.loads((folder / "config.json").read_text())["label2id"]
+    assert answer.stdout.strip() in names
+
+
+def test_a_model_on_the_hub_is_scored_on_any_prepared_dataset(pushed, local_hub, prepared_dir, tmp_path):
+    folder, _ = pushed
+    environment = {"HF_ENDPOINT": local_hub["HF_ENDPOINT"], "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": READ_TOKEN}
+    options = ["--do_eval", "--model_name_or_path", "lab/early"]
+    run = arguments(prepared_dir, tmp_path / "scored", None, *options)
+    finished = run_process("run_classification.py", *run, **environment)
+    assert finished.returncode == 0, finished.stderr
+    before, now = (json.loads((out / "all_results.json").read_text()) for out in (folder, tmp_path / "scored"))
+    assert now["eval_rows"] == before["eval_rows"]
+    assert now["eval_loss"] == pytest.approx(before["eval_loss"], abs=1e-5)
+    assert now["eval_macro_f1"] == pytest.approx(before["eval_macro_f1"])
+    assert "train_loss" not in now and not list((tmp_path / "scored").glob("*.safetensors"))
+
+
+def test_what_the_hub_refuses_is_said_before_training(pushed, local_hub, prepared_dir, tmp_path):
+    code = f"""
+import os
+from huggingface_hub import HfApi
+from run_classification import run
+def attempt(name, *more, token={TOKEN!r}):
+    os.environ["HF_TOKEN"] = token
+    given = {arguments(prepared_dir, tmp_path / "out", "NAME")!r}
+    print(run([name if value == "NAME" else value for value in given] + list(more)), flush=True)
+import sys
+sys.stderr = sys.stdout
+attempt("user/early", token="hf_wrong")
+attempt("user/early", token={READ_TOKEN!r})
+attempt("other/early")
+attempt("lab/early", "--hub_private_repo", "false")
+attempt("user/early", "--hub_token", "hf_secret")
+"""
+    said = run_python(code, **local_hub).splitlines()
+    expected = [
+        "run_classification.py: --hub_model_id user/early: the Hub doesn't accept the token: run `hf auth login` again",
+        "1",
+        "run_classification.py: --push_to_hub needs a token that may write, this one may only read",
+        "1",
+        "run_classification.py: --hub_model_id other/early: the token may not write to other: give user or lab before",
+        "1",
+        "run_classification.py: --hub_model_id lab/early exists and is private, not public: give another name",
+        "1",
+        "run_classification.py: --hub_token would be written into training_args.bin; run `hf auth login`",
+        "2",
+    ]
+    assert len(said) == len(expected), said
+    for line, start in zip(said, expected, strict=True):
+        assert line.startswith(start)
+    assert not (tmp_path / "out").exists()
+
+
+@contextmanager
+def connection_that_breaks(port, request):
+    """The port of a way to the Hub that breaks off, once, where a request starts like that; what it let through."""
+    passed = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def carry(client):
+        with client, socket.create_connection(("127.0.0.1", port)) as hub:
+            threading.Thread(target=copy, args=(hub, client), daemon=True).start()
+            while data := client.recv(1 << 16):
+                line = data.split(b"\r\n", 1)[0].decode("latin-1")
+                if re.match(request, line) and not any(re.match(request, before) for before in passed):
+                    passed.append(line)
+                    return
+                passed.append(line)
+                hub.sendall(data)
+
+    def copy(source, target):
+        try:
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        except OSError:
+            pass
+
+    def accept():
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=carry, args=(client,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1], passed
+    finally:
+        listener.close()
+
+
+def test_a_push_that_fails_costs_nothing_and_goes_on(local_hub, prepared_dir, tmp_path):
+    """The token expires while the model is trained; then the connection breaks; then all is well."""
+    # Of a seed of its own: files that other tests have uploaded would not be sent.
+    run = arguments(prepared_dir, tmp_path / "out", "user/tried", "--max_steps", "1", "--seed", "11")
+    code = f"""
+import os
+import run_classification
+def attempt(*more):
+    print("exit", run_classification.run([*{run!r}, *more]))
+train = run_classification.train
+def train_too_long(*arguments):
+    train(*arguments)
+    os.environ["HF_TOKEN"] = "hf_expired"
+run_classification.train = train_too_long
+attempt()
+os.environ["HF_TOKEN"] = {TOKEN!r}
+run_classification.train = lambda *arguments: print("trained again")
+attempt("--resume_from_checkpoint", "last")
+attempt("--resume_from_checkpoint", "last")
+from huggingface_hub import HfApi
+print(*HfApi().list_repo_files("user/tried"))
+"""
+    port = int(local_hub["HF_ENDPOINT"].rsplit(":", 1)[1])
+    with connection_that_breaks(port, r"POST /api/models/user/tried/commit/") as (way, passed):
+        environment = {"HF_ENDPOINT": f"http://127.0.0.1:{way}", "HF_HOME": str(tmp_path / "home")}
+        finished = run_process("-c", code, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1", **environment)
+    assert re.findall(r"^exit \d$", finished.stdout, re.M) == ["exit 1", "exit 1", "exit 0"], finished.stderr
+    assert "trained again" not in finished.stdout
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("run_classification.py:")]
+    reasons = ("the Hub doesn't accept the token", f"no connection to http://127.0.0.1:{way}, or it broke")
+    for line, reason in zip(lines, reasons, strict=True):
+        assert line.startswith(f"run_classification.py: --hub_model_id user/tried: {reason}")
+        assert line.endswith(
+            f"(the trained model in {tmp_path / 'out'} is complete and kept; push it by the same command with "
+            "--resume_from_checkpoint last)"
+        )
+    assert set(finished.stdout.splitlines()[-1].split()) == {".gitattributes"} | CODE | MODEL | RESULTS
+    assert len([request for request in passed if "/commit/" in request]) == 3  # broken off, again, and the card
+    # The weights had arrived when it broke off, and were not sent again.
+    digest = hashlib.sha256((tmp_path / "out" / "model.safetensors").read_bytes()).hexdigest()
+    requests = Path(local_hub["REQUESTS_OF_LOCAL_HUB"]).read_text()
+    assert requests.count(f"PUT /_lfs-put/{digest}") == 1
+    # The card of the last attempt has the log of the first, which alone trained.
+    assert "1 optimizer step in" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

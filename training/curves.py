@@ -1,0 +1,77 @@
+"""What training logged, step by step: as rows of a table, and as a picture of loss and scores."""
+
+from pathlib import Path
+
+
+# Entries of one step that say something of their own, and what they are called.
+COLUMNS = {
+    "loss": "training loss",
+    "eval_loss": "validation loss",
+    "eval_macro_f1": "validation macro F1",
+    "eval_unweighted_average_recall": "validation UAR",
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm",
+}
+
+
+def training_steps(log_history: list[dict]) -> list[dict]:
+    """
+    What was logged in the course of training, one entry per step.
+
+    Args:
+        log_history (`list[dict]`): Of `trainer_state.json`.
+
+    Returns:
+        `step`, `epoch`, and those of `COLUMNS` that were logged at that step.
+    """
+    steps: dict[int, dict] = {}
+    for entry in log_history:
+        logged = {name: entry[name] for name in COLUMNS if name in entry}
+        if logged:
+            steps.setdefault(entry["step"], {}).update(step=entry["step"], epoch=entry["epoch"], **logged)
+    return [steps[step] for step in sorted(steps)]
+
+
+def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = None) -> None:
+    """
+    Losses, and beside them the scores on the validation part where training looked at it, against the step.
+
+    Args:
+        file (`Path`): Where to write a PNG.
+        steps (`list[dict]`): From `training_steps`.
+        best_step (`int`, *optional*): The step whose weights were kept.
+    """
+    # See draw_confusion_matrix.
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    panels = {
+        "loss": ("loss", "eval_loss"),
+        "score": ("eval_macro_f1", "eval_unweighted_average_recall"),
+    }
+    panels = {
+        label: [name for name in names if any(name in entry for entry in steps)] for label, names in panels.items()
+    }
+    panels = {label: names for label, names in panels.items() if names}
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.4), layout="constrained", squeeze=False)
+    for panel, (label, names) in zip(axes[0], panels.items()):
+        for name, style in zip(names, ("o-", "s--")):
+            there = [entry for entry in steps if name in entry]
+            # Markers hide a curve of many points.
+            style = style if len(there) <= 30 else style[1:]
+            title = COLUMNS[name].replace("validation", "validation part:") if label == "score" else COLUMNS[name]
+            panel.plot([entry["step"] for entry in there], [entry[name] for entry in there], style, label=title, ms=4)
+        if best_step is not None:
+            panel.axvline(best_step, color="grey", linewidth=1, linestyle=":", label=f"kept: step {best_step}")
+        panel.set(xlabel="optimizer step", ylabel=label)
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if label == "score":
+            panel.set_ylim(0, 1)
+        panel.grid(color="#DDDDDD")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(fontsize=8)
+    figure.savefig(file, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,204 @@
+"""A Trainer whose every revision on the Hub is a whole model with its code, and holds nothing of the data.
+Where a push goes is checked before training, and one that fails leaves the model where it is on the disk."""
+
+import logging
+from concurrent.futures import Future
+from pathlib import Path
+
+from huggingface_hub import CommitInfo, HfApi, constants
+from huggingface_hub.errors import RepositoryNotFoundError
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import HubStrategy
+
+from corpora import PushError
+from corpora.hub_access import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
+from training import InputError
+from training.checkpoints import LAST, is_finished
+
+
+logger = logging.getLogger(__name__)
+
+CARD_FILE = "README.md"
+CURVE_FILE = "training_curve.png"
+# All that a model is made of, tokenizers of every kind included. What else lies in the folder of a run stays there: the
+# names of rows, predictions, states of the optimizer, and the pickled arguments of the Trainer.
+MODEL_FILES = (
+    "config.json",
+    "*_rsa_cfn.py",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
+RESULT_FILES = (CARD_FILE, CURVE_FILE, "confusion_matrix*.png", "all_results.json")
+
+
+def check_destination(training_args: TrainingArguments) -> None:
+    """
+    Check that the model may be pushed, before anything is loaded, and complete its name in `hub_model_id`.
+
+    Raises:
+        InputError: The name is malformed.
+        PushError: The Hub can't be reached, or the token may not write there.
+    """
+    try:
+        with errors_in_one_line(_asked(training_args)):
+            names = writable_namespaces()
+        namespace = _complete_name(training_args, names[0])
+        with errors_in_one_line(_asked(training_args)):
+            check_namespace(_asked(training_args), namespace, names)
+            _check_visibility(training_args)
+    except PushError as error:
+        raise PushError(_with_what_is_kept(error, training_args.output_dir)) from error
+
+
+def _complete_name(training_args: TrainingArguments, user: str) -> str:
+    """Give the model the name of its folder if it has none, and its user's if none is before it; the namespace."""
+    name = training_args.hub_model_id or Path(training_args.output_dir).resolve().name
+    name = name if "/" in name else f"{user}/{name}"
+    try:
+        namespace, _ = split_name(name)
+    except ValueError as error:
+        raise InputError(
+            f"{name} names no model: give --hub_model_id USER/NAME, in letters, digits, '-', '_' and '.'"
+        ) from error
+    training_args.hub_model_id = name
+    return namespace
+
+
+def _asked(training_args: TrainingArguments) -> str:
+    name = training_args.hub_model_id
+    return "--push_to_hub" if name is None else f"--hub_model_id {name}"
+
+
+def _with_what_is_kept(error: PushError, output_dir: str) -> str:
+    if not is_finished(Path(output_dir)):
+        return str(error)
+    return (
+        f"{error} (the trained model in {output_dir} is complete and kept; push it by the same command with "
+        f"--resume_from_checkpoint {LAST})"
+    )
+
+
+def _check_visibility(training_args: TrainingArguments) -> None:
+    if training_args.hub_private_repo is None:
+        return
+    try:
+        repository = HfApi().model_info(training_args.hub_model_id)
+    except RepositoryNotFoundError:
+        return
+    check_visibility(_asked(training_args), repository.private, public=not training_args.hub_private_repo)
+
+
+def model_files(folder: Path, patterns: tuple[str, ...] = MODEL_FILES) -> list[str]:
+    """Names of the files in a folder that belong on the Hub."""
+    return sorted({file.name for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+
+
+class HubTrainer(Trainer):
+    """
+    [`Trainer`] that pushes checkpoints as they are, when they are whole, and the folder of a run when it is asked to.
+
+    transformers' own copies weights into the folder of the run and uploads all that is there: revisions in the middle
+    of training lack the code, and those at the end have the predictions.
+    """
+
+    def __init__(self, *args, **kwargs):
+        self._upload: Future | None = None
+        self._uploading: Path | None = None
+        super().__init__(*args, **kwargs)
+
+    def init_hf_repo(self, token=None, private=None):
+        if not self.is_world_process_zero():
+            return
+        with errors_in_one_line(_asked(self.args)):
+            super().init_hf_repo(token, private)
+            # Somebody may have made it in the meantime, and then `private` is ignored.
+            _check_visibility(self.args)
+            if self.args.hub_revision is not None:
+                HfApi().create_branch(self.hub_model_id, branch=self.args.hub_revision, exist_ok=True)
+
+    @property
+    def folders_in_use(self) -> set[Path]:
+        """Checkpoints that are being uploaded and may not be deleted."""
+        return set() if self._upload is None or self._upload.done() else {self._uploading}
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        # Called before the checkpoint is whole; `push_checkpoint` is what pushes it.
+        pass
+
+    def push_checkpoint(self, folder: Path) -> None:
+        """
+        Upload a whole checkpoint beside the training, unless `hub_strategy` is `"end"` or another one is on its way: of
+        `"every_save"` the model, of `"checkpoint"` and `"all_checkpoints"` then also all that training goes on from. An
+        upload that fails is a warning.
+        """
+        strategy = HubStrategy(self.args.hub_strategy)
+        if not (self.args.push_to_hub and self.is_world_process_zero()) or strategy == HubStrategy.END:
+            return
+        if self.folders_in_use:
+            if not self.args.hub_always_push:
+                return
+            self._finish_current_push()
+        in_repo = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: folder.name}.get(strategy)
+        self._uploading = folder
+        self._upload = HfApi().run_as_future(self._upload_checkpoint, folder, self.state.global_step, in_repo)
+
+    def _upload_checkpoint(self, folder: Path, step: int, in_repo: str | None) -> None:
+        message = f"Training in progress, step {step}"
+        try:
+            with errors_in_one_line(_asked(self.args)):
+                self._commit(folder, message, model_files(folder))
+                if in_repo is not None:
+                    self._commit(folder, f"{message}, checkpoint", None, in_repo)
+        except PushError as error:
+            logger.warning(f"{folder.name} is not on the Hub, and training goes on. {error}")
+
+    def _commit(self, folder: Path, message: str, names: list[str] | None, in_repo: str | None = None) -> CommitInfo:
+        return HfApi().upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=folder,
+            path_in_repo=in_repo,
+            commit_message=message,
+            allow_patterns=names,
+            revision=self.args.hub_revision,
+        )
+
+    def _finish_current_push(self):
+        if self.folders_in_use:
+            logger.info(f"Waiting for the upload of {self._uploading.name}.")
+            self._upload.result()
+
+    def push_to_hub(self, commit_message="End of training", blocking=True, token=None, revision=None, **kwargs):
+        """
+        Upload the model that is saved in the folder of the run, and its results.
+
+        Returns:
+            `CommitInfo`: Of the commit; `None` in other processes than the main one.
+
+        Raises:
+            PushError: The upload failed; the folder is as it was, and files that arrived aren't sent again.
+        """
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        folder = Path(self.args.output_dir)
+        return self._push(folder, commit_message, model_files(folder, (*MODEL_FILES, *RESULT_FILES)))
+
+    def push_card(self) -> str:
+        """Upload the card alone, and give the address of the repository."""
+        self._push(Path(self.args.output_dir), "Pin the card to the revision it describes", [CARD_FILE])
+        return f"{constants.ENDPOINT}/{self.hub_model_id}"
+
+    def _push(self, folder: Path, message: str, names: list[str]) -> CommitInfo:
+        try:
+            with errors_in_one_line(_asked(self.args)):
+                return self._commit(folder, message, names)
+        except PushError as error:
+            raise PushError(_with_what_is_kept(error, self.args.output_dir)) from error

@@ -1,0 +1,61 @@
+"""The arguments of a run as a recipe that run_classification.py reads, without those of one machine or person."""
+
+from dataclasses import fields
+from enum import Enum
+
+from transformers import TrainingArguments
+
+from corpora.card import without_folders
+from training.arguments import DEMO_DIR, DataArguments, ModelArguments, default_training_arguments
+
+
+# Where a run is written, what shows it, who it is pushed for, and what it runs on: none of it changes the weights.
+OF_ONE_RUN = {
+    "resume_from_checkpoint",
+    "disable_tqdm",
+    # The older name of activation_checkpointing.
+    "gradient_checkpointing",
+    "push_to_hub",
+    "report_to",
+    "run_name",
+    "project",
+    "ddp_timeout",
+    "use_cpu",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "logging_dir",
+    "local_rank",
+    # Set by run_classification.py itself.
+    "remove_unused_columns",
+    "label_names",
+    "accelerator_config",
+}
+
+
+def make_recipe(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict:
+    """
+    The arguments that make a run what it is, as `recipes/*.json` hold them: those that differ from the defaults, and
+    all that depend on the model.
+
+    Args:
+        model_args ([`ModelArguments`]), data_args ([`DataArguments`]), training_args ([`TrainingArguments`]):
+            From `parse_arguments`, unchanged since.
+    """
+    recipe = {"dataset_name": DEMO_DIR}
+    for given in (model_args, data_args):
+        for field in fields(given):
+            value = getattr(given, field.name)
+            default = field.default_factory() if callable(field.default_factory) else field.default
+            if value is not None and (value != default or field.name == "fusion"):
+                recipe[field.name] = value
+    named = default_training_arguments(model_args.fusion, model_args.is_tiny)
+    for field in fields(training_args):
+        value = getattr(training_args, field.name)
+        value = value.value if isinstance(value, Enum) else value
+        is_of_one_run = field.name in OF_ONE_RUN or field.name.startswith("hub_") or not field.init
+        if is_of_one_run or not isinstance(value, (bool, int, float, str)):
+            continue
+        default = field.default.value if isinstance(field.default, Enum) else field.default
+        if value != default or field.name in named or field.name == "seed":
+            recipe[field.name] = value
+    return {name: without_folders(value) if isinstance(value, str) else value for name, value in recipe.items()}
