@@ -29,6 +29,26 @@ def conv_output_lengths(lengths, kernels, strides):
     return lengths
 
 
+def rows_of_similar_length(lengths: torch.Tensor, largest_waste: float = 0.1) -> list[torch.Tensor]:
+    """
+    Divide a batch so that padding is at most this share of each part.
+
+    Args:
+        lengths (`torch.Tensor` of shape `(batch_size,)`): Of the rows.
+
+    Returns:
+        Indices of the rows of each part, longest first.
+    """
+    parts, first, total = [], 0, 0
+    order = lengths.argsort(descending=True, stable=True)
+    for position, length in enumerate(ordered := lengths[order].tolist()):
+        if total + length < (1 - largest_waste) * ordered[first] * (position - first + 1):
+            parts.append(order[first:position])
+            first, total = position, 0
+        total += length
+    return [*parts, order[first:]]
+
+
 def masks_time(audio_config) -> bool:
     """Whether SpecAugment puts its learned mask over stretches of time in training."""
     # data2vec-audio has no such field, and augments.
@@ -220,6 +240,7 @@ __all__ = [
     "masked_group_norm",
     "masks_time",
     "pool",
+    "rows_of_similar_length",
     "valid_samples",
     "weigh_layers",
 ]

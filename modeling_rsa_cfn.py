@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
@@ -15,6 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 try:
     from .attention_rsa_cfn import ScalarSelfAttention
     from .configuration_rsa_cfn import RsaCfnConfig
+    from .cpu_rsa_cfn import checkpoint_with_cpu_functions, cpu_functions, runs_on_cpu
     from .cross_network_rsa_cfn import LowRankCrossLinear
     from .encoder_rsa_cfn import (
         as_hidden_states,
@@ -25,6 +28,7 @@ try:
         mask_group_norm,
         masks_time,
         pool,
+        rows_of_similar_length,
         valid_samples,
         weigh_layers,
     )
@@ -34,6 +38,7 @@ except ImportError:
         raise
     from attention_rsa_cfn import ScalarSelfAttention
     from configuration_rsa_cfn import RsaCfnConfig
+    from cpu_rsa_cfn import checkpoint_with_cpu_functions, cpu_functions, runs_on_cpu
     from cross_network_rsa_cfn import LowRankCrossLinear
     from encoder_rsa_cfn import (
         as_hidden_states,
@@ -44,6 +49,7 @@ except ImportError:
         mask_group_norm,
         masks_time,
         pool,
+        rows_of_similar_length,
         valid_samples,
         weigh_layers,
     )
@@ -114,6 +120,10 @@ class RsaCfnPreTrainedModel(PreTrainedModel):
             for weights in (module.audio_layer_weights, module.text_layer_weights):
                 if weights is not None:
                     init.constant_(weights, 1 / len(weights))
+
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, every_n_layers=1):
+        checkpointing_func = partial(checkpoint_with_cpu_functions, gradient_checkpointing_func)
+        super()._set_gradient_checkpointing(enable, checkpointing_func, every_n_layers)
 
 
 class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
@@ -321,7 +331,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         audio, text = audio_embeds, text_embeds
         if not self.fusion.reads_pooled:
             audio, text = (audio_states, audio_counts), (text_states, text_counts)
-        logits, attentions = self.fusion(audio, text, output_attentions)
+        with cpu_functions(self.device):
+            logits, attentions = self.fusion(audio, text, output_attentions)
         return RsaCfnOutput(
             loss=None if labels is None else self.loss_function(logits, labels, num_items_in_batch),
             logits=logits,
@@ -482,7 +493,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
     def _run_backbone(self, backbone, layer_weights, inputs, output_hidden_states, **kwargs):
         """The backbone's hidden states, weighed over its layers if so configured, and those layers if asked for."""
         needs_layers = output_hidden_states or layer_weights is not None
-        outputs = backbone(inputs, output_hidden_states=needs_layers, **kwargs)
+        with cpu_functions(self.device):
+            outputs = backbone(inputs, output_hidden_states=needs_layers, **kwargs)
         hidden_states, layers = outputs.last_hidden_state, None
         if needs_layers:
             # Of an encoder that ends in a norm, the last layer is meant behind it.
@@ -514,17 +526,35 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         # All zeros would wrap round to all ones in the backbone, so a missing clip is encoded too, and not counted.
         lengths = lengths.clamp(min=shortest)
         audio_attention_mask = (positions < lengths).long()  # (B, samples)
-        with valid_samples(lengths):
-            hidden_states, layers = self._run_backbone(
-                backbone,
-                self.audio_layer_weights,
-                input_values,
-                output_hidden_states,
-                attention_mask=audio_attention_mask,
-                **spec_augment,
-            )  # (B, frames, A)
+        hidden_states, layers = self._run_audio(
+            input_values, audio_attention_mask, lengths, output_hidden_states, **spec_augment
+        )  # (B, frames, A)
         mask = backbone._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
         return hidden_states, mask & is_present, layers
+
+    def _run_audio(self, input_values, audio_attention_mask, lengths, output_hidden_states, **kwargs):
+        """The audio backbone on clips whose padding has no effect; on a CPU, apart where they differ in length."""
+        is_apart = not self.audio_model.training and runs_on_cpu(input_values.device)
+        parts = rows_of_similar_length(lengths[:, 0]) if is_apart else [slice(None)]
+        if len(parts) == 1:
+            with valid_samples(lengths):
+                kwargs["attention_mask"] = audio_attention_mask
+                return self._run_backbone(
+                    self.audio_model, self.audio_layer_weights, input_values, output_hidden_states, **kwargs
+                )
+        outputs = []
+        for rows in parts:
+            width = int(lengths[rows].max())
+            hidden_states, layers = self._run_audio(
+                input_values[rows, :width], audio_attention_mask[rows, :width], lengths[rows], output_hidden_states
+            )
+            outputs.append((hidden_states, *(layers or ())))
+        num_frames, back = outputs[0][0].shape[1], torch.cat(parts).argsort()
+        hidden_states, *layers = (
+            torch.cat([F.pad(part, (0, 0, 0, num_frames - part.shape[1])) for part in states])[back]
+            for states in zip(*outputs)
+        )
+        return hidden_states, tuple(layers) or None
 
     def _spec_augment_arguments(self, batch_size, num_samples):
         """SpecAugment refuses clips of fewer frames than one of its masks; a batch of such clips goes without."""

@@ -14,16 +14,19 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from transformers import TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from corpora import CorpusError
 from corpora.report import first_names
-from training import InputError
+from training import InputError, RunStopped
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments, parse_arguments
+from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
+from training.checks import check_rows, check_same_run
 from training.data import Splits, load_splits
 from training.features import read_features_instead
 from training.labels import class_weights, target_shares
 from training.model import load_model
+from training.precision import LogitsDtypeCallback
 from training.progress import log_scores, show_progress
 from training.report import (
     draw_confusion_matrix,
@@ -33,6 +36,7 @@ from training.report import (
     write_predictions,
     write_split,
 )
+from training.stopping import StopOnSignalCallback
 from training.streams import IGNORED
 from training.trainer import FirstStepCallback, RsaCfnDataCollator, RsaCfnTrainer
 
@@ -49,6 +53,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
 
     Raises:
         InputError: Something given can't be used; nothing was trained.
+        RunStopped: A signal, a loss that isn't finite or a full disk stopped the run.
     """
     run_start = time.perf_counter()
     set_seed(training_args.seed)
@@ -67,6 +72,8 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
         logger.info(
             f"{reason} on the demo corpus in {DEMO_DIR} (synthetic speech); its scores mean nothing about emotion."
         )
+    output_dir = Path(training_args.output_dir)
+    checkpoint = find_start(training_args)
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(
             data_args,
@@ -79,6 +86,13 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     weights = None
     if data_args.class_weights is not None:
         weights = class_weights(data_args.class_weights, target_shares(tables["train"], len(splits.label_names)))
+    if training_args.do_train:
+        check_rows(splits, data_args, training_args)
+    if checkpoint is not None:
+        check_same_run(checkpoint, model_args, data_args, splits, weights)
+    if checkpoint == output_dir:
+        # Its training is over: what is left is to score the model there.
+        model_args.model_name_or_path, training_args.do_train = str(output_dir), False
     start = time.perf_counter()
     model, processor = load_model(model_args, data_args, splits.label_names, tables["train"]["text"][:], weights)
     model_seconds = time.perf_counter() - start
@@ -91,16 +105,13 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
         logger.info(f"--cache_features: the backbones are frozen{crop}.")
         splits = read_features_instead(trainer, splits, data_args)
     if trainer.is_world_process_zero():
-        write_split(Path(training_args.output_dir), splits.record, splits.membership)
+        write_split(output_dir, splits.record, splits.membership)
     metrics = {}
     if training_args.do_train:
-        resume = training_args.resume_from_checkpoint
-        trained = trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
-        trainer.save_model()
-        trainer.save_state()
-        trainer.save_metrics("train", trained.metrics)
-        if splits.validation is not None and not data_args.streaming:
-            metrics |= validate(trainer, splits)
+        train(trainer, model_args, checkpoint)
+    is_trained = training_args.do_train or checkpoint == output_dir
+    if is_trained and splits.validation is not None and not data_args.streaming:
+        metrics |= validate(trainer, splits)
     if training_args.do_eval or training_args.do_predict:
         for modality in dict.fromkeys(data_args.eval_modalities):
             metrics |= score(trainer, splits, modality)
@@ -109,6 +120,44 @@ def main(model_args: ModelArguments, data_args: DataArguments, training_args: Tr
     if trainer.is_world_process_zero():
         print(format_closing(metrics, training_args.output_dir, time.perf_counter() - run_start))
     return metrics
+
+
+def find_start(training_args: TrainingArguments) -> Path | None:
+    """The checkpoint that training goes on from, or the folder of the run where nothing is left to train."""
+    resume, output_dir = training_args.resume_from_checkpoint, Path(training_args.output_dir)
+    if not training_args.do_train or resume is None:
+        return None
+    if training_args.process_index == 0:
+        remove_half_written(output_dir)
+    if resume.lower() in (LAST, "true") and is_finished(output_dir):
+        logger.info(f"The run in {output_dir} is finished: nothing is left to train, and its model is scored.")
+        return output_dir
+    checkpoint = find_checkpoint(resume, output_dir)
+    num_processes = 0 if checkpoint is None else len(list(checkpoint.glob("rng_state*.pth")))
+    if checkpoint is not None and num_processes != training_args.world_size:
+        logger.warning(
+            f"{checkpoint} is of {num_processes} processes, this run has {training_args.world_size}: it goes on with "
+            "other batches and random numbers than it would have."
+        )
+    return checkpoint
+
+
+def train(trainer: RsaCfnTrainer, model_args: ModelArguments, checkpoint: Path | None) -> None:
+    """Train from a checkpoint or from the beginning, and save the model; the last file says that the run finished."""
+    output_dir = Path(trainer.args.output_dir)
+    stop_on_signal = StopOnSignalCallback()
+    trainer.add_callback(LogitsDtypeCallback())
+    if model_args.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(model_args.early_stopping_patience))
+    trainer.add_callback(stop_on_signal)
+    if trainer.is_world_process_zero():
+        (output_dir / FINISHED).unlink(missing_ok=True)
+    with stop_on_signal.listening():
+        trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    with writing(output_dir):
+        trainer.save_model()
+        trainer.save_metrics("train", trained.metrics)
+        trainer.save_state()
 
 
 def build_trainer(
@@ -225,10 +274,29 @@ def _predict(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> 
     return _Scored(table, logits, labels, metrics)
 
 
-if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s")
+def run(arguments: list[str]) -> int:
+    """
+    The script.
+
+    Returns:
+        0 after a whole run; 2 if something given can't be used; 1 if something can't be written; 3 for a loss that
+        isn't finite; 143 after SIGTERM and 130 after SIGINT.
+    """
     try:
-        main(*parse_arguments(sys.argv[1:]))
+        main(*parse_arguments(arguments))
     except (InputError, CorpusError) as error:
         print(f"run_classification.py: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+    except RunStopped as stopped:
+        if str(stopped):
+            print(f"run_classification.py: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("run_classification.py: interrupted; what was saved before is as it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    sys.exit(run(sys.argv[1:]))

@@ -1,10 +1,55 @@
-"""Time and memory of functions, measured side by side in one process."""
+"""Time, memory and products of functions and steps, measured side by side in one process."""
 
+import argparse
+import ctypes
+import gc
+import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
+import psutil
+import torch
+import transformers
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from cpu_rsa_cfn import has_units_for
+
+
+GIBIBYTE = 2**30
+
+
+def describe_run(device: torch.device) -> str:
+    """Processor or accelerator, threads, versions and date, in one line."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        file = Path("/proc/cpuinfo")
+        lines = file.read_text().splitlines() if file.exists() else []
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else platform.processor()
+        name = f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{name}; {versions}; {time.strftime('%Y-%m-%d')}"
+
+
+def check_memory(parser: argparse.ArgumentParser, gibibytes: float):
+    """End with one line where less memory is free than a benchmark at full size takes."""
+    available = psutil.virtual_memory().available / GIBIBYTE
+    if available < gibibytes:
+        parser.error(f"{available:.0f} GiB of memory are free, and --size full takes {gibibytes}; give --size small")
+
+
+def is_emulated(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the device takes several times as long over products of this type as over those of float32."""
+    return device.type == "cpu" and dtype != torch.float32 and not has_units_for(dtype)
 
 
 def median_seconds(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -33,3 +78,152 @@ def peak_tensor_bytes(function: Callable[[], object]) -> int:
         allocated += event.nbytes()
         peak = max(peak, allocated)
     return peak
+
+
+def peak_memory_bytes(device: torch.device, function: Callable[[], object]) -> int:
+    """
+    The most memory held while the function ran, weights included: of the device, or of the process on a CPU.
+
+    On a CPU of another system than Linux it is what the process held at the end.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        function()
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform != "linux":
+        function()
+        return psutil.Process().memory_info().rss
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # what earlier functions freed isn't this one's
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    function()
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def synchronize(device: torch.device):
+    """Wait until the device has done what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_product_flops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+    """Floating-point operations a second of one product of two square matrices, the best of three."""
+    if device.type == "cuda":
+        size *= 4
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(4):
+        synchronize(device)
+        start = time.perf_counter()
+        left @ right
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds[1:])
+
+
+class ProductPeaks:
+    """
+    The device's best speed in matrix products, measured again and again between what is compared with it.
+
+    Args:
+        device (`torch.device`): Where the products run.
+        dtypes (`Iterable[torch.dtype]`): Of the factors; float32 is measured in any case.
+    """
+
+    def __init__(self, device: torch.device, dtypes: Iterable[torch.dtype]):
+        self.device = device
+        self.values = {dtype: [] for dtype in (torch.float32, *dtypes)}
+
+    def measure(self):
+        """Measure each type once more."""
+        for dtype, values in self.values.items():
+            values.append(matrix_product_flops(self.device, dtype))
+
+    def __getitem__(self, dtype: torch.dtype) -> float:
+        """
+        Operations a second open to a program under autocast to this type: float32 is, too, and may be the faster one.
+        """
+        return max(statistics.median(self.values[each]) for each in (torch.float32, dtype))
+
+    def __str__(self):
+        rates = [f"{statistics.median(values) / 1e9:.0f} GFLOP/s in {dtype}" for dtype, values in self.values.items()]
+        return f"Matrix products: {', '.join(rates)}"
+
+
+class FlopCount(TorchDispatchMode):
+    """Counts the floating-point operations of all matrix products and convolutions inside, forward and backward."""
+
+    attention = torch.ops.aten._scaled_dot_product_flash_attention
+    attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_backward
+    # torch's own list lacks the kernels of the CPU.
+    formulas = {
+        **flop_registry,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[attention],
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[attention_backward],
+    }
+
+    def __init__(self):
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        formula = self.formulas.get(function._overloadpacket)
+        if formula is None:
+            with self:  # in inference mode a linear layer comes here whole
+                result = function.decompose(*args, **kwargs)
+            return function(*args, **kwargs) if result is NotImplemented else result
+        result = function(*args, **kwargs)
+        self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+class SectionTimer:
+    """
+    Divides the time of training steps into sections, of which every moment belongs to one.
+
+    The encoders' own sections are found by hooks. Backward goes through the head, then through the encoder that ran
+    last, and then through the other, so each is left when the gradient of the next one's result is there.
+
+    Args:
+        encoders (`dict[str, nn.Module]`): By the name of the section.
+        device (`torch.device`): Waited for where a section ends.
+    """
+
+    def __init__(self, encoders: dict[str, nn.Module], device: torch.device):
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+        for name, encoder in encoders.items():
+            encoder.register_forward_pre_hook(lambda *_: self.end("head"))
+            encoder.register_forward_hook(partial(self._encoded, name))
+
+    def start(self):
+        """Forget what was measured; the first section starts."""
+        synchronize(self.device)
+        self.seconds.clear()
+        self.last = time.perf_counter()
+
+    def end(self, section: str):
+        """What happened since the last section's end was `section`."""
+        synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[section] += now - self.last
+        self.last = now
+
+    def backward(self, loss: torch.Tensor):
+        """Run backward, divided into its sections."""
+        self._reached = "head"
+        loss.backward()
+        self.end(self._reached)
+
+    def _encoded(self, name, encoder, args, output):
+        self.end(name)
+        if output.last_hidden_state.requires_grad:
+            output.last_hidden_state.register_hook(lambda grad: self._reach(name))
+
+    def _reach(self, name):
+        self.end(self._reached)
+        self._reached = name

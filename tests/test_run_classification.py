@@ -49,7 +49,7 @@ def test_only_training_batches_are_cropped_at_random(given, training, prepared_d
     splits = load_splits(data_args, with_validation=True)
     model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"])
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
-    assert trainer.get_train_dataloader().collate_fn.audio_crop == training
+    assert trainer.get_train_dataloader().collate_fn.collator.audio_crop == training
     for loader in (trainer.get_eval_dataloader(), trainer.get_test_dataloader(splits.test)):
         assert loader.collate_fn.audio_crop is None
 

@@ -1,6 +1,7 @@
 """The arguments of run_classification.py: model and data beside all TrainingArguments, with fitting defaults."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,9 +18,13 @@ from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
 from corpora import CorpusError, holds_code
 from corpora.folds import NUM_FOLDS, SPLITS, check_folds
 from training import InputError
+from training.checkpoints import LAST, is_finished
 from training.labels import CLASS_WEIGHTS, LABEL_TARGETS, TIES
+from training.precision import PrecisionArguments, choose_precision, find_device
 from training.trainer import MODALITIES
 
+
+logger = logging.getLogger(__name__)
 
 TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
@@ -86,6 +91,10 @@ class ModelArguments:
     )
     text_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the text backbone (default: --learning_rate)."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop training after this many evaluations in a row without a better score."},
     )
     use_weighted_layer_sum: bool = field(
         default=False, metadata={"help": "Pool a learned weighted sum of all layers of each backbone."}
@@ -310,14 +319,34 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
         if data_args.predict_file is not None:
             defaults |= {"output_dir": "predictions", "do_train": False, "do_eval": False}
         parser.set_defaults(**defaults)
-        *_, training_args, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+        precision, fallback = _precision(arguments, defaults["use_cpu"])
+        *_, training_args, unknown = parser.parse_args_into_dataclasses(
+            [*arguments, *precision], return_remaining_strings=True
+        )
     except (ValueError, ImportError) as error:
         # TrainingArguments has errors of several lines.
         raise InputError(" ".join(str(error).split())) from error
     if unknown:
         raise InputError(f"unknown arguments: {' '.join(unknown)} (see --help)")
+    if fallback is not None and training_args.local_process_index == 0:
+        logger.warning(fallback)
+    if str(training_args.resume_from_checkpoint).lower() == "false":
+        training_args.resume_from_checkpoint = None
     check_arguments(model_args, data_args, training_args)
     return model_args, data_args, training_args
+
+
+def _precision(arguments: list[str], use_cpu: bool) -> tuple[list[str], str | None]:
+    """Arguments that replace a precision which the device hasn't, and the line that says so."""
+    parser = OneLineArgumentParser(PrecisionArguments, allow_abbrev=False, add_help=False)
+    parser.set_defaults(use_cpu=use_cpu)
+    asked, _ = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    if not (asked.fp16 or asked.bf16):
+        return [], None
+    precision, fallback = choose_precision(asked, find_device(asked.use_cpu))
+    if fallback is None:
+        return [], None
+    return ["--fp16", str(precision == "fp16"), "--bf16", str(precision == "bf16")], fallback
 
 
 def _read_json(name: str) -> list[str]:
@@ -371,16 +400,17 @@ def _saved_fusion(model_args: ModelArguments) -> str:
             f"--model_name_or_path {model_args.model_name_or_path} can't be loaded; give a folder or Hub id of a saved "
             f"RSA-CFN model ({' '.join(str(error).split())})"
         ) from error
-    _check_version(model_args.model_name_or_path)
+    _check_version(model_args.model_name_or_path, config)
     if model_args.cache_features:
         _check_cacheable(config)
     return config.fusion
 
 
-def _check_version(name: str) -> None:
+def _check_version(name: str, config: RsaCfnConfig) -> None:
     """A field that came later would be passed over in silence, and the model be another one than was saved."""
     saved, _ = RsaCfnConfig.get_config_dict(name)
-    known = {"transformers_version", *RsaCfnConfig().to_dict()}
+    # The Trainer writes fields of language models, such as use_cache, into any configuration.
+    known = {"transformers_version", "quantization_config", *config.text_config.to_dict(), *RsaCfnConfig().to_dict()}
     unknown = [field for field in saved if field not in known and not field.startswith("_")]
     if unknown:
         raise InputError(
@@ -449,7 +479,24 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
         _check_streaming(data_args, training_args)
         if model_args.cache_features:
             raise InputError("--cache_features looks rows up by their number, which --streaming can't; leave out one")
+    _check_early_stopping(model_args.early_stopping_patience, training_args)
     _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
+
+
+def _check_early_stopping(patience: int | None, training_args: TrainingArguments) -> None:
+    if patience is None:
+        return
+    if patience < 1:
+        raise InputError(f"--early_stopping_patience {patience} is too small; give 1 or more")
+    if training_args.eval_strategy == "no":
+        raise InputError(
+            f"--early_stopping_patience {patience} has no scores to look at; give --eval_strategy epoch or steps"
+        )
+    if not training_args.load_best_model_at_end:
+        raise InputError(
+            f"--early_stopping_patience {patience} would leave the model of the last step, not the best; give "
+            "--load_best_model_at_end"
+        )
 
 
 def _check_model(model_args: ModelArguments) -> None:
@@ -506,11 +553,17 @@ def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> N
         raise InputError(f"--output_dir {output_dir} is or holds the code of this repository; give a new folder")
     if resolved.is_file():
         raise InputError(f"--output_dir {output_dir} is a file; give a new folder")
-    if resolved.is_dir() and any(resolved.iterdir()) and not resume_from_checkpoint:
+    if resume_from_checkpoint or not resolved.is_dir() or not any(resolved.iterdir()):
+        return
+    if is_finished(resolved):
         raise InputError(
-            f"--output_dir {output_dir} already holds another run; give a new folder, remove this one, or go on with "
-            "it by --resume_from_checkpoint true"
+            f"--output_dir {output_dir} already holds a finished run; give a new folder, remove this one, or score it "
+            f"again by --resume_from_checkpoint {LAST}"
         )
+    raise InputError(
+        f"--output_dir {output_dir} already holds files, and no finished run; give a new folder, remove this one, or "
+        f"go on with an interrupted run by --resume_from_checkpoint {LAST}"
+    )
 
 
 def _check_choice(name: str, value: str, legal: tuple[str, ...]) -> None:

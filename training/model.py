@@ -1,5 +1,6 @@
 """The processor and the model of a run: pretrained backbones, tiny random ones, or a saved RSA-CFN model."""
 
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -121,7 +122,7 @@ def load_saved(
     try:
         model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
         return model, RsaCfnProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable(argument, name, error, "a folder or Hub id of a saved RSA-CFN model") from error
 
 

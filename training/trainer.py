@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import psutil
 import torch
-from transformers import ProcessorMixin, Trainer, TrainerCallback
+from transformers import ProcessorMixin, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from training.labels import sampling_weights, target_shares
+from training.resuming import ResumableTrainer
+from training.stopping import check_finite
 
 
 logger = logging.getLogger(__name__)
@@ -50,46 +52,6 @@ class RsaCfnDataCollator:
         return self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
 
 
-class SeededByEpoch:
-    """A sampler that draws by `seed` and epoch alone: the same on every process, and again where a run resumes."""
-
-    seed: int
-    generator: torch.Generator
-
-    def set_epoch(self, epoch: int):
-        self.generator.manual_seed(self.seed + epoch)
-
-
-class BatchWeightedSampler(SeededByEpoch, torch.utils.data.WeightedRandomSampler):
-    """
-    Rows drawn with replacement, as many as there are; accelerate deals out the one sequence to all processes.
-
-    Args:
-        weights (`np.ndarray` of shape `(num_rows,)`): In proportion to how often each row is drawn.
-        seed (`int`): Of the draw.
-    """
-
-    def __init__(self, weights, seed: int):
-        super().__init__(weights, len(weights), generator=torch.Generator().manual_seed(seed))
-        self.seed = seed
-
-
-class SeededLengthGroupedSampler(SeededByEpoch, LengthGroupedSampler):
-    """
-    Rows of like length together. Drawn from each process's own random state, which dropout moves on, the orders of
-    several processes would part, and rows with them be lost or doubled.
-
-    Args:
-        batch_size (`int`): Rows of a process's step.
-        lengths (`list[float]`): Of the rows.
-        seed (`int`): Of the order.
-    """
-
-    def __init__(self, batch_size: int, lengths: list[float], seed: int):
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator().manual_seed(seed))
-        self.seed = seed
-
-
 class FirstStepCallback(TrainerCallback):
     """
     Logs, once, how long after its start the process had trained its first step.
@@ -109,10 +71,10 @@ class FirstStepCallback(TrainerCallback):
             self.is_logged = True
 
 
-class RsaCfnTrainer(Trainer):
+class RsaCfnTrainer(ResumableTrainer):
     """
-    [`Trainer`] with real float16 on a CPU, rows scored in their own order, training batches of their own making, a
-    weighted sampler and a learning rate for each backbone.
+    [`ResumableTrainer`] with real float16 on a CPU, rows scored in their own order, training batches of their own
+    making, a weighted sampler, a learning rate for each backbone, and an end at the first loss that isn't finite.
 
     Args:
         train_data_collator (`Callable`, *optional*):
@@ -162,13 +124,17 @@ class RsaCfnTrainer(Trainer):
                 optimizer.add_param_group({**group, "params": rest})
         return optimizer
 
-    def get_train_dataloader(self):
-        scoring = self.data_collator
-        self.data_collator = self.train_data_collator or scoring
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.data_collator = scoring
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        check_finite(loss, self.state.global_step + 1, inputs.get("segment_id"))
+        return loss
+
+    def _prepare_inputs(self, inputs):
+        # The IDs are for messages; no model takes them.
+        return super()._prepare_inputs({name: value for name, value in inputs.items() if name != "segment_id"})
+
+    def _training_collator(self):
+        return self.train_data_collator or self.data_collator
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -182,16 +148,16 @@ class RsaCfnTrainer(Trainer):
         # Grouping by length would reorder these rows too, and predictions would no longer be theirs.
         return torch.utils.data.SequentialSampler(eval_dataset)
 
-    def _get_train_sampler(self, train_dataset=None):
+    def _make_train_sampler(self, train_dataset=None):
         if not self.batch_weighted_sampler:
-            return self._by_cropped_length(super()._get_train_sampler(train_dataset))
+            return self._by_cropped_length(super()._make_train_sampler(train_dataset))
         shares = target_shares(train_dataset if train_dataset is not None else self.train_dataset)
-        return BatchWeightedSampler(sampling_weights(shares), self.args.seed)
+        return torch.utils.data.WeightedRandomSampler(sampling_weights(shares), len(shares))
 
     def _by_cropped_length(self, sampler):
         if isinstance(sampler, LengthGroupedSampler):
             # Clips over the limit are all alike in a batch. And a list: a column of a dataset is looked up row by row,
             # which for ten thousand rows takes seconds.
             lengths = np.minimum(sampler.lengths[:], self.processing_class.max_audio_seconds).tolist()
-            return SeededLengthGroupedSampler(sampler.batch_size, lengths, self.args.seed)
+            return LengthGroupedSampler(sampler.batch_size, lengths=lengths)
         return sampler

@@ -9,6 +9,7 @@ import torch
 
 from training import InputError
 from training.arguments import default_training_arguments, parse_arguments
+from training.precision import Device
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +154,15 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
         (f"--output_dir {Path(__file__).parents[2]}", "holds the code of this repository"),
         (f"--output_dir {Path(__file__).parents[3]}", "holds the code of this repository"),
         ("--report_to tensorbord", "--report_to tensorbord is unknown; give one of "),
-        ("--output_dir full", "already holds another run"),
+        ("--output_dir full", "already holds files, and no finished run; give a new folder, remove this one, or go on"),
+        ("--output_dir finished", "already holds a finished run; give a new folder, remove this one, or score it"),
+        ("--fp16 --bf16", "--fp16 and --bf16 exclude each other; give one of them"),
+        ("--early_stopping_patience 0", "--early_stopping_patience 0 is too small; give 1 or more"),
+        ("--early_stopping_patience 2", "has no scores to look at; give --eval_strategy epoch or steps"),
+        (
+            "--early_stopping_patience 2 --eval_strategy epoch --save_strategy epoch",
+            "not the best; give --load_best_model_at_end",
+        ),
         ("nowhere.json", "nowhere.json can't be read as JSON"),
         ("unknown.json", "unknown.json has unknown arguments: fusoin; give names that --help lists"),
         ("unknown.json --seed 7", "unknown.json has unknown arguments: fusoin"),
@@ -164,8 +173,10 @@ def test_what_becomes_of_ties_when_it_is_not_said(arguments, label_target, ties)
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments, message):
-    Path("full").mkdir()
-    Path("full/config.json").touch()
+    for folder in ("full", "finished"):
+        Path(folder).mkdir()
+        Path(folder, "config.json").touch()
+    Path("finished/trainer_state.json").touch()
     Path("unknown.json").write_text('{"fusoin": "text"}')
     Path("seed.json").write_text('{"seed": 7}')
     Path("illegal.json").write_text('{"fusion": "sum"}')
@@ -185,7 +196,9 @@ def test_without_tensorboard_a_run_says_how_to_get_it(monkeypatch):
 
 
 def test_a_model_of_a_later_version_is_refused(make_model):
-    make_model(fusion="stack").save_pretrained("saved")
+    model = make_model(fusion="stack")
+    model.config.use_cache = False  # as the Trainer does
+    model.save_pretrained("saved")
     parse_arguments(["--model_name_or_path", "saved"])
     saved = json.loads(Path("saved/config.json").read_text())
     Path("saved/config.json").write_text(json.dumps({**saved, "gate_size": 4, "transformers_version": "9.1.0"}))
@@ -212,3 +225,21 @@ def test_a_run_can_be_resumed_in_its_folder():
     Path("full/config.json").touch()
     *_, training_args = parse_arguments("--output_dir full --resume_from_checkpoint true".split())
     assert training_args.output_dir == "full"
+
+
+def test_resuming_can_be_said_not_to_be_wanted():
+    *_, training_args = parse_arguments("--resume_from_checkpoint false".split())
+    assert training_args.resume_from_checkpoint is None
+
+
+def test_a_precision_that_the_device_lacks_is_replaced(monkeypatch, caplog):
+    monkeypatch.setattr("training.arguments.find_device", lambda use_cpu: Device("cuda", has_bf16=False))
+    *_, training_args = parse_arguments("--bf16 --use_cpu false".split())
+    assert (training_args.fp16, training_args.bf16) == (True, False)
+    assert caplog.messages == [
+        "--bf16: this cuda device has no bfloat16, so the run computes in float16, as with --fp16."
+    ]
+    monkeypatch.setattr("training.arguments.find_device", lambda use_cpu: Device("cpu") if use_cpu else None)
+    *_, training_args = parse_arguments("--bf16 --use_cpu".split())
+    assert (training_args.fp16, training_args.bf16) == (False, True)
+    assert len(caplog.messages) == 1

@@ -1,5 +1,7 @@
 """The model of a run: tiny, pretrained from folders, or saved; and what can't be loaded."""
 
+import os
+
 import pytest
 import torch
 from transformers import Wav2Vec2FeatureExtractor
@@ -80,6 +82,17 @@ def test_saved_model_goes_on(tmp_path, monkeypatch):
     assert not any(parameter.requires_grad for parameter in other.text_model.parameters())
     with pytest.raises(InputError, match="knows the classes calm, upset; the dataset has calm, cross"):
         load_model(arguments, DataArguments(), ["calm", "cross"], TEXTS)
+
+
+def test_a_truncated_saved_model_is_said_in_one_line(tmp_path):
+    model, processor = load_model(ModelArguments(**TINY), DataArguments(), NAMES, TEXTS)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    os.truncate(tmp_path / "model.safetensors", 1000)
+    arguments = ModelArguments(model_name_or_path=str(tmp_path))
+    with pytest.raises(InputError, match=f"--model_name_or_path {tmp_path} can't be loaded; give a folder") as error:
+        load_model(arguments, DataArguments(), NAMES, TEXTS)
+    assert "\n" not in str(error.value)
 
 
 def test_options_reach_the_configuration():

@@ -12,9 +12,11 @@ import pytest
 import soundfile
 import torch
 from datasets import Dataset
-from transformers import TrainingArguments, Wav2Vec2FeatureExtractor, set_seed
+from transformers import EarlyStoppingCallback, TrainingArguments, Wav2Vec2FeatureExtractor, set_seed
 
 from processing_rsa_cfn import RsaCfnProcessor
+from training import RunStopped
+from training.checkpoints import list_checkpoints
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -28,13 +30,14 @@ def rows():
         samples = rng.uniform(-0.1, 0.1, rng.integers(1600, 6400))
         soundfile.write(buffer, samples, 16000, format="WAV")
         audio = {"bytes": buffer.getvalue(), "path": None}
-        rows.append({"audio": audio, "text": "정말" if index % 2 else "반가워요", "label": int(index >= 14)})
+        text = "정말" if index % 2 else "반가워요"
+        rows.append({"audio": audio, "text": text, "label": int(index >= 14), "segment_id": f"Sess01_{index:02d}"})
     return Dataset.from_list(rows)
 
 
 @pytest.fixture
 def make_trainer(make_model, processor, rows, tmp_path):
-    def make(batch_weighted_sampler=False, fusion="rsa_cfn", **arguments):
+    def make(batch_weighted_sampler=False, fusion="rsa_cfn", callbacks=None, **arguments):
         arguments = {
             "output_dir": str(tmp_path),
             "use_cpu": True,
@@ -50,6 +53,7 @@ def make_trainer(make_model, processor, rows, tmp_path):
             eval_dataset=rows,
             processing_class=processor,
             batch_weighted_sampler=batch_weighted_sampler,
+            callbacks=callbacks,
         )
 
     return make
@@ -99,12 +103,15 @@ def ramps(processor):
         trainer = make_trainer(
             dataloader_num_workers=num_workers, seed=seed, per_device_train_batch_size=4, num_train_epochs=2
         )
-        trainer.train_dataset = trainer.eval_dataset = Dataset.from_list([row] * 16)
+        rows = [{**row, "segment_id": f"Sess01_{index:02d}"} for index in range(16)]
+        trainer.train_dataset = trainer.eval_dataset = Dataset.from_list(rows)
         trainer.data_collator = RsaCfnDataCollator(short)
         trainer.train_data_collator = RsaCfnDataCollator(short, audio_crop=train_crop)
         set_seed(seed)
-        loader = trainer.get_train_dataloader()
-        epochs = [torch.cat([batch["input_values"][:, 0] for batch in loader]).tolist() for _ in range(2)]
+        loader, epochs = trainer.get_train_dataloader(), []
+        for epoch in range(2):
+            loader.collate_fn.set_epoch(epoch)
+            epochs.append(torch.cat([batch["input_values"][:, 0] for batch in loader]).tolist())
         scored = torch.cat([batch["input_values"][:, 0] for batch in trainer.get_eval_dataloader()]).tolist()
         return *epochs, scored
 
@@ -123,24 +130,85 @@ def test_training_crops_elsewhere_in_each_epoch_and_scoring_at_the_centre(ramps,
     assert ramps(make_trainer, None, num_workers)[:2] == ([45] * 16, [45] * 16)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_run_with_random_crops_is_resumed_as_if_never_stopped(make_trainer, processor, tmp_path, num_workers):
+@pytest.fixture
+def train(make_trainer, rows, processor, tmp_path):
+    """A function that trains two epochs of four steps, with all that is random in training, and gives the trainer."""
     short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.05)
-    weights = []
-    for resume in (None, str(tmp_path / "checkpoint-4")):
-        trainer = make_trainer(
-            fusion="audio",
-            dataloader_num_workers=num_workers,
-            save_strategy="epoch",
-            num_train_epochs=2,
-            per_device_train_batch_size=4,
-            learning_rate=1e-2,
-        )
+    timed = rows.add_column("duration", [len(audio["bytes"]) / 32000 for audio in rows["audio"]])
+
+    def train(resume=None, **arguments):
+        arguments = {
+            "save_strategy": "steps",
+            "save_steps": 1,
+            "logging_strategy": "steps",
+            "logging_steps": 3,
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 1e-2,
+        } | arguments
+        set_seed(7)
+        trainer = make_trainer(**arguments)
+        trainer.model.config.modality_dropout = 0.3
+        trainer.train_dataset = trainer.eval_dataset = timed
         trainer.train_data_collator = RsaCfnDataCollator(short, audio_crop="random")
-        trainer.train(resume_from_checkpoint=resume)
-        weights.append(trainer.model.state_dict())
-    for name, weight in weights[0].items():
-        assert torch.equal(weights[1][name], weight), name
+        trainer.train(resume_from_checkpoint=resume and str(tmp_path / f"checkpoint-{resume}"))
+        return trainer
+
+    return train
+
+
+def assert_same_run(trainer, other):
+    weights = other.model.state_dict()
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(weights[name], weight), name
+    history, others = (
+        [{name: value for name, value in entry.items() if not name.endswith(("_runtime", "_second"))} for entry in log]
+        for log in (trainer.state.log_history, other.state.log_history)
+    )
+    assert history == others
+    assert trainer.state.total_flos == other.state.total_flos
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"dataloader_num_workers": 2},
+        {"dataloader_num_workers": 2, "dataloader_persistent_workers": True},
+        {"train_sampling_strategy": "group_by_length", "length_column_name": "duration"},
+        {"batch_weighted_sampler": True, "lr_scheduler_type": "cosine"},
+        {"fp16": True},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
+        {"eval_strategy": "epoch", "logging_strategy": "epoch"},
+    ],
+    ids=lambda arguments: "-".join(arguments),
+)
+def test_a_run_resumed_within_an_epoch_is_the_unbroken_one(arguments, train):
+    assert_same_run(train(**arguments), train(resume=6, **arguments))
+
+
+def test_a_run_can_be_resumed_from_each_of_its_steps(train):
+    whole = train(eval_strategy="epoch", logging_strategy="epoch")
+    assert whole.state.log_history[0]["loss"] != whole.state.log_history[2]["loss"]
+    for step in (1, 4, 5, 8):
+        assert_same_run(whole, train(resume=step, eval_strategy="epoch", logging_strategy="epoch"))
+
+
+def test_a_run_of_few_steps_is_not_lengthened_by_resuming_it(train):
+    """Its last step is within an epoch."""
+    assert_same_run(train(max_steps=3), train(max_steps=3, resume=3))
+
+
+def test_early_stopping_counts_on_where_it_was(train):
+    schedule = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True, "learning_rate": 0.0}
+    whole = train(callbacks=[EarlyStoppingCallback(3)], **schedule)
+    # The score never gets better: that of the first step is the best.
+    assert (whole.state.global_step, whole.state.best_global_step) == (4, 1)
+    for step in (2, 3, 4):
+        assert_same_run(whole, train(resume=step, callbacks=[EarlyStoppingCallback(3)], **schedule))
+    # What is given now counts, also where nothing was then.
+    assert train(resume=2, callbacks=[EarlyStoppingCallback(1)], **schedule).state.global_step == 2
+    train(**schedule, max_steps=2)
+    assert train(resume=2, callbacks=[EarlyStoppingCallback(3)], **schedule).state.global_step == 5
 
 
 def test_each_backbone_has_its_learning_rate(make_trainer):
@@ -191,7 +259,6 @@ class Model(torch.nn.Linear):
 def collate(rows):
     return {name: torch.tensor([row[name] for row in rows]) for name in ("row", "labels")}
 
-seen = {}
 class Trainer(RsaCfnTrainer):
     def training_step(self, model, inputs, *args):
         seen.setdefault(int(self.state.epoch), []).append(inputs["row"].tolist())
@@ -201,13 +268,18 @@ shares = [[0.75, 0.25] if row < 24 else [0.0, 1.0] for row in range(32)]
 columns = {"row": list(range(32)), "label_shares": shares, "labels": [0] * 32}
 columns["duration"] = [row % 8 for row in range(32)]
 args = TrainingArguments(sys.argv[1], use_cpu=True, num_train_epochs=2, per_device_train_batch_size=4, seed=7,
-    save_strategy="no", remove_unused_columns=False, disable_tqdm=True, logging_strategy="no",
+    save_strategy="steps", save_steps=6, remove_unused_columns=False, disable_tqdm=True, logging_strategy="no",
     train_sampling_strategy=sys.argv[2].replace("weighted", "random"), length_column_name="duration")
-Trainer(Model(1, 1), args, data_collator=collate, train_dataset=Dataset.from_dict(columns),
-    processing_class=SimpleNamespace(model_input_names=["row"], max_audio_seconds=6, save_pretrained=None),
-    batch_weighted_sampler=sys.argv[2] == "weighted").train()
+told = []
+for checkpoint in (None, f"{sys.argv[1]}/checkpoint-6"):
+    seen = {}
+    trainer = Trainer(Model(1, 1), args, data_collator=collate, train_dataset=Dataset.from_dict(columns),
+        processing_class=SimpleNamespace(model_input_names=["row"], max_audio_seconds=6, save_pretrained=str),
+        batch_weighted_sampler=sys.argv[2] == "weighted")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    told.append(seen)
 with open(f"{sys.argv[1]}/{args.process_index}.json", "w") as file:
-    json.dump([seen[0], seen[1]], file)
+    json.dump([told[0][0], told[0][1], told[1][1]], file)
 """
 
 
@@ -225,6 +297,8 @@ def draw(tmp_path):
         first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
         for epoch in range(2):
             assert [len(first[epoch]), len(second[epoch])] == [4, 4]
+        # Resumed after two steps of the second epoch.
+        assert (first[2], second[2]) == (first[1][2:], second[1][2:])
         return [[batch for pair in zip(first[epoch], second[epoch]) for batch in pair] for epoch in range(2)]
 
     return draw
@@ -279,6 +353,41 @@ def test_half_precision_on_a_cpu_is_half_precision(precision, dtype, make_traine
     assert trainer.model.fusion.classifier.weight.dtype == torch.float32
 
 
+class PoisoningCollator(RsaCfnDataCollator):
+    """The samples of one row overflow, as they might in an encoder."""
+
+    poisoned = None
+
+    def __call__(self, rows):
+        batch = super().__call__(rows)
+        batch["input_values"][[row["segment_id"] == self.poisoned for row in rows]] = torch.inf
+        return batch
+
+
+@pytest.mark.parametrize("arguments", [{}, {"fp16": True}, {"dataloader_num_workers": 2}], ids=str)
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_rows(arguments, make_trainer, processor, tmp_path):
+    trainer = make_trainer(per_device_train_batch_size=4, save_strategy="steps", save_steps=1, seed=3, **arguments)
+    trainer.train_data_collator = PoisoningCollator(processor)
+    batches = [batch["segment_id"] for batch in trainer.get_train_dataloader()]
+    trainer.train_data_collator.poisoned = batches[2][1]
+    with pytest.raises(RunStopped) as stopped:
+        trainer.train()
+    assert stopped.value.exit_code == 3
+    message = str(stopped.value)
+    assert message.startswith("the loss is nan in optimizer step 3: training stops") and "\n" not in message
+    assert message.endswith(f"The batch holds {', '.join(batches[2])}")
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_gradients_that_overflow_under_a_loss_scale_stop_nothing(make_trainer):
+    trainer = make_trainer(fp16=True, max_steps=4, per_device_train_batch_size=4)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before = trainer.model.fusion.classifier.weight.detach().clone()
+    assert np.isfinite(trainer.train().training_loss)
+    assert trainer.accelerator.scaler.get_scale() < 2.0**40
+    assert torch.equal(trainer.model.fusion.classifier.weight, before)
+
+
 def test_prediction_scores_every_row_in_order(make_trainer, rows, processor):
     """Also the last, partial batch; and each row as it scores alone."""
     trainer = make_trainer(per_device_eval_batch_size=5)
@@ -320,8 +429,7 @@ def test_batches_are_grouped_by_the_length_that_is_left_of_a_clip(make_trainer, 
         train_sampling_strategy="group_by_length", length_column_name="duration", per_device_train_batch_size=16
     )
     trainer.train_dataset = rows.add_column("duration", durations)
-    sampler = trainer._get_train_sampler()
-    epochs = []
+    sampler, epochs = trainer._get_train_sampler(), []
     for epoch in range(8):
         sampler.set_epoch(epoch)
         epochs.append(list(sampler))
@@ -331,4 +439,4 @@ def test_batches_are_grouped_by_the_length_that_is_left_of_a_clip(make_trainer, 
         assert min(seconds[:8]) == 8.0 and seconds[8:] == [0.2] * 4 + [0.1] * 4
     assert len({tuple(durations[row] for row in epoch[:8]) for epoch in epochs}) > 4
     trainer.batch_weighted_sampler = True
-    assert isinstance(trainer._get_train_sampler(), torch.utils.data.WeightedRandomSampler)
+    assert isinstance(trainer._get_train_sampler().sampler, torch.utils.data.WeightedRandomSampler)

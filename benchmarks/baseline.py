@@ -1,0 +1,81 @@
+"""The plain baseline: what the original code computes, and how, with the weights of a model of ours."""
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.scalar_attention import plain_self_attention
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from processing_rsa_cfn import RsaCfnProcessor, decode_audio
+
+
+class PlainBaseline:
+    """
+    `rsa_cfn` written down as it is defined, over the same modules, so that the weights exist once.
+
+    Audio is padded to 6 s and goes without a mask, text is padded to 256 tokens, the means run over the padding, both
+    encoders attend eagerly, and the attention over scalars builds its queries, its keys and its map.
+
+    Args:
+        model ([`RsaCfnForSequenceClassification`]): Holds the weights; its attention is to be eager.
+        processor ([`RsaCfnProcessor`]): Gives the limits, the feature extractor and the tokenizer.
+    """
+
+    def __init__(self, model: RsaCfnForSequenceClassification, processor: RsaCfnProcessor):
+        self.model = model
+        self.processor = processor
+
+    def load(self, rows: list[dict]) -> list[dict]:
+        """The rows with their waveforms decoded: everything is in memory before training starts."""
+        rate = self.processor.feature_extractor.sampling_rate
+        return [{**row, "audio": decode_audio(row["audio"], None, rate)} for row in rows]
+
+    def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        """`input_values` `(batch_size, 96000)`, `input_ids` and mask `(batch_size, 256)`, `labels` `(batch_size,)`."""
+        processor = self.processor
+        rate = processor.feature_extractor.sampling_rate
+        audio = processor.feature_extractor(
+            [row["audio"] for row in rows],
+            sampling_rate=rate,
+            padding="max_length",
+            max_length=round(processor.max_audio_seconds * rate),
+            truncation=True,
+            return_attention_mask=False,
+            return_tensors="pt",
+        )
+        text = processor.tokenizer(
+            [row["text"] for row in rows],
+            padding="max_length",
+            max_length=processor.max_text_tokens,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return {
+            "input_values": audio["input_values"],
+            "input_ids": text["input_ids"],
+            "attention_mask": text["attention_mask"],
+            "labels": torch.tensor([row["label"] for row in rows]),
+        }
+
+    def logits(self, input_values: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Tensors of [`collate`] → logits `(batch_size, num_labels)`."""
+        audio = self.model.audio_model(input_values).last_hidden_state.mean(dim=1)  # (B, A)
+        text = self.model.text_model(input_ids, attention_mask=attention_mask).last_hidden_state.mean(dim=1)  # (B, T)
+        return self._classify(audio, text)
+
+    def loss(self, labels: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        """Tensors of [`collate`] → mean cross entropy."""
+        return F.cross_entropy(self.logits(**inputs).float(), labels)
+
+    def _classify(self, audio, text):
+        fusion = self.model.fusion
+        audio, text = fusion.audio_projection(audio), fusion.text_projection(text)  # (B, P)
+        audio = fusion.audio_norm(plain_self_attention(fusion.audio_attention, audio)[0] + audio)
+        text = fusion.text_norm(plain_self_attention(fusion.text_attention, text)[0] + text)
+        one = audio.new_ones(len(audio), 1)
+        audio, text = torch.cat([one, audio], dim=1), torch.cat([one, text], dim=1)  # (B, P + 1)
+        crossed = torch.bmm(audio.unsqueeze(2), text.unsqueeze(1)).flatten(1)  # (B, (P + 1)²)
+        block = fusion.cross_network.residual
+        residual = block.dropout(F.relu(block.dense(crossed)))  # (B, R)
+        update = block.dropout(F.relu(block.output(torch.cat([crossed, residual], dim=1))))  # (B, (P + 1)²)
+        hidden_states = fusion.dropout(F.relu(fusion.cross_network.dense(crossed + update)))  # (B, R)
+        return fusion.classifier(hidden_states)

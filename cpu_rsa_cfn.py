@@ -1,0 +1,175 @@
+"""What torch does slowly on a CPU, done faster: dropout, attention with it, convolutions, half-precision products."""
+
+from contextlib import nullcontext
+from functools import cache, partial, wraps
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+
+
+# Dropout draws 16 bits for each element, so probabilities are rounded to 1 / 65,536.
+NUM_DRAWS = 2**16
+HALF_UNITS = {torch.bfloat16: ("avx512_bf16", "amx_bf16"), torch.float16: ("avx512_fp16", "amx_fp16")}
+
+
+class MaskAndScale(torch.autograd.Function):
+    """x · keep · scale; for backward one byte an element is kept, where torch keeps four."""
+
+    @staticmethod
+    def forward(ctx, x, keep, scale):
+        """`x` and `keep` of one shape, and a number → that shape."""
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return keep.to(x.dtype).mul_(scale).mul_(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        """The gradient of `x`."""
+        (keep,) = ctx.saved_tensors
+        return keep.to(grad.dtype).mul_(ctx.scale).mul_(grad), None, None
+
+
+def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """As `torch.nn.functional.dropout`; a draw of 64 bits serves four elements, where torch makes one for each."""
+    threshold = round(p * NUM_DRAWS)
+    if not training or inplace or not 0 < threshold < NUM_DRAWS:
+        return F.dropout(x, p, training, inplace)
+    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+    keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - NUM_DRAWS // 2
+    return MaskAndScale.apply(x, keep, NUM_DRAWS / (NUM_DRAWS - threshold))
+
+
+def scaled_dot_product_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """
+    As `torch.nn.functional.scaled_dot_product_attention`, for `(batch_size, heads, length, head_size)`.
+
+    torch's fused kernel for a CPU has no dropout, and what it falls back to is slower than the definition.
+    """
+    if not dropout_p or is_causal or enable_gqa:
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.mT  # (B, heads, L, L)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill_(~attn_mask, -torch.inf)
+    if attn_mask is not None:
+        scores += attn_mask
+    return dropout(scores.softmax(dim=-1), dropout_p) @ value
+
+
+def conv1d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: tuple[int, ...] = (1,),
+    padding: tuple[int, ...] = (0,),
+    dilation: tuple[int, ...] = (1,),
+    groups: int = 1,
+) -> torch.Tensor:
+    """
+    As `torch.nn.functional.conv1d`; one that is frozen and plain runs as a product of its windows, row by row.
+
+    The channels of its result lie side by side, which is how a norm over them and the next such convolution read it.
+    """
+    needs_grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    is_plain = x.dim() == 3 and groups == 1 and tuple(padding) == (0,) and tuple(dilation) == (1,)
+    # Autocast, which would choose the type of a convolution, doesn't see a product that is written into place.
+    if needs_grad or not is_plain or torch.is_autocast_enabled("cpu"):
+        return F.conv1d(x, weight, bias, stride, padding, dilation, groups)
+    out_channels, in_channels, kernel_size = weight.shape
+    weight = weight.transpose(1, 2).flatten(1).T  # (kernel_size * C, out_channels)
+    num_windows = (x.shape[2] - kernel_size) // stride[0] + 1
+    result = x.new_empty(len(x), num_windows, out_channels)
+    for row, steps in enumerate(x.transpose(1, 2).contiguous()):  # (samples, C)
+        shape, strides = (num_windows, kernel_size * in_channels), (stride[0] * in_channels, 1)
+        torch.mm(steps.as_strided(shape, strides, steps.storage_offset()), weight, out=result[row])
+    if bias is not None:
+        result += bias
+    return result.transpose(1, 2)  # (B, out_channels, windows)
+
+
+@cache
+def has_units_for(dtype: torch.dtype) -> bool:
+    """Whether this processor multiplies numbers of this type, which otherwise takes it several times as long."""
+    capabilities = torch.cpu.get_capabilities()
+    if capabilities.get("architecture") != "x86_64" or dtype not in HALF_UNITS:
+        return True
+    return any(capabilities.get(name) for name in HALF_UNITS[dtype])
+
+
+def in_float32(function):
+    """
+    A product that autocast would run in half precision, run in float32 where the processor has no units for less.
+
+    Such units give the products of half-precision numbers exactly and add them up in float32, and so does this; the
+    result has the type that autocast gives it. Weights, which are in float32, aren't rounded first.
+    """
+
+    @wraps(function)
+    def product(*args, **kwargs):
+        dtype = torch.get_autocast_dtype("cpu")
+        if not torch.is_autocast_enabled("cpu") or has_units_for(dtype):
+            return function(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            args = [x.float() if torch.is_tensor(x) and x.dtype == dtype else x for x in args]
+            kwargs = {name: x.float() if torch.is_tensor(x) and x.dtype == dtype else x for name, x in kwargs.items()}
+            return function(*args, **kwargs).to(dtype)
+
+    return product
+
+
+class CpuFunctions(TorchFunctionMode):
+    """Inside, the functions of torch that have a faster form here take it."""
+
+    replacements = {
+        F.dropout: dropout,
+        F.scaled_dot_product_attention: in_float32(scaled_dot_product_attention),
+        F.linear: in_float32(F.linear),
+        F.conv1d: in_float32(conv1d),
+    }
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return self.replacements.get(function, function)(*args, **(kwargs or {}))
+
+
+def runs_on_cpu(device: torch.device) -> bool:
+    """Whether what is done now is done by a CPU, and not only traced for later."""
+    return device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
+def cpu_functions(device: torch.device):
+    """[`CpuFunctions`] where a CPU does the work."""
+    return CpuFunctions() if runs_on_cpu(device) else nullcontext()
+
+
+def checkpoint_with_cpu_functions(checkpoint, function, *args):
+    """Activation checkpointing that recomputes by the functions that forward used, outside of it as backward is."""
+    return checkpoint(partial(_call_with_cpu_functions, function), *args)
+
+
+def _call_with_cpu_functions(function, hidden_states, *args):
+    with cpu_functions(hidden_states.device):
+        return function(hidden_states, *args)
+
+
+__all__ = [
+    "CpuFunctions",
+    "checkpoint_with_cpu_functions",
+    "conv1d",
+    "cpu_functions",
+    "dropout",
+    "runs_on_cpu",
+    "scaled_dot_product_attention",
+]

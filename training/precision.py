@@ -1,0 +1,105 @@
+"""The precision a run computes in: the one asked for or the nearest its device has, and the one seen in its logits."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from transformers import TrainerCallback
+from transformers.utils import is_torch_bf16_gpu_available
+from transformers.utils.import_utils import is_torch_fp16_available_on_device
+
+from training import InputError
+
+
+logger = logging.getLogger(__name__)
+
+NAMES = {"fp16": "float16", "bf16": "bfloat16", "no": "float32"}
+
+
+@dataclass
+class PrecisionArguments:
+    """Those of TrainingArguments that decide the precision, read ahead of them: they raise where a device can't."""
+
+    fp16: bool = False
+    bf16: bool = False
+    use_cpu: bool = False
+
+
+@dataclass(frozen=True)
+class Device:
+    """
+    What a device can compute in.
+
+    Args:
+        kind (`str`): `"cpu"`, `"cuda"`, `"mps"`, ...
+        has_fp16, has_bf16 (`bool`): Whether there is mixed precision in it, without emulation.
+    """
+
+    kind: str
+    has_fp16: bool = True
+    has_bf16: bool = True
+
+
+def find_device(use_cpu: bool) -> Device:
+    """The device a run will be on, as TrainingArguments choose it."""
+    accelerator = None if use_cpu else torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return Device("cpu")
+    # A CUDA card from before Ampere emulates bfloat16, several times slower than float32.
+    is_emulated = accelerator.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    return Device(
+        accelerator.type,
+        has_fp16=is_torch_fp16_available_on_device(accelerator.type),
+        has_bf16=is_torch_bf16_gpu_available() and not is_emulated,
+    )
+
+
+def choose_precision(asked: PrecisionArguments, device: Device) -> tuple[str, str | None]:
+    """
+    The precision of a run on a device.
+
+    Args:
+        asked ([`PrecisionArguments`]): What was given.
+        device ([`Device`]): What can be had.
+
+    Returns:
+        `"fp16"`, `"bf16"` or `"no"`, and where that isn't what was asked for, a line that says so.
+
+    Raises:
+        InputError: Both were asked for.
+    """
+    if asked.fp16 and asked.bf16:
+        raise InputError("--fp16 and --bf16 exclude each other; give one of them")
+    available = {"fp16": device.has_fp16, "bf16": device.has_bf16, "no": True}
+    wanted = "fp16" if asked.fp16 else "bf16" if asked.bf16 else "no"
+    order = {"fp16": ("fp16", "bf16", "no"), "bf16": ("bf16", "fp16", "no"), "no": ("no",)}[wanted]
+    precision = next(name for name in order if available[name])
+    if precision == wanted:
+        return precision, None
+    instead = "float32" if precision == "no" else f"{NAMES[precision]}, as with --{precision}"
+    return precision, f"--{wanted}: this {device.kind} device has no {NAMES[wanted]}, so the run computes in {instead}."
+
+
+class LogitsDtypeCallback(TrainerCallback):
+    """Logs, once, the dtype that logits had in the first training step, before anything casts them."""
+
+    def __init__(self):
+        self.dtype = None
+        self.is_logged = False
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        # Around the whole model accelerate turns outputs into float32. Stays until the end of training: taking a hook
+        # off would have a compiled model compiled once more.
+        self.hook = model.fusion.register_forward_hook(self._look)
+
+    def _look(self, module, inputs, outputs):
+        self.dtype = outputs[0].dtype
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if not self.is_logged:
+            asked = "no mixed precision" if args.mixed_precision == "no" else f"--{args.mixed_precision}"
+            logger.info(f"Logits are {self.dtype} ({asked} on {args.device.type}).")
+            self.is_logged = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.hook.remove()

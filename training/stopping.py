@@ -1,0 +1,97 @@
+"""What ends training before its end: a signal, after a last checkpoint, or a loss that isn't finite, without one."""
+
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from training import RunStopped
+
+
+NON_FINITE_LOSS = 3
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def largest(value: int, device: torch.device) -> int:
+    """The largest of the values that the processes have: they stop together, or those that go on wait for ever."""
+    if not torch.distributed.is_initialized():
+        return value
+    values = torch.tensor(value, device=device)
+    torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
+    return int(values)
+
+
+def check_finite(loss: torch.Tensor, step: int, segment_ids: list[str] | None) -> None:
+    """
+    Stop a run whose loss can't be trained on. Gradients that overflow under a loss scale are another thing: the
+    scaler leaves out their step.
+
+    Args:
+        loss (`torch.Tensor`): Of one batch.
+        step (`int`): Of the optimizer, from 1.
+        segment_ids (`list[str]`, *optional*): The rows of the batch.
+
+    Raises:
+        RunStopped: The loss of this process or of another one isn't finite.
+    """
+    is_finite = bool(torch.isfinite(loss))
+    if not largest(not is_finite, loss.device):
+        return
+    rows = "rows without IDs" if segment_ids is None else ", ".join(segment_ids)
+    message = (
+        f"the loss is {float(loss)} in optimizer step {step}: training stops and saves nothing more. "
+        f"The batch holds {rows}"
+    )
+    raise RunStopped("" if is_finite else message, NON_FINITE_LOSS)
+
+
+class StopOnSignalCallback(TrainerCallback):
+    """
+    After SIGTERM or SIGINT, in any of the processes, ends the step, has all save a checkpoint and stops the run with
+    the exit code of the signal.
+    """
+
+    def __init__(self):
+        self.received = 0
+        self.is_stopping = False
+
+    @contextmanager
+    def listening(self):
+        """Signals are noted inside this context; a second SIGINT interrupts at once."""
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        self.received = number
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+
+    def _save_if_told(self, args, control):
+        self.received = largest(self.received, args.device)
+        if self.received:
+            self.is_stopping = control.should_save = True
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._save_if_told(args, control)
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._save_if_told(args, control)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self._save_if_told(args, control)
+
+    def on_save(self, args, state, control, **kwargs):
+        if not self.is_stopping:
+            return
+        name = signal.Signals(self.received).name
+        message = (
+            f"stopped by {name} after step {state.global_step} of {state.max_steps}, which is saved in "
+            f"{Path(args.output_dir)}; go on by the same command with --resume_from_checkpoint last"
+        )
+        raise RunStopped(message if state.is_world_process_zero else "", 128 + self.received)
