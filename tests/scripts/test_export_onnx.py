@@ -63,12 +63,13 @@ def test_unmasked_padding_and_a_group_norm(make_model, batches, tmp_path):
     full["input_ids"] = torch.arange(3 * 16).reshape(3, 16) % 9 + 4
     full["attention_mask"] = (torch.arange(16) < torch.tensor([[16], [5], [1]])).long()
     full["input_ids"][full["attention_mask"] == 0] = 1
-    assert_agrees(model, tmp_path / "model.onnx", [*batches, full])
+    # Clips of one frame are left out: torch's group norm refuses them.
+    assert_agrees(model, tmp_path / "model.onnx", [*batches[:3], full])
 
 
 def test_a_saved_model_from_the_command_line(make_model, processor, batches, tmp_path, capsys):
     """All that is needed to use the graph lies beside it."""
-    model = make_model(fusion="rsa_cfn", audio_config=GROUP)
+    model = make_model(fusion="rsa_cfn", audio_config=GROUP, text_config={"num_hidden_layers": 1})
     model.save_pretrained(tmp_path / "saved")
     processor.save_pretrained(tmp_path / "saved")
     folder = tmp_path / "new" / "exported"
