@@ -19,7 +19,6 @@ Record or upload speech and type what was said; one of the two is enough.
 예시는 데모 말뭉치의 합성음입니다. 이 말뭉치로 학습한 모델은 실제 감정에 대해 아무것도 말해 주지 않습니다.<br>
 The examples are synthetic speech of the demo corpus, and a model trained on it says nothing about real emotion.
 """
-REFUSED = "사용할 수 없는 입력 This can't be used"
 SHOWN = {
     "all": "결과 Result",
     "text": "글 없이 Without the transcript",
@@ -121,5 +120,5 @@ def _transcribe(recognizer: Recognizer, audio: str | None) -> str:
 def _refuse(reason: str) -> str:
     """Show the reason beside the page, as a sentence."""
     sentence = reason[0].upper() + reason[1:]
-    gr.Warning(sentence, title=REFUSED)
+    gr.Warning(sentence)
     return sentence
