@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         try:
             launch(build_interface(recognizer, examples))
-        except OSError as error:  # the port is taken
+        except OSError as error:  # no port is free, or the address isn't this machine's
             print(f"demo: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
     return 0

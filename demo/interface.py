@@ -79,7 +79,7 @@ def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Block
 
 
 def launch(interface: gr.Blocks) -> None:
-    """Serve the page until the process ends; `GRADIO_SERVER_NAME` and `GRADIO_SERVER_PORT` say where."""
+    """Serve the page until the process ends; `GRADIO_SERVER_NAME` and `_PORT` say where."""
     interface.launch(
         theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
         ssr_mode=False,
