@@ -512,8 +512,10 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         shortest = self.config.audio_receptive_field
         lengths = audio_attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
         is_present = lengths > 0
-        # sym_max, unlike max, is part of the graph where the model is exported.
-        input_values = F.pad(input_values, (0, torch.sym_max(shortest - input_values.shape[1], 0))).to(self.dtype)
+        padding = shortest - input_values.shape[1]
+        # A number, a symbol where the model is exported, a tensor where it is traced.
+        padding = padding.clamp(min=0) if torch.is_tensor(padding) else torch.sym_max(padding, 0)
+        input_values = F.pad(input_values, (0, padding)).to(self.dtype)
         backbone, spec_augment = self.audio_model, self._spec_augment_arguments(*input_values.shape)
         if not self.config.mask_padding:
             hidden_states, layers = self._run_backbone(

@@ -24,7 +24,17 @@ from training.hub import check_destination, model_files
 EXPLAINED_SKIPS = NO_LOCAL_HUB
 CODE = {
     f"{name}_rsa_cfn.py"
-    for name in ("attention", "configuration", "cross_network", "encoder", "fusion", "modeling", "processing")
+    for name in (
+        "attention",
+        "configuration",
+        "cpu",
+        "cross_network",
+        "encoder",
+        "fusion",
+        "modeling",
+        "pipeline",
+        "processing",
+    )
 }
 MODEL = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 RESULTS = {"README.md", "all_results.json", "confusion_matrix.png", "training_curve.png"}
