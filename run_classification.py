@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from corpora import CorpusError, PushError
@@ -342,6 +343,9 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("run_classification.py: interrupted; what was saved before is as it was", file=sys.stderr)
         return 130
+    if torch.distributed.is_initialized():
+        # Its threads, still there when the process ends, now and then end it by SIGABRT.
+        torch.distributed.destroy_process_group()
     return 0
 
 

@@ -280,6 +280,7 @@ for checkpoint in (None, f"{sys.argv[1]}/checkpoint-6"):
     told.append(seen)
 with open(f"{sys.argv[1]}/{args.process_index}.json", "w") as file:
     json.dump([told[0][0], told[0][1], told[1][1]], file)
+torch.distributed.destroy_process_group()
 """
 
 
