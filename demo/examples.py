@@ -9,9 +9,9 @@ from datasets import concatenate_datasets
 from corpora.demo import write_corpus
 from corpora.loading import encode_labels, load_parts, read_columns
 from prepare_dataset import prepare
+from training.arguments import DEMO_DIR
 
 
-DEMO_DATASET = Path("data/demo")
 NUM_UTTERANCES, NUM_SESSIONS = 60, 6
 
 
@@ -24,7 +24,7 @@ class Example:
     label: str
 
 
-def write_examples(folder: Path, dataset_dir: Path = DEMO_DATASET) -> list[Example]:
+def write_examples(folder: Path, dataset_dir: Path = Path(DEMO_DIR)) -> list[Example]:
     """
     Write a recording of each emotion into `folder`: the last of the dataset, as the default fold holds the last
     sessions out.

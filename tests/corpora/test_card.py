@@ -1,28 +1,16 @@
 """The card of a dataset: metadata that the Hub takes, the dataset's own numbers, licences, and no machine's folders."""
 
 import json
-import re
 
 import pytest
 from datasets import load_from_disk
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from corpora.card import FACTS, dataset_card, size_category
+from tests.markdown import table
 
 
 REPORT = {"rows_read": 7, "rows_written": 5, "skipped": {"audio missing": ["a", "b"]}}
-
-
-def table(card, first_column):
-    """The rows of the Markdown table with that head, as lists of cells."""
-    lines = card.text.splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {first_column} |"))
-    rows = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
-    return rows
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +43,25 @@ def test_numbers_are_those_of_the_dataset(demo):
     dataset, report = demo
     card = dataset_card(dataset, report, "demo", "me/speech", [])
     labels = dataset["train"]["label"][:]
-    shown = {name: int(cell.split(" ")[0]) for name, cell in table(card, "label")}
+    shown = {name: int(cell.split(" ")[0]) for name, cell in table(card.text, "label")}
     names = dataset["train"].features["label"].names
     expected = {name: labels.count(index) for index, name in enumerate(names)}
     assert shown == expected | {"null, as raters tie": labels.count(None)}
     assert f"60 rows, {sum(dataset['train']['duration']) / 60:.1f} minutes, 6 sessions, 12 speakers." in card.text
     assert "Of 60 rows of the corpus, 60 were converted and 0 skipped." in card.text
     assert "judgements of 10 raters per row" in card.text
-    assert [row[0] for row in table(card, "column")] == [f"`{name}`" for name in dataset["train"].column_names]
-    assert all(kind and meaning for _, kind, meaning in table(card, "column"))
+    assert [row[0] for row in table(card.text, "column")] == [f"`{name}`" for name in dataset["train"].column_names]
+    assert all(kind and meaning for _, kind, meaning in table(card.text, "column"))
 
 
 def test_only_what_is_there(own_dataset):
     card = dataset_card(own_dataset, REPORT, "csv", "me/speech", [])
-    columns = {name: (kind, meaning) for name, kind, meaning in table(card, "column")}
+    columns = {name: (kind, meaning) for name, kind, meaning in table(card.text, "column")}
     assert list(columns) == ["`audio`", "`text`", "`label`", "`segment_id`", "`duration`"]
     assert columns["`audio`"][0] == "audio, 16000 Hz"
     assert columns["`label`"][0] == "one of 3 classes"
     assert columns["`label`"][1].startswith("calm, happy, up|set <b>;")
-    assert table(card, "label")[2] == ["up|set <b>", "1 (33.3%)", "0 (0.0%)"]
+    assert table(card.text, "label")[2] == ["up|set <b>", "1 (33.3%)", "0 (0.0%)"]
     assert "- 2 skipped: audio missing" in card.text
     assert "It comes divided into train, test." in card.text
     for absent in ("rater", "session", "KEMDy", "ETRI", "Citation"):

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from configuration_rsa_cfn import EMOTIONS
 from run_classification import main
+from tests.markdown import table
 from training.card import TrainedModel, model_card
 from training.data import Splits
 from training.intervals import bootstrap_intervals
@@ -32,19 +33,6 @@ TITLES = {
 def section(card, heading):
     (text,) = re.findall(rf"^## {heading}\n\n(.*?)(?=^## |\Z)", card.text, flags=re.DOTALL | re.MULTILINE)
     return text
-
-
-def table(text, *head):
-    """The rows of the Markdown table whose head begins like that, as lists of cells."""
-    lines = text.splitlines()
-    beginning = "|" + "|".join(f" {name} " if name else " " for name in head)
-    start = next(index for index, line in enumerate(lines) if line.startswith(beginning))
-    rows = []
-    for line in lines[start + 2 :]:
-        if not line.startswith("|"):
-            break
-        rows.append([cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
-    return rows
 
 
 @pytest.fixture(scope="module")
