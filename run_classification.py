@@ -93,7 +93,7 @@ def main(
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(
             data_args,
-            with_validation=training_args.eval_strategy != "no",
+            with_validation=training_args.eval_strategy != "no" and data_args.compare_epochs_on == "validation",
             seed=training_args.seed,
             eval_batch_size=training_args.eval_batch_size * training_args.world_size,
             classes=saved_classes(model_args),
@@ -192,7 +192,7 @@ def build_trainer(
     data_args: DataArguments,
     training_args: TrainingArguments,
 ) -> RsaCfnTrainer:
-    """The Trainer of a run; epochs are compared on the validation part, where there is one."""
+    """The Trainer of a run."""
 
     def compute_metrics(scored) -> dict[str, float]:
         # Imported with the first score: scikit-learn and evaluate would hold up the first step for seconds.
@@ -218,7 +218,7 @@ def build_trainer(
         ),
         # A stream to train on would want to know for how many steps.
         train_dataset=splits.train if training_args.do_train else None,
-        eval_dataset=splits.validation,
+        eval_dataset=splits.compared,
         processing_class=processor,
         compute_metrics=compute_metrics,
         batch_weighted_sampler=data_args.batch_weighted_sampler,
@@ -245,7 +245,8 @@ def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
 
 def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
     """
-    The only place that reads the test part: one pass gives the scores, the predictions and the confusion matrix.
+    One pass over the test part gives the scores, the predictions and the confusion matrix. Nothing else reads that
+    part, but for a run that is told to compare its epochs on it.
 
     Args:
         modality (`str`): `"both"`, or the one the model is given: names of scores and files then say which.

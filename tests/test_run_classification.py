@@ -168,6 +168,23 @@ def test_scores_with_a_modality_missing_stand_beside_those_with_both(prepared_di
         assert (tmp_path / "out" / f"{name}.csv").read_text().count("\n") == results["eval_rows"] + 1
 
 
+@pytest.mark.parametrize("cached", [(), ("--cache_features",)])
+def test_epochs_compared_on_the_reported_rows_are_marked(cached, prepared_dir, tmp_path):
+    arguments = "--fusion text --num_train_epochs 3 --learning_rate 0.02 --compare_epochs_on test".split()
+    arguments += "--eval_strategy epoch --save_strategy epoch --load_best_model_at_end".split()
+    metrics = run(prepared_dir, tmp_path / "out", *arguments, "--split", "paper", *cached)
+    assert not [name for name in metrics if name.startswith("validation")]
+    # Nothing is kept from training to compare epochs on: the paper's 80 % train.
+    record = json.loads((tmp_path / "out" / "split.json").read_text())
+    assert set(record["parts"]) == {"train", "test"}
+    assert "epochs are compared on the reported rows" in " ".join(record["warnings"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Epochs are compared on the reported rows" in card and "the best on the reported rows" in card
+    history = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    by_epoch = [entry["eval_macro_f1"] for entry in history if "eval_macro_f1" in entry]
+    assert len(by_epoch) == 3 and metrics["eval_macro_f1"] == max(by_epoch)
+
+
 def test_soft_targets_weights_and_smoothing_train(prepared_dir, tmp_path):
     arguments = "--fusion text --label_target soft --class_weights balanced --label_smoothing 0.1".split()
     metrics = run(prepared_dir, tmp_path / "out", *arguments, "--gradient_accumulation_steps", "2")

@@ -221,7 +221,8 @@ def training_section(trained: "TrainedModel", steps: list[dict]) -> str:
         + ".",
     ]
     if state["best_global_step"]:
-        lines[0] += f" The weights are those of step {state['best_global_step']:,}, the best on the validation part."
+        part = {"validation": "the validation part", "test": "the reported rows"}[trained.splits.compare_epochs_on]
+        lines[0] += f" The weights are those of step {state['best_global_step']:,}, the best on {part}."
     if steps:
         names = [name for name in COLUMNS if any(name in entry for entry in steps)]
         shown = steps if len(steps) <= ROWS_OF_LOG else steps[:: -(-len(steps) // ROWS_OF_LOG)]

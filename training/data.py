@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Columns of a prepared corpus that splits, targets, metrics and predictions.csv use where they exist.
 OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes", "duration")
+FLATTERED = "epochs are compared on the reported rows, whose scores are too good for it"
 # prepare_dataset.py writes these, and has then read every recording.
 PREPARED_COLUMNS = {"audio", "text", "raw_text", "label", "segment_id", "duration"}
 
@@ -64,8 +65,7 @@ class Splits:
 
     Args:
         train (`Dataset` or `TrainingStream`, *optional*): What the weights are fitted to; not there if all is scored.
-        validation (`Dataset` or `ScoredStream`, *optional*): Rows kept out of `train`, on which epochs and settings are
-            compared.
+        validation (`Dataset` or `ScoredStream`, *optional*): Rows kept out of `train`, by which settings are chosen.
         test (`Dataset` or `ScoredStream`): What is reported; scored once, after training, in the order of the dataset.
         tables (`dict[str, Dataset]`): All columns but the audio of `train`, `validation` and `test`.
         label_names (`list[str]`): Names of the classes.
@@ -74,6 +74,7 @@ class Splits:
         membership (`list[tuple[str, str]]`): ID and part of every row of the dataset; no part for one left out.
         recordings (`Dataset`, *optional*): `audio` and `text` of every row that can be used, in any part or none, but
             not those of a stream; its `row`, the number of the row in the dataset, is also a column of the parts.
+        compare_epochs_on (`str`): The part on which epochs are compared, where they are: `"validation"` or `"test"`.
     """
 
     train: Dataset | TrainingStream | None
@@ -85,6 +86,12 @@ class Splits:
     record: dict
     membership: list[tuple[str, str]]
     recordings: Dataset | None
+    compare_epochs_on: str = VALIDATION
+
+    @property
+    def compared(self) -> Dataset | ScoredStream | None:
+        """The rows on which epochs are compared."""
+        return self.test if self.compare_epochs_on == TEST else self.validation
 
 
 def load_splits(
@@ -115,6 +122,8 @@ def load_splits(
         label_names = classes
     # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
+    if data_args.compare_epochs_on == TEST:
+        split.warnings.append(FLATTERED)
     is_usable = _check_rows(source, columns, data_args.streaming)
     columns["row"] = list(range(len(columns["label"])))
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
@@ -156,6 +165,7 @@ def load_splits(
         recordings=recordings,
         label_names=label_names,
         description=split.description,
+        compare_epochs_on=data_args.compare_epochs_on,
         **_describe(split, source.origin, columns, rows, tables, label_names),
     )
 

@@ -65,8 +65,9 @@ def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: Dat
     )
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     parts = {name: part if part is None else part.remove_columns("audio") for name, part in parts.items()}
-    trainer.train_dataset, trainer.eval_dataset = parts["train"], parts["validation"]
-    return replace(splits, **parts)
+    splits = replace(splits, **parts)
+    trainer.train_dataset, trainer.eval_dataset = splits.train, splits.compared
+    return splits
 
 
 class CachedFeatures:

@@ -18,6 +18,7 @@ from corpora.folds import ALL, SPLITS, check_folds
 from training import InputError
 from training.arguments import (
     AUDIO_MODEL,
+    COMPARED_ON,
     KEMDY20_DIR,
     TEXT_MODEL,
     TINY,
@@ -220,6 +221,9 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
             check_folds(data_args.split, data_args.num_folds, data_args.fold)
         except CorpusError as error:
             raise InputError(str(error)) from error
+    _check_choice("--compare_epochs_on", data_args.compare_epochs_on, COMPARED_ON)
+    if data_args.compare_epochs_on == "test" and training_args.eval_strategy == "no":
+        raise InputError("--compare_epochs_on test compares no epochs by itself; give --eval_strategy epoch, or steps")
     if data_args.audio_crop is not None:
         _check_choice("--audio_crop", data_args.audio_crop, TRAINING_CROPS)
     if not data_args.max_audio_seconds > 0:

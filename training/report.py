@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from corpora.folds import GROUP_COLUMNS
+
 
 SUMMARY = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
 
@@ -54,7 +56,8 @@ def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
     """
-    One line per evaluation row, in the order of the dataset: segment_id, label, prediction, a probability per class.
+    One line per evaluation row, in the order of the dataset: segment_id, session and speaker where every row has one,
+    label, prediction, a probability per class.
 
     Args:
         file (`Path`): Where to write; UTF-8.
@@ -64,12 +67,17 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
     """
     probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()  # (N, C)
     ids = test["segment_id"] if "segment_id" in test.column_names else range(len(test))
+    columns = {"segment_id": ids, **{name: test[name][:] for name in GROUP_COLUMNS if name in test.column_names}}
+    columns = {name: values for name, values in columns.items() if None not in values}
+    columns["label"] = [label_names[label] for label in test["label"]]
+    columns["prediction"] = [label_names[predicted] for predicted in probabilities.argmax(axis=1)]
+    columns |= {
+        f"probability_{name}": [f"{p:.6f}" for p in column] for name, column in zip(label_names, probabilities.T)
+    }
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["segment_id", "label", "prediction", *(f"probability_{name}" for name in label_names)])
-        for row_id, label, row in zip(ids, test["label"], probabilities, strict=True):
-            predicted = label_names[row.argmax()]
-            writer.writerow([row_id, label_names[label], predicted, *(f"{probability:.6f}" for probability in row)])
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:

@@ -34,6 +34,16 @@ def test_predictions_file(ids, tmp_path):
     assert [float(row["probability_happy"]) for row in rows] == pytest.approx([0.25, 0.8, 0.1], abs=1e-5)
 
 
+def test_predictions_say_whose_the_rows_are(tmp_path):
+    columns = {"label": [0, 0, 1], "segment_id": ["a", "b", "c"], "session": [1, 1, 2], "speaker": ["x", None, "y"]}
+    write_predictions(tmp_path / "predictions.csv", Dataset.from_dict(columns), LOGITS, NAMES)
+    with (tmp_path / "predictions.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["session"] for row in rows] == ["1", "1", "2"]
+    # Not every row has a speaker.
+    assert list(rows[0]) == ["segment_id", "session", "label", "prediction", "probability_neutral", "probability_happy"]
+
+
 def test_confusion_matrix_is_a_picture_with_ink(tmp_path):
     draw_confusion_matrix(tmp_path / "matrix.png", np.array([0, 0, 1]), np.array([0, 1, 1]), NAMES)
     picture = image.imread(tmp_path / "matrix.png")
