@@ -82,7 +82,7 @@ class Calibration:
 
 @dataclass
 class Cost:
-    """Of one run, means over the runs: parameters, those of the fusion among them, seconds, peak memory in bytes."""
+    """Means over the runs: parameters, those of the fusion among them, seconds of training, peak memory in bytes."""
 
     parameters: float
     fusion_parameters: float
@@ -249,7 +249,8 @@ class Run:
         error (`str`, *optional*): Why it isn't finished.
         scores (`dict[str, float]`): Of the reported rows, as in its `all_results.json` without the prefix.
         last_epoch (`dict[str, float]`): Where epochs are compared on the reported rows, the same after the last one.
-        seconds (`float`, *optional*), peak_memory_bytes (`int`, *optional*): Of the whole process.
+        seconds (`float`, *optional*): Of its training, the scoring of its epochs included.
+        peak_memory_bytes (`int`, *optional*): Of the accelerator if there is one, otherwise of the process.
         parameters, fusion_parameters (`int`, *optional*): Of the model.
     """
 

@@ -1,8 +1,16 @@
 """A finished run as its folder holds it: the rows it was scored on, what it answered, and what training logged."""
 
+import csv
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+
+from corpora.folds import GROUP_COLUMNS
+from experiments.cells import RECORD
+from experiments.plan import Cell
+from training.checkpoints import FINISHED
+from training.parsing import read_json
 
 
 @dataclass
@@ -42,3 +50,43 @@ class ScoredRun:
     def predictions(self) -> np.ndarray:
         """Class indices, `(num_rows,)`."""
         return self.probabilities.argmax(axis=1)
+
+
+def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
+    """
+    Read a finished cell.
+
+    Args:
+        cell ([`Cell`]): What it is.
+        folder (`Path`): Its folder.
+
+    Returns:
+        The run, and the names of the classes.
+    """
+    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    prefix = "probability_"
+    label_names = [name.removeprefix(prefix) for name in rows[0] if name.startswith(prefix)]
+    index = {name: position for position, name in enumerate(label_names)}
+    group_column = next((name for name in GROUP_COLUMNS if name in rows[0]), None)
+    record = read_json(folder / RECORD)
+    split = read_json(folder / "split.json")
+    run = ScoredRun(
+        system=cell.system,
+        protocol=cell.protocol,
+        fold=cell.fold,
+        seed=cell.seed,
+        segment_ids=[row["segment_id"] for row in rows],
+        groups=None if group_column is None else [row[group_column] for row in rows],
+        group_column=group_column,
+        labels=np.array([index[row["label"]] for row in rows]),
+        probabilities=np.array([[float(row[prefix + name]) for name in label_names] for row in rows]),
+        train_counts=np.array([split["parts"]["train"]["classes"][name] for name in label_names]),
+        log_history=read_json(folder / FINISHED)["log_history"],
+        compared_on=split["compare_epochs_on"],
+        seconds=read_json(folder / "all_results.json")["train_runtime"],
+        peak_memory_bytes=record["peak_memory_bytes"],
+        parameters=record["parameters"],
+        fusion_parameters=record["fusion_parameters"],
+    )
+    return run, label_names

@@ -70,14 +70,15 @@ def check_attention(model) -> None:
         )
 
 
-def collect_attention(model, processor, dataset_name: str) -> AttentionWeights:
+def collect_attention(model, processor, dataset_name: str, segment_ids: set[str] | None = None) -> AttentionWeights:
     """
-    Run a model over all labelled rows of a dataset and keep the attention weights of each.
+    Run a model over the labelled rows of a dataset and keep the attention weights of each.
 
     Args:
         model ([`RsaCfnForSequenceClassification`]): Of `rsa`, `rsa_cfn` or `hybrid_fusion`, in evaluation mode.
         processor ([`RsaCfnProcessor`]): Its own.
         dataset_name (`str`): A folder from prepare_dataset.py, or a dataset with columns audio, text and label.
+        segment_ids (`set[str]`, *optional*): The rows to keep to.
 
     Raises:
         InputError: The fusion has no attention, the dataset lacks a column or the class neutral, or it doesn't have
@@ -95,6 +96,9 @@ def collect_attention(model, processor, dataset_name: str) -> AttentionWeights:
     labels, names = encode_labels(list(parts.items()), "label", columns["label"])
     if NEUTRAL not in names:
         raise InputError(f"{dataset_name} has no class {NEUTRAL!r} to set against the rest, only {', '.join(names)}")
+    if segment_ids is not None:
+        # A row without a label is passed over before its recording is read.
+        labels = [label if str(name) in segment_ids else None for label, name in zip(labels, columns["segment_id"])]
     collected: dict[str, list] = {field.name: [] for field in fields(AttentionWeights)}
     rows = _readable_rows(parts.values(), labels, columns["segment_id"], processor)
     total = sum(label is not None for label in labels)

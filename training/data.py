@@ -166,7 +166,7 @@ def load_splits(
         label_names=label_names,
         description=split.description,
         compare_epochs_on=data_args.compare_epochs_on,
-        **_describe(split, source.origin, columns, rows, tables, label_names),
+        **_describe(split, source.origin, columns, rows, tables, label_names, data_args.compare_epochs_on),
     )
 
 
@@ -291,6 +291,7 @@ def _describe(
     rows: dict[str, list[int]],
     tables: dict[str, Dataset],
     label_names: list[str],
+    compare_epochs_on: str,
 ) -> dict:
     """Log and give the `record` and the `membership` of [`Splits`]."""
     used: list[str | None] = [None] * len(split.parts)
@@ -313,6 +314,7 @@ def _describe(
         "num_folds": split.num_folds,
         "fold": split.fold,
         "description": split.description,
+        "compare_epochs_on": compare_epochs_on,
         "parts": {
             part: {"rows": len(rows[part]), "classes": counts[part], "groups": split.groups.get(part)} for part in rows
         },

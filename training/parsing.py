@@ -53,7 +53,7 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
         InputError: An argument is unknown or has an illegal value.
     """
     if arguments and arguments[0].endswith(".json"):
-        arguments = [*_read_json(arguments[0]), *arguments[1:]]
+        arguments = [*_read_recipe(arguments[0]), *arguments[1:]]
     first = OneLineArgumentParser((ModelArguments, DataArguments), allow_abbrev=False, add_help=False)
     parser = OneLineArgumentParser((ModelArguments, DataArguments, TrainingArguments), allow_abbrev=False)
     try:
@@ -113,20 +113,34 @@ def _precision(arguments: list[str], use_cpu: bool) -> tuple[list[str], str | No
     return ["--fp16", str(precision == "fp16"), "--bf16", str(precision == "bf16")], fallback
 
 
-def _read_json(name: str) -> list[str]:
+def _read_recipe(name: str) -> list[str]:
     """The arguments in a JSON file as they would stand on the command line, so that they are checked alike."""
-    try:
-        given = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} can't be read as JSON ({error})") from error
-    if not isinstance(given, dict):
-        raise InputError(f"{name} holds no JSON object; give one of argument names and values")
+    given = read_json(name)
     legal = {
         field.name for arguments in (ModelArguments, DataArguments, TrainingArguments) for field in fields(arguments)
     }
     unknown = [argument for argument in given if argument not in legal]
     if unknown:
         raise InputError(f"{name} has unknown arguments: {', '.join(unknown)}; give names that --help lists")
+    return as_command_line(given)
+
+
+def read_json(file: str | Path) -> dict:
+    """
+    Raises:
+        InputError: The file can't be read, or holds no JSON object.
+    """
+    try:
+        given = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} can't be read as JSON ({error})") from error
+    if not isinstance(given, dict):
+        raise InputError(f"{file} holds no JSON object; give one of argument names and values")
+    return given
+
+
+def as_command_line(given: dict) -> list[str]:
+    """Names and values of arguments → what would stand on the command line; those that are `None` are left out."""
     arguments = []
     for argument, value in given.items():
         if value is not None:

@@ -1,0 +1,130 @@
+"""One cell of a plan in a process of its own: run_classification.py, then the record that says the cell is finished."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import psutil
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+import run_classification
+from experiments.plan import Cell
+from training import InputError
+from training.checkpoints import delete, list_checkpoints
+
+
+# Written first: what the run is given; and last: what it took.
+ARGUMENTS = "arguments.json"
+RECORD = "cell.json"
+LOG = "log.txt"
+BACKBONES = ("audio_model.", "text_model.")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the cell in this folder has nothing left to do."""
+    return (folder / RECORD).is_file()
+
+
+def check_arguments(cells: list[Cell], output_dir: Path) -> None:
+    """
+    Check that what is there of the cells was run with the arguments that they have now.
+
+    Raises:
+        InputError: It wasn't; the message names the first difference.
+    """
+    for cell in cells:
+        file = output_dir / cell.name / ARGUMENTS
+        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else cell.arguments
+        if before != cell.arguments:
+            gone, come = (
+                " ".join(word for word in one if word not in other) or "nothing"
+                for one, other in ((before, cell.arguments), (cell.arguments, before))
+            )
+            raise InputError(
+                f"{output_dir / cell.name} was run with other arguments ({gone}, now {come}); give another "
+                "--output_dir, or remove that folder"
+            )
+
+
+def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
+    """
+    Run a cell and end the process, with the exit code of run_classification.py.
+
+    Args:
+        cell ([`Cell`]): What is run.
+        folder (`Path`): Its folder. A run that was interrupted there goes on.
+        environment (`dict[str, str]`): Variables to set, such as the one that says which device is its own.
+    """
+    os.environ.update(environment)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / ARGUMENTS, cell.arguments)
+    _print_to(folder / LOG)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    logging.basicConfig(format="%(message)s", force=True)
+    # A process that outlived the one that started it may be about to save its last checkpoint.
+    with FileLock(f"{folder}.lock"):
+        code = run_classification.run([*cell.arguments, "--output_dir", str(folder)])
+        if code == 0:
+            _finish(folder)
+    sys.exit(code)
+
+
+def _print_to(file: Path) -> None:
+    """Send all that this process prints, whoever prints it, to the end of a file."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(descriptor, stream.fileno())
+    os.close(descriptor)
+
+
+def _stop_with_parent() -> None:
+    """Stop this run, after a last checkpoint, when the process that started it is gone."""
+    wait([parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _finish(folder: Path) -> None:
+    for checkpoint in list_checkpoints(folder):
+        delete(checkpoint)
+    _write_json(folder / RECORD, {"peak_memory_bytes": _peak_memory_bytes(), **_count_parameters(folder)})
+
+
+def _write_json(file: Path, content: dict | list) -> None:
+    """A file that is there whole or not at all."""
+    written = file.with_suffix(".tmp")
+    written.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(written, file)
+
+
+def _peak_memory_bytes() -> int:
+    """Of the accelerator if there is one, otherwise of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _count_parameters(folder: Path) -> dict[str, int]:
+    """Parameters of the saved model, and those of its fusion alone."""
+    counts = {"parameters": 0, "fusion_parameters": 0}
+    with safe_open(folder / SAFE_WEIGHTS_NAME, framework="pt") as weights:
+        for name in weights.keys():
+            size = torch.Size(weights.get_slice(name).get_shape()).numel()
+            counts["parameters"] += size
+            counts["fusion_parameters"] += 0 if name.startswith(BACKBONES) else size
+    return counts

@@ -1,0 +1,145 @@
+"""Runs cells side by side, each in a process of its own, and tells how each of them ended."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import psutil
+import torch
+
+from corpora import REPOSITORY
+from experiments.cells import LOG, run_cell
+from experiments.plan import Cell
+from training.stopping import SIGNALS
+
+
+# What a process with tiny backbones takes at the most, measured, and some more.
+TINY_BYTES = 2 * 2**30
+# Imported once, before processes are split off.
+PRELOADED = ["experiments.cells", "training.metrics", "training.card", "training.features", "matplotlib.pyplot"]
+
+
+class Interrupted(Exception):
+    """A signal ended the cells before they were done; all that ran have stopped."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def choose_num_processes(is_tiny: bool, num_cells: int) -> int:
+    """
+    How many cells run side by side: one for each accelerator; without one, as many tiny ones as there are cores and
+    memory for, and any other alone.
+    """
+    num_devices = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+    if num_devices or not is_tiny:
+        return max(1, min(num_devices, num_cells))
+    allowed = psutil.virtual_memory().available // TINY_BYTES
+    return max(1, min(num_cores(), allowed, num_cells))
+
+
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def run_cells(
+    cells: list[Cell],
+    output_dir: Path,
+    num_processes: int,
+    on_change: Callable[[Cell, str], None],
+) -> dict[str, str]:
+    """
+    Run cells in their order, so many at a time.
+
+    Args:
+        cells (`list[Cell]`): Those that aren't finished.
+        output_dir (`Path`): Each has a folder of its name there.
+        num_processes (`int`): How many at a time; they divide the cores, or take an accelerator each.
+        on_change: Called with a cell and `"running"`, `"done"` or `"failed"`.
+
+    Returns:
+        By the name of each cell that failed, the reason in one line.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM; what runs saves a checkpoint first.
+    """
+    context = _make_context(num_processes)
+    errors, waiting, running = {}, list(cells), {}
+    free, is_stopping = list(range(num_processes)), False
+    with _noting_signals() as received:
+        while (waiting and not received) or running:
+            while waiting and free and not received:
+                cell, place = waiting.pop(0), free.pop(0)
+                process = context.Process(target=run_cell, args=(cell, output_dir / cell.name, _environment(place)))
+                process.start()
+                running[process.sentinel] = (process, cell, place)
+                on_change(cell, "running")
+            if received and not is_stopping:
+                is_stopping = True
+                for process, *_ in running.values():
+                    process.terminate()
+            for sentinel in wait(list(running), timeout=1):
+                process, cell, place = running.pop(sentinel)
+                process.join()
+                free.append(place)
+                if process.exitcode:
+                    errors[cell.name] = _reason(process.exitcode, output_dir / cell.name / LOG)
+                on_change(cell, "failed" if process.exitcode else "done")
+    if received:
+        raise Interrupted(received[0])
+    return errors
+
+
+def _make_context(num_processes: int):
+    """Processes that begin with everything imported, where the system can split them off."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))
+    # Threads that wait for work by spinning would take it from the other cells.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _environment(place: int) -> dict[str, str]:
+    """What gives the process in a place the accelerator of that place."""
+    if not (torch.accelerator.is_available() and torch.accelerator.current_accelerator().type == "cuda"):
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(index) for index in range(torch.accelerator.device_count())]
+    return {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]}
+
+
+@contextmanager
+def _noting_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted inside this context."""
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in SIGNALS}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reason(exit_code: int, log: Path) -> str:
+    """Why a process ended: the last line it printed, or the signal."""
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        about = ", as the system does when memory runs out: give a smaller --num_processes" if name == "SIGKILL" else ""
+        return f"ended by {name}{about}"
+    lines = (
+        [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+        if log.is_file()
+        else []
+    )
+    last = next((line for line in reversed(lines) if line), f"exit code {exit_code}")
+    return last.removeprefix("run_classification.py: ")

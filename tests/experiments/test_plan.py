@@ -1,0 +1,193 @@
+"""A plan: which cells it stands for, what each is told, and one line for what is wrong with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configuration_rsa_cfn import FUSIONS
+from experiments.plan import read_plan
+from experiments.published import WEIGHTED_F1
+from training import InputError
+from training.parsing import parse_arguments
+
+
+PLANS = Path(__file__).parents[2] / "recipes" / "experiments"
+TINY = {"audio_model": "tiny", "text_model": "tiny"}
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def plan_file(**fields):
+    """The file of a small plan, with fields replaced."""
+    plan = {
+        "protocols": {"session": {"folds": [1, 3], "seeds": [7, 8]}, "paper": {"seeds": [7]}},
+        "tables": {"Fusions": [{"fusions": ["early_fusion"], "backbones": [TINY]}]},
+    }
+    file = Path("small.json")
+    file.write_text(json.dumps({name: value for name, value in (plan | fields).items() if value is not None}))
+    return file
+
+
+def parse(cell):
+    model_args, data_args, training_args = parse_arguments([*cell.arguments, "--output_dir", "out"])
+    return vars(model_args) | model_args.freeze_fields | vars(data_args) | training_args.to_dict()
+
+
+def test_cells_are_systems_by_protocols_folds_and_seeds():
+    plan = read_plan(plan_file())
+    # The baselines come by themselves.
+    assert [(system.name, system.is_baseline) for system in plan.systems] == [
+        ("early_fusion", False),
+        ("audio", True),
+        ("text", True),
+        ("majority", True),
+    ]
+    cells = {(cell.system, cell.protocol, cell.fold, cell.seed) for cell in plan.cells}
+    assert len(plan.cells) == len(cells) == len({cell.name for cell in plan.cells}) == 3 * 5
+    assert {cell[1:] for cell in cells} == {
+        ("session", 1, 7),
+        ("session", 1, 8),
+        ("session", 3, 7),
+        ("session", 3, 8),
+        ("paper", None, 7),
+    }
+    for cell in plan.cells:
+        given = parse(cell)
+        assert (given["fusion"], given["fold"], given["seed"]) == (cell.system, cell.fold, cell.seed)
+        assert (given["split"], given["load_best_model_at_end"]) == (cell.protocol, True)
+        # The paper's protocol picks by the score it reports, on the rows it reports; the other one on neither.
+        chosen = {"paper": ("test", "weighted_f1"), "session": ("validation", "macro_f1")}[cell.protocol]
+        assert (given["compare_epochs_on"], given["metric_for_best_model"]) == chosen
+
+
+def test_arguments_of_the_plan_of_a_variant_and_of_the_command_line():
+    variants = {"slow": {"learning_rate": 0.1}, "fast": {"learning_rate": 0.2, "label_smoothing": 0.1}}
+    block = {"fusions": ["rsa", "text"], "backbones": [TINY], "variants": variants}
+    file = plan_file(arguments={"num_train_epochs": 2, "weight_decay": 0.5}, tables={"Rates": [block]})
+    plan = read_plan(file, ["--num_train_epochs", "3"])
+    given = {cell.system: parse(cell) for cell in plan.cells}
+    assert {name: (run["learning_rate"], run["label_smoothing"]) for name, run in given.items()} == {
+        "rsa · slow": (0.1, 0.0),
+        "rsa · fast": (0.2, 0.1),
+        "text · slow": (0.1, 0.0),
+        "text · fast": (0.2, 0.1),
+        # Trained as the first that it is a baseline of.
+        "audio": (0.1, 0.0),
+    }
+    assert all((run["num_train_epochs"], run["weight_decay"]) == (3, 0.5) for run in given.values())
+    assert [row.system for row in plan.tables[0].rows] == ["rsa · slow", "rsa · fast", "text · slow", "text · fast"]
+
+
+def test_a_model_of_one_modality_is_trained_once_for_all_backbones_of_the_other():
+    backbones = [{"audio_model": "A", "text_model": text} for text in ("B", "C")]
+    plan = read_plan(plan_file(tables={"T": [{"fusions": ["late_fusion"], "backbones": backbones}]}))
+    systems = {(system.name, system.audio_model, system.text_model) for system in plan.systems}
+    assert systems == {
+        ("late_fusion · B", "A", "B"),
+        ("late_fusion · C", "A", "C"),
+        ("audio", "A", None),
+        ("text · B", None, "B"),
+        ("text · C", None, "C"),
+        ("majority", None, None),
+    }
+
+
+def test_a_system_of_two_tables_is_one_system():
+    block = {"fusions": ["rsa", "audio", "text"], "backbones": [TINY]}
+    plan = read_plan(plan_file(tables={"One": [block], "Other": [block, {**block, "fusions": ["stack"]}]}))
+    assert [system.name for system in plan.systems] == ["rsa", "audio", "text", "stack", "majority"]
+    assert len(plan.cells) == 4 * 5
+
+
+def test_frozen_backbones_are_run_once():
+    frozen = {"freeze_audio_encoder": True, "freeze_text_encoder": True}
+    assert all(parse(cell)["cache_features"] for cell in read_plan(plan_file(arguments=frozen)).cells)
+    for other in ({"freeze_audio_encoder": True}, {**frozen, "use_weighted_layer_sum": True}):
+        assert not any(parse(cell)["cache_features"] for cell in read_plan(plan_file(arguments=other)).cells)
+
+
+@pytest.mark.parametrize("name", [file.stem for file in PLANS.glob("*.json")])
+def test_the_plans_that_are_here(name):
+    plan = read_plan(PLANS / f"{name}.json")
+    assert plan.description and plan.cells
+    assert {"audio", "text", "majority"} <= {system.fusion for system in plan.systems if system.is_baseline}
+    if name not in ("paper_backbones",):
+        assert set(FUSIONS) <= {system.fusion for system in plan.systems}
+
+
+def test_the_paper_s_tables_have_every_published_number_once():
+    fusions, backbones = read_plan(PLANS / "paper.json").tables
+    assert [row.published for row in fusions.rows] == [
+        value for (_, text_model, _), value in WEIGHTED_F1.items() if text_model != "xlm-roberta-base"
+    ]
+    assert [row.published for row in backbones.rows] == [0.89043, 0.89254]
+    # Systems have longer names where there are more that are alike.
+    assert fusions.rows[0].system == "audio"
+    assert fusions.rows[-2].system == "rsa_cfn · klue/roberta-base · label transform"
+    for name, table in (("paper_fusions", fusions), ("paper_backbones", backbones)):
+        (single,) = read_plan(PLANS / f"{name}.json").tables
+        assert [row.published for row in single.rows] == [row.published for row in table.rows]
+
+
+def test_published_numbers_are_those_of_the_recipes():
+    recipes = PLANS.parent
+    listed = {
+        line.split("`")[1]: float(line.split("|")[2])
+        for line in (recipes / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `") and line.split("|")[2].strip().startswith(".8")
+    }
+    assert len(listed) == len(WEIGHTED_F1)
+    for file, value in listed.items():
+        recipe = json.loads((recipes / file).read_text())
+        text_model = None if recipe["fusion"] == "audio" else recipe["text_model"]
+        assert WEIGHTED_F1[recipe["fusion"], text_model, recipe["label_transform"]] == value
+
+
+def test_the_plans_train_as_the_recipes_do():
+    """A cell of the paper's protocol is the recipe of its number, but for the choice of the epoch and where it is."""
+    chosen = {"compare_epochs_on", "eval_strategy", "save_strategy", "save_total_limit", "load_best_model_at_end"}
+    of_the_cell = {"metric_for_best_model", "output_dir", "resume_from_checkpoint", "disable_tqdm", "greater_is_better"}
+    plan = read_plan(PLANS / "paper.json")
+    for name in ("audio", "rsa_cfn", "rsa_cfn_no_label_transform", "rsa_cfn_xlm_roberta", "mlp_mixer"):
+        model_args, data_args, training_args = parse_arguments([str(PLANS.parent / f"{name}.json")])
+        recipe = vars(model_args) | model_args.freeze_fields | vars(data_args) | training_args.to_dict()
+        cells = [parse(cell) for cell in plan.cells if cell.protocol == "paper"]
+        same = ("fusion", "text_model", "ties") if name != "audio" else ("fusion", "ties")
+        (cell,) = [cell for cell in cells if all(cell[field] == recipe[field] for field in same)]
+        assert {field for field in recipe if recipe[field] != cell[field]} <= chosen | of_the_cell
+
+
+@pytest.mark.parametrize(
+    "fields, overrides, message",
+    [
+        ({"tabels": {}}, (), "unknown field 'tabels'; give description, arguments, protocols, tables"),
+        ({"tables": None}, (), "lacks 'tables'"),
+        ({"tables": {}}, (), "tables is no JSON object with something in it"),
+        ({"protocols": {"random": {"seeds": [1]}}}, (), "protocol random is unknown; give session or paper"),
+        ({"protocols": {"paper": {"seeds": [1], "folds": [1]}}}, (), "unknown field 'folds'; give seeds"),
+        ({"protocols": {"paper": {"seeds": []}}}, (), r"seeds is \[\]; give a list of different whole numbers"),
+        ({"protocols": {"paper": {"seeds": [1, 1]}}}, (), r"seeds is \[1, 1\]; give a list of different whole"),
+        ({"protocols": {"session": {"seeds": [1], "folds": [6]}}}, (), "there is no fold 6 of 5; give 1 to 5"),
+        ({"tables": {"T": [{"fusions": ["sum"]}]}}, (), "table 'T': fusion 'sum' is unknown; give one of audio, text"),
+        ({"tables": {"T": [{"fusion": ["rsa"]}]}}, (), "unknown field 'fusion'; give fusions, backbones, variants"),
+        ({"tables": {"T": []}}, (), "names no fusion"),
+        ({"arguments": {"seed": 3}}, (), "have seed, which follows from protocols and tables; leave it out"),
+        ({"arguments": {"learning_rat": 3}}, (), "early_fusion, protocol session: unknown arguments: --learning_rat 3"),
+        ({}, ("--sed", "7"), "unknown arguments: --sed 7"),
+        ({}, ("--seed", "7"), "--seed is for the plan to say; change it in a copy of small.json"),
+        ({}, ("--max_audio_seconds", "0"), "--max_audio_seconds 0.0 is not above 0"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(fields, overrides, message):
+    with pytest.raises(InputError, match=message) as raised:
+        read_plan(plan_file(**fields), list(overrides))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_no_plan():
+    with pytest.raises(InputError, match="nowhere.json can't be read as JSON"):
+        read_plan("nowhere.json")
