@@ -18,19 +18,19 @@ from experiments.tables import (
 
 
 BEST_NAMED = 3
-PAIRS_NAMED = 5
+PAIRS_NAMED = 3
 
 
-def answer(results: Results) -> str:
-    """One paragraph."""
-    if not results.scores:
-        return "No run has finished, so there is nothing to tell yet."
-    sentences = []
-    for protocol in find_protocols(results):
-        scores = find_scores(results, protocol)
-        if scores:
-            sentences += [_best(results, protocol, scores), *_pairs(results, protocol), *_blind(results, scores)]
-    return " ".join([*sentences, *_flattery(results)])
+def answer(results: Results) -> list[str]:
+    """One paragraph on the fairest protocol that has scores, and a shorter one on the other."""
+    scored = [(protocol, scores) for protocol in find_protocols(results) if (scores := find_scores(results, protocol))]
+    if not scored:
+        return ["No run has finished, so there is nothing to tell yet."]
+    paragraphs = []
+    for number, (protocol, scores) in enumerate(scored):
+        sentences = [_best(results, protocol, scores), *_pairs(results, protocol, 0 if number else PAIRS_NAMED)]
+        paragraphs.append(" ".join([*sentences, *_blind(results, scores)]))
+    return [*paragraphs, *_flattery(results)]
 
 
 def _best(results: Results, protocol: str, scores: list[SystemScores]) -> str:
@@ -64,30 +64,30 @@ def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
-def _pairs(results: Results, protocol: str) -> list[str]:
+def _pairs(results: Results, protocol: str, number_named: int) -> list[str]:
     """Pairs of fusions, then fusions against a single modality."""
     pairs = [entry for entry in results.comparisons if entry.protocol == protocol and LEADING in entry.differences]
     fusions = [pair for pair in pairs if all(is_fusion(system) for system in _systems(results, pair))]
     sentences = []
     if fusions:
         differing = [pair for pair in fusions if is_significant(pair.differences[LEADING])]
+        differing.sort(key=lambda pair: -abs(pair.differences[LEADING].value))
         if differing:
-            differing.sort(key=lambda pair: -abs(pair.differences[LEADING].value))
-            named = [_in_words(pair) for pair in differing[:PAIRS_NAMED]]
-            more = f"; and {len(differing) - PAIRS_NAMED} more" if len(differing) > PAIRS_NAMED else ""
+            named = [_in_words(pair) for pair in differing[:number_named]]
+            more = len(differing) - len(named)
+            named += [f"{more} more"] if named and more else []
             verb = "differs" if len(differing) == 1 else "differ"
-            sentences.append(
-                f"Of {_counted(len(fusions), 'pair')} of fusions {len(differing)} {verb} after Holm's correction: "
-                f"{'; '.join(named)}{more}."
-            )
+            text = f"Of {_counted(len(fusions), 'pair')} of fusions {len(differing)} {verb} in macro F1"
+            text += " after Holm's correction"
+            sentences.append(f"{text}: {', '.join(named)}." if named else f"{text}.")
         else:
             which = "No pair of fusions differs" if len(fusions) > 1 else "The two fusions don't differ"
             sentences.append(
                 f"{which} in macro F1 after Holm's correction ({_counted(len(fusions), 'pair')}), so their order "
                 "may be chance."
             )
-    against = [_against(results, pairs, name) for name in SINGLE_MODALITIES]
-    return sentences + [sentence for sentence in against if sentence is not None]
+    against = [text for name in SINGLE_MODALITIES if (text := _against(results, pairs, name)) is not None]
+    return [*sentences, f"Surely better than {'; than '.join(against)}."] if against else sentences
 
 
 def _systems(results: Results, pair: Comparison) -> list:
@@ -115,8 +115,8 @@ def _against(results: Results, pairs: list[Comparison], modality: str) -> str | 
         worse += not is_above and is_significant(difference)
     if not number:
         return None
-    verb, lost = "is" if better == 1 else "are", f", {worse} surely worse" if worse else ""
-    return f"Of {_counted(number, 'fusion')} {better} {verb} surely better than {modality} alone{lost}."
+    lost = f" ({worse} surely worse)" if worse else ""
+    return f"{modality} alone: {better} of {_counted(number, 'fusion')}{lost}"
 
 
 def _blind(results: Results, scores: list[SystemScores]) -> list[str]:

@@ -35,7 +35,7 @@ DPI = 140
 # More pairs are only listed, and the picture has each fusion against two systems.
 MOST_PAIRS = 15
 MOST_MARKERS = 30
-NAME_WIDTH = 30  # letters of a line
+NAME_WIDTH = 34  # letters of a line
 # Of Okabe and Ito, which the colour-blind can tell apart.
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 STYLES = {SESSION: {"color": BLUE, "marker": "o"}, PAPER: {"color": VERMILLION, "marker": "^"}}
@@ -138,7 +138,7 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
     scores, labels = find_scores(results, protocol), results.label_names
     if not scores:
         return None
-    panels, figure = _grid(len(scores), num_columns=3 if len(labels) <= 8 else 2, aspect=1.2)
+    panels, figure = _grid(len(scores), num_columns=3 if len(labels) <= 8 else 2, aspect=1.12)
     for axes, entry in zip(panels, scores):
         matrix = np.array(entry.confusion_matrix, dtype=float)
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-9)
@@ -257,7 +257,7 @@ def draw_reliability(results: Results, protocol: str) -> Picture | None:
     scores = [entry for entry in find_scores(results, protocol) if entry.calibration is not None]
     if not scores:
         return None
-    panels, figure = _grid(len(scores), num_columns=4, aspect=1.25)
+    panels, figure = _grid(len(scores), num_columns=4, aspect=1.12)
     for axes, entry in zip(panels, scores):
         bins = [part for part in entry.calibration.bins if part.rows and part.confidence is not None]
         total = max(sum(part.rows for part in bins), 1)
@@ -295,15 +295,15 @@ def draw_cost(results: Results, protocol: str) -> Picture | None:
     }
     ranked = sorted(range(len(scores)), key=lambda index: scores[index].estimates[LEADING].value)
     for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
-        for rank, index in enumerate(ranked):
+        for index in ranked:
             estimate = scores[index].estimates[LEADING]
             color = VERMILLION if is_fusion(find_system(results, scores[index].system)) else BLUE
             errors = _errors(estimate.value, estimate.low, estimate.high)
             axes.errorbar(values[index], estimate.value, yerr=errors, fmt="o", markersize=5, capsize=2, color=color)
-            offset, side = ((6, 0), "left") if rank % 2 else ((-6, 0), "right")
-            options = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 9}
-            axes.annotate(f"{index + 1}", (values[index], estimate.value), offset, **options)
-        axes.margins(x=0.15)
+        axes.margins(x=0.2)
+        heights = [entry.estimates[LEADING].value for entry in scores]
+        for side in (0, 1):
+            _number_points(axes, ranked[side::2], values, heights, on_the_right=bool(side))
         if min(values) > 0 and max(values) > 20 * min(values):
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
@@ -323,6 +323,24 @@ def draw_cost(results: Results, protocol: str) -> Picture | None:
         f"Cost of a run against macro F1, protocol {protocol}, with 95 % intervals. Fusions are red, the rest is blue.",
         "Points with error bars against parameters, seconds and memory",
     )
+
+
+def _number_points(axes: Axes, points: list[int], x: list[float], y: list[float], on_the_right: bool) -> None:
+    """Numbers beside points that go upwards, each at least a line above the last, with a line to its point."""
+    low, high = axes.get_ylim()
+    per_point = (high - low) / 180  # the panel is about 180 points high
+    height = -np.inf
+    for point in points:
+        height = max(y[point], height + 9 * per_point)
+        axes.annotate(
+            f"{point + 1}",
+            (x[point], y[point]),
+            (14 if on_the_right else -14, (height - y[point]) / per_point),
+            textcoords="offset points",
+            ha="left" if on_the_right else "right",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 2},
+        )
 
 
 def _figure(height: float) -> Figure:

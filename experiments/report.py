@@ -140,7 +140,7 @@ def _summary(results: Results) -> list:
             f"{finished} of {len(results.runs)} runs finished, {failed} failed."
         )
     )
-    blocks.append(Paragraph(answer(results)))
+    blocks += map(Paragraph, answer(results))
     failures = tables.failures_sheet(results)
     return blocks if failures is None else [*blocks, failures]
 

@@ -3,7 +3,6 @@
 from itertools import combinations
 
 import numpy as np
-import pytest
 
 from experiments.results import (
     MAJORITY,
@@ -132,61 +131,56 @@ def make_runs(systems, protocol, rng):
     return runs
 
 
-@pytest.fixture
-def results(tmp_path):
-    """A function that makes them anew: two protocols, thirteen systems, of which one has no finished run."""
-
-    def make():
-        rng = np.random.default_rng(7)
-        systems = [System(MAJORITY, MAJORITY, is_baseline=True)]
-        systems += [System("audio", "audio", WAV2VEC, is_baseline=True)]
-        systems += [System("text", "text", None, ROBERTA, is_baseline=True)]
-        systems += [System(fusion, fusion, WAV2VEC, ROBERTA) for fusion in list(PUBLISHED)[2:]]
-        systems += [System(LONG_NAME, "rsa_cfn", WAV2VEC, XLM, "no label transform")]
-        systems += [System(MARKED, "stack", WAV2VEC, ROBERTA, "50 % | of <b>it</b>")]
-        skills = dict(zip((system.name for system in systems), (0, 0.2, 0.35, *np.linspace(0.45, 0.6, 10))))
-        made = Results(
-            name="All fusions",
-            description="Ten fusions & twelve systems <i>in all</i>.",
-            dataset="data/kemdy20",
-            label_names=LABELS,
-            command="python run_experiments.py recipes/experiments/all_fusions_5fold.json",
-            plan={"name": "All fusions", "seeds": [1, 2], "protocols": ["session", "paper"]},
-            versions={"python": "3.11.9", "torch": "2.13.0"},
-            systems=systems,
-            tables=[
-                Table("Table 1: fusions", [TableRow(name, value) for name, value in PUBLISHED.items()]),
-                Table("Table 2: backbones", [TableRow("rsa_cfn", 0.89254), TableRow(LONG_NAME, 0.89043)]),
-            ],
-            runs=[],
+def make_results():
+    """Two protocols, thirteen systems, of which one has no finished run under the paper's."""
+    rng = np.random.default_rng(7)
+    systems = [System(MAJORITY, MAJORITY, is_baseline=True)]
+    systems += [System("audio", "audio", WAV2VEC, is_baseline=True)]
+    systems += [System("text", "text", None, ROBERTA, is_baseline=True)]
+    systems += [System(fusion, fusion, WAV2VEC, ROBERTA) for fusion in list(PUBLISHED)[2:]]
+    systems += [System(LONG_NAME, "rsa_cfn", WAV2VEC, XLM, "no label transform")]
+    systems += [System(MARKED, "stack", WAV2VEC, ROBERTA, "50 % | of <b>it</b>")]
+    skills = dict(zip((system.name for system in systems), (0, 0.2, 0.35, *np.linspace(0.45, 0.6, 10))))
+    made = Results(
+        name="All fusions",
+        description="Ten fusions & twelve systems <i>in all</i>.",
+        dataset="data/kemdy20",
+        label_names=LABELS,
+        command="python run_experiments.py recipes/experiments/all_fusions_5fold.json",
+        plan={"name": "All fusions", "seeds": [1, 2], "protocols": ["session", "paper"]},
+        versions={"python": "3.11.9", "torch": "2.13.0"},
+        systems=systems,
+        tables=[
+            Table("Table 1: fusions", [TableRow(name, value) for name, value in PUBLISHED.items()]),
+            Table("Table 2: backbones", [TableRow("rsa_cfn", 0.89254), TableRow(LONG_NAME, 0.89043)]),
+        ],
+        runs=[],
+    )
+    for protocol in (SESSION, PAPER):
+        made.runs += make_runs(systems, protocol, rng)
+        for system in systems:
+            skill = skills[system.name] + (0.1 if protocol == PAPER and system.fusion != MAJORITY else 0)
+            matrix = make_matrix(skill, rng)
+            if system.fusion in (MAJORITY, "audio"):
+                matrix[:, :2] = np.stack([matrix.sum(axis=1) - matrix[:, 1], matrix[:, 1]], axis=1)
+                matrix[:, 2:] = 0
+            if system.fusion == MAJORITY:
+                matrix[:, :2] = np.stack([ROWS, 0 * ROWS], axis=1)
+            made.scores.append(make_scores(system, protocol, matrix, rng))
+        trained = [entry for entry in made.scores if entry.protocol == protocol and entry.system != MAJORITY]
+        pairs = enumerate(combinations(trained, 2))
+        made.comparisons += [make_comparison(first, second, seed) for seed, (first, second) in pairs]
+    for name in [system.name for system in systems[1:]]:
+        fair, flattering = (
+            next(entry for entry in made.scores if (entry.system, entry.protocol) == (name, protocol))
+            for protocol in (SESSION, PAPER)
         )
-        for protocol in (SESSION, PAPER):
-            made.runs += make_runs(systems, protocol, rng)
-            for system in systems:
-                skill = skills[system.name] + (0.1 if protocol == PAPER and system.fusion != MAJORITY else 0)
-                matrix = make_matrix(skill, rng)
-                if system.fusion in (MAJORITY, "audio"):
-                    matrix[:, :2] = np.stack([matrix.sum(axis=1) - matrix[:, 1], matrix[:, 1]], axis=1)
-                    matrix[:, 2:] = 0
-                if system.fusion == MAJORITY:
-                    matrix[:, :2] = np.stack([ROWS, 0 * ROWS], axis=1)
-                made.scores.append(make_scores(system, protocol, matrix, rng))
-            trained = [entry for entry in made.scores if entry.protocol == protocol and entry.system != MAJORITY]
-            pairs = enumerate(combinations(trained, 2))
-            made.comparisons += [make_comparison(first, second, seed) for seed, (first, second) in pairs]
-        for name in [system.name for system in systems[1:]]:
-            fair, flattering = (
-                next(entry for entry in made.scores if (entry.system, entry.protocol) == (name, protocol))
-                for protocol in (SESSION, PAPER)
-            )
-            for score in ("macro_f1", "weighted_f1"):
-                best, session = flattering.estimates[score].value, fair.estimates[score].value
-                difference = Difference(best - session, best - session - 0.03, best - session + 0.03, 0.001, 0.011)
-                made.flattery.append(Flattery(name, score, best, best - 0.02, session, 2568, difference))
-        fail(made, MARKED)
-        return made
-
-    return make
+        for score in ("macro_f1", "weighted_f1"):
+            best, session = flattering.estimates[score].value, fair.estimates[score].value
+            difference = Difference(best - session, best - session - 0.03, best - session + 0.03, 0.001, 0.011)
+            made.flattery.append(Flattery(name, score, best, best - 0.02, session, 2568, difference))
+    fail(made, MARKED)
+    return made
 
 
 def fail(made, system):
@@ -202,8 +196,7 @@ def fail(made, system):
     made.flattery = [entry for entry in made.flattery if entry.system != system]
 
 
-@pytest.fixture
-def smallest():
+def make_smallest():
     """One system, one run, no intervals, nothing that may be left out."""
     estimates = {name: Estimate(0.5, None, None, 0.5, None) for name in NAMES}
     classes = [ClassScores("calm", 6.0, 4.0, 0.4, 0.5), ClassScores("loud", 4.0, 6.0, 0.6, 0.5)]
