@@ -146,7 +146,10 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
         for (row, column), count in np.ndenumerate(matrix):
             color = "white" if shares[row, column] > 0.5 else INK if count else "#BBBBBB"
             text = f"{count:.0f}" if count >= 100 or count.is_integer() else f"{count:.1f}"
-            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=min(8, 50 / len(labels)))
+            size = min(8, 50 / len(labels))
+            number = axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
+            # Measuring hundreds of them would take most of the time, and none goes beyond its panel.
+            number.set_in_layout(False)
         known = int((matrix.sum(axis=0) > 0).sum())
         title = "\n".join([*wrap(entry.system, NAME_WIDTH), f"predicts {known} of {len(labels)} classes"])
         is_blind = known < len(labels)
