@@ -40,7 +40,8 @@ def _best(results: Results, protocol: str, scores: list[SystemScores]) -> str:
     }[protocol]
     folds = {fold for entry in scores for fold in entry.folds}
     seeds = {seed for entry in scores for seed in entry.seeds}
-    where += f", {_counted(len(folds), 'fold')}, {_counted(len(seeds), 'seed')})"
+    where += f", {_counted(len(folds), 'fold')}" if folds else ""
+    where += f", {_counted(len(seeds), 'seed')})"
     trained = [entry for entry in scores if find_system(results, entry.system).fusion != MAJORITY]
     ranked = sorted(trained, key=lambda entry: -entry.estimates[LEADING].value)
     majority = [entry for entry in scores if entry not in trained]

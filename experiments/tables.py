@@ -253,7 +253,8 @@ def scores_sheet(results: Results, protocol: str) -> Sheet:
             continue
         for name in SCORES:
             mean, sd = format_score(record[f"{name}_mean"]), format_score(record[f"{name}_sd"])
-            cells.append(Cell(score_with_interval(record, name), (f"{mean} ± {sd}" if sd else f"{mean}, one run",)))
+            runs = f"{mean} ± {sd}" if sd else f"{mean}, one run" if record["runs"] == 1 else mean
+            cells.append(Cell(score_with_interval(record, name), (runs,)))
         failed = (f"{record['failed_runs']} failed",) if record["failed_runs"] else ()
         cells += [
             format_score(record["expected_calibration_error"]),

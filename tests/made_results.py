@@ -65,13 +65,13 @@ def make_scores(system, protocol, matrix, rng):
         )
         for index, label in enumerate(LABELS)
     ]
-    folds, seeds = ([0, 1, 2, 3, 4] if protocol == SESSION else [0]), [1, 2]
+    folds, seeds = ([0, 1, 2, 3, 4] if protocol == SESSION else []), [1, 2]
     scores = SystemScores(
         system.name,
         protocol,
         folds,
         seeds,
-        len(folds) * len(seeds),
+        len(folds or [None]) * len(seeds),
         int(ROWS.sum()),
         "session",
         40,
