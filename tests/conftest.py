@@ -17,6 +17,7 @@ from corpora.demo import write_corpus
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from prepare_dataset import prepare
 from processing_rsa_cfn import RsaCfnProcessor
+from tests.browser import open_browser
 from tests.local_hub import LOCAL_HUB, serve
 
 
@@ -144,6 +145,13 @@ def local_hub(tmp_path_factory):
             "HF_HOME": str(tmp_path_factory.mktemp("home")),
             "REQUESTS_OF_LOCAL_HUB": str(folder / "requests.log"),
         }
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A headless Chromium."""
+    with open_browser(tmp_path / "browser") as browser:
+        yield browser
 
 
 @pytest.hookimpl(wrapper=True)

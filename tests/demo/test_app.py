@@ -15,6 +15,7 @@ from huggingface_hub.utils import filter_repo_objects
 from demo.app import load_recognizer, main
 from demo.recognizer import in_korean
 from pipeline_rsa_cfn import RsaCfnPipeline
+from tests.browser import NO_BROWSER
 from training import InputError
 from training.model import load_saved
 
@@ -23,11 +24,8 @@ REPOSITORY = Path(__file__).parents[2]
 SPACE_README = (REPOSITORY / "demo" / "README.md").read_text(encoding="utf-8")
 EXPLAINED_SKIPS = {
     "the page needs gradio, selenium, Chromium": "Heavy, and for the page only; all that it shows is tested without.",
+    NO_BROWSER: "Heavy, and for the page only; all that it shows is tested without.",
 }
-BROWSER_FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1400,1200"
-)
 PATIENCE = 120  # seconds
 FIRST_PORT = "7960"  # the app takes the first free one from here on
 
@@ -100,24 +98,11 @@ def served(folder):
 
 
 @pytest.fixture
-def browser(tmp_path):
-    """A headless Chromium."""
-    reason = "the page needs gradio, selenium, Chromium"
-    pytest.importorskip("gradio", reason=reason)
-    webdriver = pytest.importorskip("selenium.webdriver", reason=reason)
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*BROWSER_FLAGS.split(), f"--user-data-dir={tmp_path / 'browser'}"):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
+def gradio():
+    return pytest.importorskip("gradio", reason="the page needs gradio, selenium, Chromium")
 
 
-def test_the_page(browser, checkpoint_dir, tmp_path):
+def test_the_page(gradio, browser, checkpoint_dir, tmp_path):
     """As a Space: an example is clicked, and its probabilities read; a bad file is uploaded, and the reason read."""
     from selenium.webdriver.support.ui import WebDriverWait
 
