@@ -197,7 +197,7 @@ def interval(trained: "TrainedModel", name: str) -> str:
 def intervals_text(scored: ScoredPart) -> str:
     """How the intervals were computed."""
     groups = find_groups(scored.table)
-    resamples = f"Intervals are percentiles over {NUM_RESAMPLES:,} bootstrap resamples of the"
+    resamples = f"Intervals are expanded percentiles (Hesterberg 2015) of {NUM_RESAMPLES:,} bootstrap resamples of the"
     if groups is None:
         return f"{resamples} held-out rows. If several are of one speaker, the true ones are wider."
     name, values = groups

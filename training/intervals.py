@@ -1,14 +1,17 @@
 """Intervals around scores by the bootstrap, drawing whole sessions where utterances of one session are alike.
 Everything is computed from confusion matrices, one per session, so that thousands of draws take a second."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from datasets import Dataset
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, norm, t
 
 
 # Whose utterances are alike, the widest first.
 GROUP_COLUMNS = ("session", "speaker")
-NUM_RESAMPLES = 2000
+# The ends lie in the outermost draws where groups are few: fewer draws would leave them to chance.
+NUM_RESAMPLES = 10_000
 CONFIDENCE_LEVEL = 0.95
 # Draws that are held in memory at once.
 BATCH_SIZE = 200
@@ -38,7 +41,7 @@ def bootstrap_intervals(
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """
-    Percentile intervals at `CONFIDENCE_LEVEL` of the scores that `matrix_scores` gives.
+    Intervals at `CONFIDENCE_LEVEL` of the scores that `matrix_scores` gives.
 
     Args:
         references, predictions (`np.ndarray` of shape `(num_rows,)`): Class indices.
@@ -56,56 +59,140 @@ def bootstrap_intervals(
     num_groups = int(members.max(initial=-1)) + 1
     if num_groups < 2:
         return {}
-    matrices = np.zeros((num_groups, num_labels, num_labels))
-    np.add.at(matrices, (members, references, predictions), 1)
-    names = list(matrix_scores(matrices[:1], label_names))
+    matrices = np.zeros((num_groups, 1, 1, num_labels, num_labels))
+    np.add.at(matrices, (members, 0, 0, references, predictions), 1)
+    intervals = {}
+    for name, draws in bootstrap_scores(matrices, label_names, num_resamples, seed).items():
+        low, high = expanded_interval(draws[0], num_groups)
+        intervals[name] = float(low), float(high)
+    return intervals
+
+
+def bootstrap_scores(
+    matrices: np.ndarray, label_names: Sequence[str] = (), num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """
+    The bootstrap distribution of the scores of several systems, each the mean over its seeds. Groups are drawn once
+    for all of them, so that a difference of two systems is one of the same rows in every draw.
+
+    Args:
+        matrices (`np.ndarray` of shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`): Confusion
+            matrices, true classes in rows. Two groups or more, and every system has rows in each of them; a matrix
+            may be empty, and a seed without any row in a draw has no part in the mean.
+        label_names (`Sequence[str]`): See `matrix_scores`.
+        num_resamples (`int`): How often groups are drawn.
+        seed (`int`): The same one and as many groups give the same draws.
+
+    Returns:
+        By name of the score, `np.ndarray` of shape `(num_systems, num_resamples)`.
+    """
+    num_groups, *shape = matrices.shape
+    counts = matrices.reshape(num_groups, -1).astype(np.float32)  # exact up to 2 ** 24 rows
 
     def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
-        """Groups that were drawn `(B, G)` → scores `(S, B)`."""
+        """Groups that were drawn `(B, G)` → scores `(S, K, B)`."""
+        drawn = np.atleast_2d(drawn)
         offsets = np.arange(len(drawn))[:, None] * num_groups
         times = np.bincount((drawn + offsets).ravel(), minlength=len(drawn) * num_groups)  # how often each was drawn
-        sums = times.reshape(-1, num_groups) @ matrices.reshape(num_groups, -1)
-        return np.stack(list(matrix_scores(sums.reshape(-1, num_labels, num_labels), label_names).values()))
+        sums = times.reshape(-1, num_groups).astype(np.float32) @ counts
+        scores = seed_means(sums.reshape(-1, *shape), label_names)
+        return np.stack([values.T for values in scores.values()])
 
-    interval = bootstrap(
+    drawn_scores = bootstrap(
         (np.arange(num_groups),),
-        lambda drawn, axis: statistic(np.atleast_2d(drawn), axis),
+        statistic,
         n_resamples=num_resamples,
         batch=BATCH_SIZE,
         vectorized=True,
         axis=-1,
-        confidence_level=CONFIDENCE_LEVEL,
         method="percentile",
         rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return {
-        name: (float(low), float(high))
-        for name, low, high in zip(names, np.ravel(interval.low), np.ravel(interval.high), strict=True)
-    }
+    ).bootstrap_distribution
+    names = matrix_scores(np.ones((1, *shape[2:])), label_names)
+    return dict(zip(names, drawn_scores, strict=True))
 
 
-def matrix_scores(matrices: np.ndarray, label_names: list[str]) -> dict[str, np.ndarray]:
+def expanded_interval(draws: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Ends of the expanded percentile interval at `CONFIDENCE_LEVEL` (Hesterberg 2015). Plain percentiles are too narrow
+    for few groups, by what a normal distribution lacks against Student's and by the variance's division by `n`.
+
+    Args:
+        draws (`np.ndarray` of shape `(..., num_resamples)`): A bootstrap distribution.
+        num_groups (`int`): What was drawn from, 2 or more.
+
+    Returns:
+        Lower and upper end, each of shape `(...)`: the draws whose rank is just outside the tail. With three groups or
+        fewer no number of draws reaches it, and they are the lowest and the highest draw.
+    """
+    quantile = t.ppf((1 + CONFIDENCE_LEVEL) / 2, num_groups - 1)
+    tail = norm.sf(_expansion(num_groups) * quantile)
+    # Of ranks that start with 1; see two_sided_p, which has to agree.
+    rank = max(int(np.ceil(tail * (draws.shape[-1] + 1))) - 1, 1)
+    ordered = np.sort(draws, axis=-1)
+    return ordered[..., rank - 1], ordered[..., -rank]
+
+
+def two_sided_p(draws: np.ndarray, num_groups: int) -> np.ndarray:
+    """
+    How surprising a difference is if there is none: the level at which its expanded percentile interval would end at
+    0. Below 1 - `CONFIDENCE_LEVEL` exactly where `expanded_interval` leaves out 0, with four groups or more.
+
+    Args:
+        draws (`np.ndarray` of shape `(..., num_resamples)`): Bootstrap distribution of the difference.
+        num_groups (`int`): What was drawn from, 2 or more.
+
+    Returns:
+        `np.ndarray` of shape `(...)`, from 0 to 1, and never 0: the difference itself counts as a draw.
+    """
+    beyond = np.minimum((draws <= 0).sum(axis=-1), (draws >= 0).sum(axis=-1))
+    tail = (1 + beyond) / (1 + draws.shape[-1])
+    return np.minimum(2 * t.sf(norm.isf(tail) / _expansion(num_groups), num_groups - 1), 1.0)
+
+
+def _expansion(num_groups: int) -> float:
+    """A standard deviation that divides by `n - 1`, in units of one that divides by `n`."""
+    return np.sqrt(num_groups / (num_groups - 1))
+
+
+def seed_means(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """
+    `matrix_scores` of each seed, and their means.
+
+    Args:
+        matrices (`np.ndarray` of shape `(..., num_seeds, num_labels, num_labels)`): An empty one has no part.
+
+    Returns:
+        By name, `np.ndarray` of shape `(...)`.
+    """
+    return {name: np.nanmean(values, axis=-1) for name, values in matrix_scores(matrices, label_names).items()}
+
+
+def matrix_scores(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """
     The scores of [`~training.metrics.EmotionMetric`] for many confusion matrices at once.
 
     Args:
-        matrices (`np.ndarray` of shape `(num_matrices, num_labels, num_labels)`): True classes in rows.
-        label_names (`list[str]`): Names of the classes.
+        matrices (`np.ndarray` of shape `(..., num_labels, num_labels)`): True classes in rows.
+        label_names (`Sequence[str]`): Names of the classes; without them, only the scores over all classes.
 
     Returns:
-        By name, `np.ndarray` of shape `(num_matrices,)`.
+        By name, `np.ndarray` of shape `(...)`; NaN for an empty matrix.
     """
-    hits = np.diagonal(matrices, axis1=1, axis2=2)  # (B, C)
-    true, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
+    matrices = np.asarray(matrices, dtype=np.float64)
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)  # (..., C)
+    true, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
+    rows = true.sum(axis=-1)
+    rows = np.where(rows > 0, rows, np.nan)
+    some = rows / rows  # 1, or NaN for an empty matrix
     occurs = true + predicted > 0
     f1 = 2 * hits / np.maximum(true + predicted, 1)
     recall = hits / np.maximum(true, 1)
-    rows = true.sum(axis=1)
     scores = {
-        "macro_f1": f1.sum(axis=1) / occurs.sum(axis=1),
-        "unweighted_average_recall": recall.sum(axis=1) / (true > 0).sum(axis=1),
-        "weighted_f1": (f1 * true).sum(axis=1) / rows,
-        "accuracy": hits.sum(axis=1) / rows,
+        "macro_f1": some * f1.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1),
+        "unweighted_average_recall": some * recall.sum(axis=-1) / np.maximum((true > 0).sum(axis=-1), 1),
+        "weighted_f1": (f1 * true).sum(axis=-1) / rows,
+        "accuracy": hits.sum(axis=-1) / rows,
     }
-    scores |= {f"f1_{name}": f1[:, index] for index, name in enumerate(label_names)}
-    return scores | {f"recall_{name}": recall[:, index] for index, name in enumerate(label_names)}
+    scores |= {f"f1_{name}": some * f1[..., index] for index, name in enumerate(label_names)}
+    return scores | {f"recall_{name}": some * recall[..., index] for index, name in enumerate(label_names)}
