@@ -113,11 +113,11 @@ def _estimate(runs: list[ScoredRun], matrices: np.ndarray) -> dict[str, Estimate
     draws = bootstrap_scores(matrices) if len(matrices) >= MIN_GROUPS else {}
     estimates = {}
     for name, (value,) in values.items():
-        low, high = expanded_interval(draws[name][0], len(matrices)) if draws else (None, None)
+        low, high = map(float, expanded_interval(draws[name][0], len(matrices))) if draws else (None, None)
         estimates[name] = Estimate(
             value=float(value),
-            low=None if low is None else float(low),
-            high=None if high is None else float(high),
+            low=low,
+            high=high,
             mean=float(by_run[name].mean()),
             sd=float(by_run[name].std(ddof=1)) if len(runs) > 1 else None,
         )

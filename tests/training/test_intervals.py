@@ -1,14 +1,32 @@
-"""Intervals: the scores they are of, a closed form, and sessions that are drawn whole."""
+"""Intervals: the scores they are of, closed forms, sessions that are drawn whole, and p-values that agree with them."""
 
 import numpy as np
 import pytest
 from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm, t, ttest_1samp
 
-from training.intervals import bootstrap_intervals, find_groups, matrix_scores
+from training.intervals import (
+    CONFIDENCE_LEVEL,
+    bootstrap_intervals,
+    bootstrap_scores,
+    expanded_interval,
+    find_groups,
+    matrix_scores,
+    two_sided_p,
+)
 from training.metrics import EmotionMetric
 
 
 NAMES = ["neutral", "happy", "sad"]
+
+
+def matrices_of_accuracy(right, rows):
+    """One system, one seed, two classes: in each group, so many of the rows are right."""
+    matrices = np.zeros((len(right), 1, 1, 2, 2))
+    matrices[:, 0, 0, 0, 0], matrices[:, 0, 0, 0, 1] = right, np.asarray(rows) - right
+    return matrices
 
 
 @pytest.mark.parametrize("num_labels", [1, 2, 3])
@@ -23,6 +41,12 @@ def test_the_scores_are_those_of_the_metric(num_labels):
     assert {"macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy", "f1_sad", "recall_sad"} <= set(scores)
     for name, values in scores.items():
         assert values == pytest.approx([expected[name]]), name
+
+
+def test_an_empty_matrix_has_no_scores():
+    scores = matrix_scores(np.stack([np.zeros((3, 3)), np.eye(3)]), NAMES)
+    for name, (empty, full) in scores.items():
+        assert np.isnan(empty) and full == 1, name
 
 
 def test_rows_alone_have_the_interval_of_the_binomial():
@@ -44,10 +68,86 @@ def test_whole_sessions_are_drawn():
     assert bootstrap_intervals(references, predictions, NAMES, groups) == intervals
 
 
+def test_the_standard_error_is_that_of_the_sessions():
+    """With sessions of one size, accuracy is the mean over the sessions, and the error that of a mean."""
+    right = np.random.default_rng(1).integers(5, 51, 30)
+    draws = bootstrap_scores(matrices_of_accuracy(right, np.full(30, 50)))["accuracy"][0]
+    shares = right / 50
+    assert draws.mean() == pytest.approx(shares.mean(), abs=0.002)
+    assert draws.std() == pytest.approx(shares.std(ddof=0) / np.sqrt(30), rel=0.03)
+
+
+@pytest.mark.parametrize("num_groups", [6, 12, 200])
+def test_the_interval_of_a_mean_is_student_s(num_groups):
+    """Expanded percentiles come close to mean ± t · s / √n, where plain ones would be too narrow."""
+    right = norm.ppf((np.arange(num_groups) + 0.5) / num_groups, loc=5000, scale=1000).round()
+    draws = bootstrap_scores(matrices_of_accuracy(right, np.full(num_groups, 10_000)))["accuracy"][0]
+    low, high = expanded_interval(draws, num_groups)
+    shares = right / 10_000
+    half = t.ppf((1 + CONFIDENCE_LEVEL) / 2, num_groups - 1) * shares.std(ddof=1) / np.sqrt(num_groups)
+    assert (low, high) == pytest.approx((0.5 - half, 0.5 + half), abs=0.1 * half)
+    plain = np.diff(np.quantile(draws, [0.025, 0.975]))[0]
+    expansion = np.sqrt(num_groups / (num_groups - 1)) * t.ppf(0.975, num_groups - 1) / 1.96
+    assert (high - low) / plain == pytest.approx(expansion, rel=0.08)
+
+
+def test_systems_see_the_same_draws_and_a_seed_counts_only_where_it_has_rows():
+    rng = np.random.default_rng(2)
+    matrices = rng.poisson(3, (12, 1, 2, 3, 3))
+    late = matrices.copy()
+    late[3:, :, 1] = 0  # the second seed has scored three of the groups
+    draws = bootstrap_scores(np.concatenate([matrices, matrices, late], axis=1), NAMES, num_resamples=300)
+    assert {"macro_f1", "f1_sad", "recall_sad"} <= set(draws)
+    for name, (first, same, other) in draws.items():
+        assert np.array_equal(first, same), name
+        assert np.isfinite(other).all() and not np.array_equal(first, other), name
+    # The draws in which none of the three groups is, some 3 of 100, have the first seed alone.
+    alone = bootstrap_scores(matrices[:, :, :1], num_resamples=300)["accuracy"][0]
+    assert 0 < (draws["accuracy"][2] == alone).sum() < 40
+
+
 def test_one_group_has_no_interval():
     references = np.zeros(5, dtype=int)
     assert bootstrap_intervals(references, references, NAMES, [1] * 5) == {}
     assert bootstrap_intervals(references[:0], references[:0], NAMES) == {}
+
+
+def test_two_groups_have_the_outermost_draws():
+    draws = bootstrap_scores(matrices_of_accuracy(np.array([2, 6]), [10, 10]))["accuracy"]
+    low, high = expanded_interval(draws, 2)
+    assert (low, high) == (pytest.approx([0.2]), pytest.approx([0.6]))
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(-60, 60), min_size=1, max_size=400), st.integers(0, 60), st.integers(4, 60))
+def test_p_is_below_05_where_the_interval_leaves_out_0(values, shift, num_groups):
+    """For any distribution of at least as many draws as are made, also with many at 0."""
+    draws = np.resize(values, 10_000) + shift
+    low, high = expanded_interval(draws, num_groups)
+    p = two_sided_p(draws, num_groups)
+    assert 0 < p <= 1
+    assert (p < 1 - CONFIDENCE_LEVEL) == bool(low > 0 or high < 0)
+
+
+@pytest.mark.parametrize("num_groups", [4, 5, 8, 40, 2560])
+def test_p_crosses_05_at_the_very_draw_that_the_interval_ends_at(num_groups):
+    """Draw after draw is moved below 0: both turn at the same."""
+    draws = np.arange(1, 10_001)
+    turns = []
+    for below in range(300):
+        moved = draws - below
+        low, _ = expanded_interval(moved, num_groups)
+        assert (low > 0) == (two_sided_p(moved, num_groups) < 0.05)
+        turns.append(low > 0)
+    assert turns[0] and not turns[-1]
+
+
+def test_p_is_near_that_of_the_t_test():
+    differences = np.random.default_rng(3).normal(0.6, 1, 25)
+    drawn = np.random.default_rng(4).integers(0, 25, (20_000, 25))
+    p = two_sided_p(differences[drawn].mean(axis=1), 25)
+    assert p == pytest.approx(ttest_1samp(differences, 0).pvalue, rel=0.5)
+    assert two_sided_p(np.zeros(1000), 25) == 1
 
 
 @pytest.mark.parametrize(
