@@ -236,6 +236,7 @@ def _split_as_given(columns: dict[str, list], num_folds: None, fold: None, with_
     return split
 
 
+# Whose utterances are alike, the widest first.
 GROUP_COLUMNS = ("session", "speaker")
 # Each takes the columns, the number of folds, the fold, and whether there has to be a validation part.
 SPLITS: dict[str, Callable[..., Split]] = {

@@ -45,14 +45,27 @@ def check_arguments(cells: list[Cell], output_dir: Path) -> None:
         file = output_dir / cell.name / ARGUMENTS
         before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else cell.arguments
         if before != cell.arguments:
-            gone, come = (
-                " ".join(word for word in one if word not in other) or "nothing"
-                for one, other in ((before, cell.arguments), (cell.arguments, before))
-            )
+            one, other = _by_name(before), _by_name(cell.arguments)
+            differences = [
+                f"--{name} {one.get(name, 'not given')}, now {other.get(name, 'not given')}"
+                for name in one | other
+                if one.get(name) != other.get(name)
+            ]
             raise InputError(
-                f"{output_dir / cell.name} was run with other arguments ({gone}, now {come}); give another "
+                f"{output_dir / cell.name} was run with other arguments ({'; '.join(differences)}); give another "
                 "--output_dir, or remove that folder"
             )
+
+
+def _by_name(arguments: list[str]) -> dict[str, str]:
+    """A command line's values by the names of their arguments."""
+    values: dict[str, list[str]] = {}
+    for word in arguments:
+        if word.startswith("--"):
+            given = values[word.removeprefix("--")] = []
+        else:
+            given.append(word)
+    return {name: " ".join(given) for name, given in values.items()}
 
 
 def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
@@ -97,7 +110,7 @@ def _stop_with_parent() -> None:
 def _finish(folder: Path) -> None:
     for checkpoint in list_checkpoints(folder):
         delete(checkpoint)
-    _write_json(folder / RECORD, {"peak_memory_bytes": _peak_memory_bytes(), **_count_parameters(folder)})
+    _write_json(folder / RECORD, {"peak_memory_bytes": _peak_memory_bytes(), **count_parameters(folder)})
 
 
 def _write_json(file: Path, content: dict | list) -> None:
@@ -119,7 +132,7 @@ def _peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _count_parameters(folder: Path) -> dict[str, int]:
+def count_parameters(folder: Path) -> dict[str, int]:
     """Parameters of the saved model, and those of its fusion alone."""
     counts = {"parameters": 0, "fusion_parameters": 0}
     with safe_open(folder / SAFE_WEIGHTS_NAME, framework="pt") as weights:

@@ -38,7 +38,7 @@ class Estimate:
 
     Args:
         value (`float`): Of the rows of all folds together, the mean over the seeds.
-        low, high (`float`, *optional*): Ends of its 95 % interval, sessions drawn whole; none for a single session.
+        low, high (`float`, *optional*): Ends of its 95 % interval, sessions drawn whole; none for fewer than four.
         mean (`float`): Over the runs, one for each fold and seed.
         sd (`float`, *optional*): Standard deviation over the runs; none for a single run.
     """

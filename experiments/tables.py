@@ -94,7 +94,7 @@ def format_p(p: float | None) -> str:
 
 def format_published(value: float | None) -> str:
     """With all its digits."""
-    return "" if value is None else f"{value:.5g}".removeprefix("0")
+    return "" if value is None else f"{value:.5f}".removeprefix("0")
 
 
 def format_interval(low: float | None, high: float | None, is_difference: bool = False) -> str:

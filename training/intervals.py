@@ -7,9 +7,9 @@ import numpy as np
 from datasets import Dataset
 from scipy.stats import bootstrap, norm, t
 
+from corpora.folds import GROUP_COLUMNS
 
-# Whose utterances are alike, the widest first.
-GROUP_COLUMNS = ("session", "speaker")
+
 # The ends lie in the outermost draws where groups are few: fewer draws would leave them to chance.
 NUM_RESAMPLES = 10_000
 CONFIDENCE_LEVEL = 0.95

@@ -1,6 +1,7 @@
 """A plan: which cells it stands for, what each is told, and one line for what is wrong with it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,9 @@ def test_what_is_wrong_is_said_in_one_line(fields, overrides, message):
 def test_a_file_that_is_no_plan():
     with pytest.raises(InputError, match="nowhere.json can't be read as JSON"):
         read_plan("nowhere.json")
+
+
+def test_the_page_lists_each_plan_with_the_number_of_its_runs():
+    page = (PLANS.parent / "README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)\.json` \| (\d+) \|", page, re.M))
+    assert listed == {file.stem: str(len(read_plan(file).cells)) for file in PLANS.glob("*.json")}

@@ -37,7 +37,7 @@ def test_differences_have_a_sign_and_small_p_are_small():
     assert [format_score(value, is_difference=True) for value in (0.05, -0.05, 0.0)] == ["+.050", "−.050", ".000"]
     assert format_interval(-0.01, 0.03, is_difference=True) == "[−.010, +.030]" and format_interval(None, 0.3) == ""
     assert [format_p(p) for p in (0.0004, 0.0312, 1.0, None)] == ["<.001", ".031", "1.000", ""]
-    assert [format_published(value) for value in (0.89254, 0.8882, None)] == [".89254", ".8882", ""]
+    assert [format_published(value) for value in (0.89254, 0.8882, None)] == [".89254", ".88820", ""]
 
 
 def test_records_hold_every_number(results):
@@ -90,7 +90,7 @@ def test_few_sessions_and_single_rows_are_warned_of(results):
 def test_the_papers_tables_say_what_is_missing(results):
     fusions, backbones = (paper_sheet(results, table) for table in results.tables)
     assert [(row[0].text, row[5].text) for row in fusions.rows][2:4] == [
-        ("late_fusion", ".8882"),
+        ("late_fusion", ".88820"),
         ("early_fusion", ".89021"),
     ]
     kinds = {row[0].text: row[1].text for row in fusions.rows}

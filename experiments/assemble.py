@@ -1,0 +1,150 @@
+"""A plan and the folders of its cells → `Results`: what was run, the statistics over it, and where it comes from."""
+
+import logging
+import platform
+import shlex
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from corpora import REPOSITORY, CorpusError
+from experiments.cells import is_finished
+from experiments.comparisons import compare_systems, measure_flattery
+from experiments.plan import OF_A_CELL, Cell, Plan
+from experiments.results import PAPER, SESSION, Results, Run
+from experiments.scored_run import ScoredRun, read_run
+from experiments.statistics import majority_runs, score_system
+from training import InputError
+from training.card_sections import PACKAGES
+from training.parsing import parse_arguments, read_json
+
+
+logger = logging.getLogger(__name__)
+
+
+def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: str) -> Results:
+    """
+    Read the finished cells and compute everything that the report shows.
+
+    Args:
+        plan ([`Plan`]): What was run.
+        output_dir (`Path`): Its cells are in `cells`, pictures of the attention go to `pictures`.
+        errors (`dict[str, str]`): By the name of each cell that failed, why.
+        command (`str`): That runs all of it again.
+    """
+    finished, label_names = {}, []
+    for cell in plan.cells:
+        folder = output_dir / "cells" / cell.name
+        if is_finished(folder):
+            finished[cell.name], label_names = read_run(cell, folder)
+    results = Results(
+        name=plan.name,
+        description=plan.description,
+        dataset=_dataset(plan),
+        label_names=label_names,
+        command=command,
+        plan={**plan.given, "overrides": plan.overrides},
+        versions=_versions(),
+        systems=plan.systems,
+        tables=plan.tables,
+        runs=[
+            _describe(cell, output_dir / "cells", finished.get(cell.name), errors.get(cell.name)) for cell in plan.cells
+        ],
+    )
+    by_protocol = {
+        protocol: _by_system([run for run in finished.values() if run.protocol == protocol])
+        for protocol in dict.fromkeys(cell.protocol for cell in plan.cells)
+    }
+    for runs_of in by_protocol.values():
+        results.scores += [score_system(runs, label_names) for runs in runs_of.values()]
+        results.comparisons += compare_systems(runs_of, label_names)
+        everything = [run for runs in runs_of.values() for run in runs]
+        if everything:
+            results.scores.append(score_system(majority_runs(everything), label_names))
+    for system, runs in by_protocol.get(PAPER, {}).items():
+        results.flattery += measure_flattery(runs, by_protocol.get(SESSION, {}).get(system, []), label_names)
+    results.attention = _draw_attention(plan, output_dir, finished)
+    return results
+
+
+def _by_system(runs: list[ScoredRun]) -> dict[str, list[ScoredRun]]:
+    return {
+        system: [run for run in runs if run.system == system] for system in dict.fromkeys(run.system for run in runs)
+    }
+
+
+def _dataset(plan: Plan) -> str:
+    _, data_args, _ = parse_arguments(plan.cells[0].arguments)
+    return data_args.dataset_name or "data/demo"
+
+
+def _describe(cell: Cell, folder: Path, run: ScoredRun | None, error: str | None) -> Run:
+    described = Run(
+        name=cell.name,
+        protocol=cell.protocol,
+        system=cell.system,
+        fold=cell.fold,
+        seed=cell.seed,
+        command="accelerate launch run_classification.py " + shlex.join(cell.arguments[: -len(OF_A_CELL)]),
+        error=error if run is None else None,
+    )
+    if run is None:
+        described.error = error or "not run"
+        return described
+    results = read_json(folder / cell.name / "all_results.json")
+    described.scores = _scores(results)
+    epochs = [entry for entry in run.log_history if "eval_macro_f1" in entry]
+    if run.compared_on == "test" and epochs:
+        described.last_epoch = _scores(max(epochs, key=lambda entry: entry["epoch"]))
+    described.seconds = run.seconds
+    described.peak_memory_bytes = run.peak_memory_bytes
+    described.parameters, described.fusion_parameters = run.parameters, run.fusion_parameters
+    return described
+
+
+def _scores(logged: dict) -> dict[str, float]:
+    """Those of the reported rows, without what the scoring took."""
+    return {
+        name.removeprefix("eval_"): score
+        for name, score in logged.items()
+        if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second"))
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Of Python and the packages, and the commit of this repository where it is one."""
+    versions = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    try:
+        git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
+        versions["commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        logger.warning("This folder is no git repository: the report can't name the commit.")
+    return versions
+
+
+def _draw_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun]) -> dict[str, str]:
+    """The attention of each system that has one: of its first finished run, over the rows that run was scored on."""
+    from transformers import AutoModelForSequenceClassification, AutoProcessor
+
+    from explain.attention import FUSIONS_WITH_ATTENTION, collect_attention, draw_attention
+
+    files = {}
+    for system in plan.systems:
+        cell = next((cell for cell in plan.cells if cell.system == system.name and cell.name in finished), None)
+        if system.fusion not in FUSIONS_WITH_ATTENTION or cell is None:
+            continue
+        folder = output_dir / "cells" / cell.name
+        try:
+            weights = collect_attention(
+                AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval(),
+                AutoProcessor.from_pretrained(folder, trust_remote_code=True),
+                _dataset(plan),
+                segment_ids=set(finished[cell.name].segment_ids),
+            )
+        except (InputError, CorpusError, OSError) as error:
+            logger.warning(f"No picture of the attention of {system.name}: {error}")
+            continue
+        files[system.name] = f"pictures/attention-{cell.name.split('/')[1]}.png"
+        (output_dir / files[system.name]).parent.mkdir(exist_ok=True)
+        draw_attention(weights).savefig(output_dir / files[system.name], dpi=120)
+    return files

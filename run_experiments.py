@@ -1,0 +1,133 @@
+"""Train and score all systems of a plan, and compare them: intervals, paired differences, and a report.
+
+python run_experiments.py recipes/experiments/demo.json
+python run_experiments.py recipes/experiments/paper.json --dataset_name data/kemdy20 --num_processes 4
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from corpora import CorpusError, OneLineParser, holds_code
+from experiments.assemble import make_results
+from experiments.cells import check_arguments, is_finished
+from experiments.plan import Plan, read_plan
+from experiments.progress import Progress
+from experiments.report import write_report
+from experiments.results import MAJORITY, PAPER
+from experiments.schedule import Interrupted, choose_num_processes, run_cells
+from training import InputError
+from training.arguments import TINY
+from training.data import load_splits
+from training.parsing import parse_arguments
+
+
+FAILED = 1
+REFUSED = 2
+
+
+def main(arguments: list[str]) -> int:
+    """
+    Run what isn't finished of a plan, then write the report over all of it.
+
+    Args:
+        arguments (`list[str]`): The command line.
+
+    Returns:
+        0 if all cells are finished, 1 if some failed, which the report names; 128 and its number after a signal.
+
+    Raises:
+        InputError, CorpusError: Something given can't be used; nothing was trained.
+    """
+    args, overrides = parse_command(arguments)
+    plan = read_plan(args.plan, overrides)
+    output_dir = Path(args.output_dir or f"results/{plan.name}")
+    if holds_code(output_dir):
+        raise InputError(f"--output_dir {output_dir} is or holds the code of this repository; give a new folder")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(output_dir / ".lock", timeout=0):
+            return run_plan(plan, output_dir, args.num_processes, shlex.join(["run_experiments.py", *arguments]))
+    except Timeout as error:
+        raise InputError(
+            f"--output_dir {output_dir} is being written by another process; wait for it, or give another folder"
+        ) from error
+
+
+def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments of this script, and those that are for run_classification.py."""
+    parser = OneLineParser("run_experiments.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("plan", help="A JSON file such as those in recipes/experiments.")
+    parser.add_argument("--output_dir", help="Where everything is written (default: results/ and the plan's name).")
+    parser.add_argument(
+        "--num_processes",
+        type=int,
+        help="How many runs are trained side by side (default: one for each GPU; without one, tiny backbones as\n"
+        "many as there are cores, and any others one after the other).",
+    )
+    parser.epilog = "All other arguments are for run_classification.py, and win over those of the plan."
+    args, overrides = parser.parse_known_args(arguments)
+    if args.num_processes is not None and args.num_processes < 1:
+        raise InputError(f"--num_processes {args.num_processes} is too small; give 1 or more")
+    return args, overrides
+
+
+def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: str) -> int:
+    """The same as `main`, for a plan that was read, in a folder that no other process writes to."""
+    start = time.perf_counter()
+    check_arguments(plan.cells, output_dir / "cells")
+    check_data(plan)
+    left = [cell for cell in plan.cells if not is_finished(output_dir / "cells" / cell.name)]
+    is_tiny = all(
+        TINY in (system.audio_model, system.text_model) for system in plan.systems if system.fusion != MAJORITY
+    )
+    num_processes = num_processes or choose_num_processes(is_tiny, len(left))
+    progress = Progress(plan.cells, {cell.name for cell in left}, num_processes, output_dir / "cells")
+    try:
+        errors = run_cells(left, output_dir / "cells", num_processes, progress.update) if left else {}
+    except Interrupted as interrupted:
+        number = len(plan.cells) - sum(not is_finished(output_dir / "cells" / cell.name) for cell in plan.cells)
+        print(
+            f"run_experiments.py: stopped by {interrupted}; {number} of {len(plan.cells)} runs are finished, and the "
+            "same command goes on with the others",
+            file=sys.stderr,
+        )
+        return 128 + interrupted.number
+    progress.close()
+    for name, reason in errors.items():
+        print(f"Failed: {name}: {reason} (all it said is in {output_dir / 'cells' / name / 'log.txt'})")
+    write_report(make_results(plan, output_dir, errors, command), output_dir)
+    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    print(
+        f"{len(plan.cells) - len(errors)} of {len(plan.cells)} runs are finished, {minutes} min {seconds} s. The "
+        f"report is {output_dir / 'report.html'}; beside it are results.md, results.csv and results.json."
+    )
+    return FAILED if errors else 0
+
+
+def check_data(plan: Plan) -> None:
+    """Load and divide the rows once for each protocol, as each cell will: what is wrong with them is said here."""
+    for protocol in dict.fromkeys(cell.protocol for cell in plan.cells):
+        cell = max((cell for cell in plan.cells if cell.protocol == protocol), key=lambda cell: cell.fold or 0)
+        _, data_args, training_args = parse_arguments(cell.arguments)
+        load_splits(data_args, with_validation=protocol != PAPER, seed=training_args.seed)
+
+
+def run(function: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """The script: a wrong argument is one line, and exit code 2."""
+    try:
+        return function(arguments)
+    except (InputError, CorpusError) as error:
+        print(f"run_experiments.py: {error}", file=sys.stderr)
+        return REFUSED
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    sys.exit(run(main, sys.argv[1:]))

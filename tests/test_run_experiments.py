@@ -1,0 +1,228 @@
+"""The script in real processes: a plan run to its report, stopped and killed on the way, and with a run failing."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import Wav2Vec2FeatureExtractor
+
+from configuration_rsa_cfn import EMOTIONS, FUSIONS
+from experiments.published import WEIGHTED_F1
+
+
+REPOSITORY = Path(__file__).parents[1]
+PAPER_PLAN = REPOSITORY / "recipes" / "experiments" / "paper.json"
+TINY = {"audio_model": "tiny", "text_model": "tiny"}
+SUMMARY = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
+REPORT = ("results.json", "results.csv", "results.md", "report.html")
+# What another run of the same takes other figures of: time and memory.
+COST = {"seconds", "peak_memory_bytes"}
+
+
+def write_plan(folder, prepared_dir, **fields):
+    plan = {
+        "description": "A small one.",
+        "arguments": {"dataset_name": str(prepared_dir), "num_train_epochs": 2, "max_audio_seconds": 1},
+        "protocols": {"session": {"folds": [1, 2], "seeds": [7]}, "paper": {"seeds": [7]}},
+        "tables": {"Fusions": [{"fusions": ["early_fusion", "rsa"], "backbones": [TINY]}]},
+    }
+    file = folder / "small.json"
+    file.write_text(json.dumps(plan | fields))
+    return str(file)
+
+
+def start(folder, *arguments, **variables):
+    """The script as a process of its own, in `folder`."""
+    command = [sys.executable, str(REPOSITORY / "run_experiments.py"), *arguments]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **variables}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, **streams)
+
+
+def finish(process):
+    output, errors = process.communicate()
+    return process.returncode, output, errors
+
+
+@pytest.fixture(scope="module")
+def finished(prepared_dir, tmp_path_factory):
+    """The folder of a plan that was run without a break, and what it printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, output, errors = finish(start(folder, write_plan(folder, prepared_dir)))
+    assert code == 0, errors
+    return folder, output
+
+
+def read_results(folder):
+    return json.loads((folder / "results" / "small" / "results.json").read_text(encoding="utf-8"))
+
+
+def test_every_cell_is_run_and_reported(finished):
+    folder, output = finished
+    results = read_results(folder)
+    # Two fusions, two baselines; two folds and the random split.
+    assert len(results["runs"]) == 4 * 3 and not any(run["error"] for run in results["runs"])
+    assert "[12/12]" in output and "12 of 12 runs are finished" in output
+    for run in results["runs"]:
+        cell = folder / "results" / "small" / "cells" / run["name"]
+        written = json.loads((cell / "all_results.json").read_text())
+        assert all(run["scores"][name] == written[f"eval_{name}"] for name in SUMMARY)
+        assert run["seconds"] > 0 and run["parameters"] > run["fusion_parameters"] > 0
+        assert not list(cell.glob("checkpoint-*"))
+    for name in REPORT:
+        assert (folder / "results" / "small" / name).stat().st_size > 1000
+    assert set(results["attention"]) == {"rsa"}
+
+
+def test_scores_are_of_the_rows_of_both_folds(finished):
+    folder, _ = finished
+    results = read_results(folder)
+    for scores in results["scores"]:
+        if scores["protocol"] != "session" or scores["system"] == "majority":
+            continue
+        rows = []
+        for fold in (1, 2):
+            cell = folder / "results" / "small" / "cells" / "session" / scores["system"] / f"fold{fold}-seed7"
+            with (cell / "predictions.csv").open(encoding="utf-8") as stream:
+                rows += list(csv.DictReader(stream))
+        assert scores["num_rows"] == len(rows)
+        accuracy = sum(row["label"] == row["prediction"] for row in rows) / len(rows)
+        assert scores["estimates"]["accuracy"]["value"] == pytest.approx(accuracy)
+        assert scores["group_column"] == "session"
+        assert scores["num_groups"] == len({row["session"] for row in rows})
+
+
+def test_the_paper_s_protocol_is_told_from_what_it_flatters(finished):
+    results = read_results(finished[0])
+    runs = {run["system"]: run for run in results["runs"] if run["protocol"] == "paper"}
+    assert set(runs) == {"early_fusion", "rsa", "audio", "text"}
+    assert {(flattery["system"], flattery["score"]) for flattery in results["flattery"]} == {
+        (system, score) for system in runs for score in ("weighted_f1", "macro_f1")
+    }
+    for flattery in results["flattery"]:
+        run = runs[flattery["system"]]
+        assert flattery["best_epoch"] == pytest.approx(run["scores"][flattery["score"]])
+        assert flattery["last_epoch"] == pytest.approx(run["last_epoch"][flattery["score"]])
+        assert flattery["num_rows"] > 0
+
+
+def without_cost(value):
+    if isinstance(value, dict):
+        # The folder of a run that goes on is the same, so is the command.
+        return {name: without_cost(entry) for name, entry in value.items() if name not in COST}
+    return [without_cost(entry) for entry in value] if isinstance(value, list) else value
+
+
+def test_stopped_killed_and_started_again_it_ends_with_the_same_report(finished, prepared_dir, tmp_path):
+    plan = write_plan(tmp_path, prepared_dir)
+    first = start(tmp_path, plan)
+    assert any(line.startswith("[2/12]") for line in first.stdout)
+    first.send_signal(signal.SIGTERM)
+    code, _, errors = finish(first)
+    assert code == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1].endswith("of 12 runs are finished, and the same command goes on with the others")
+    second = start(tmp_path, plan)
+    assert any(line.startswith("[6/12]") for line in second.stdout)
+    second.kill()
+    second.communicate()
+    code, output, errors = finish(start(tmp_path, plan))
+    assert code == 0, errors
+    assert "0 of 12 runs are finished" not in output and "[12/12]" in output
+    whole, broken = (read_results(folder) for folder in (finished[0], tmp_path))
+    for results in (whole, broken):
+        for key in ("command", "plan"):
+            del results[key]
+    assert without_cost(whole) == without_cost(broken)
+
+
+def test_all_done_it_only_reports(finished, prepared_dir):
+    folder, _ = finished
+    code, output, errors = finish(start(folder, str(folder / "small.json")))
+    assert code == 0, errors
+    assert "12 of 12 runs are finished; " in output and "[" not in output
+
+
+def test_a_failed_run_is_reported_and_the_rest_go_on(prepared_dir, tmp_path):
+    # A loss that isn't finite stops a run.
+    block = {"fusions": ["text"], "backbones": [TINY], "variants": {"sane": {}, "mad": {"learning_rate": 1e30}}}
+    plan = write_plan(tmp_path, prepared_dir, protocols={"paper": {"seeds": [7]}}, tables={"Rates": [block]})
+    code, output, _ = finish(start(tmp_path, plan))
+    assert code == 1
+    (line,) = [line for line in output.splitlines() if line.startswith("Failed: ")]
+    assert "paper/text-mad/seed7: the loss is" in line and line.endswith("log.txt)")
+    results = read_results(tmp_path)
+    assert {run["system"]: bool(run["error"]) for run in results["runs"]} == {"text · sane": False, "text · mad": True}
+    for name in ("results.md", "report.html"):
+        assert "the loss is" in (tmp_path / "results" / "small" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["--num_train_epochs", "3"],
+            r"was run with other arguments (--num_train_epochs 2, now 3); give another --output_dir, or remove",
+        ),
+        (["--dataset_name", "nowhere"], "nowhere"),
+        (["--num_processes", "0"], "--num_processes 0 is too small; give 1 or more"),
+        (["--output_dir", str(REPOSITORY)], "is or holds the code of this repository; give a new folder"),
+        (["--seed", "3"], "--seed is for the plan to say"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_before_anything_is_trained(finished, arguments, message):
+    folder, _ = finished
+    before = (folder / "results" / "small" / "results.json").stat().st_mtime_ns
+    code, output, errors = finish(start(folder, "small.json", *arguments))
+    assert code == 2 and not output
+    assert message in errors.splitlines()[-1] and errors.splitlines()[-1].startswith("run_experiments.py: ")
+    assert (folder / "results" / "small" / "results.json").stat().st_mtime_ns == before
+
+
+@pytest.fixture(scope="module")
+def hub_cache(make_model, processor, tmp_path_factory):
+    """A cache of the Hub in which small random models have the names of the paper's backbones."""
+    cache = tmp_path_factory.mktemp("hub")
+    positions = {"max_position_embeddings": 260}
+    roberta = make_model(text_config=positions)
+    xlm_roberta = make_model(text_config={**positions, "model_type": "xlm-roberta"})
+    for name, parts in {
+        "facebook/wav2vec2-large-960h-lv60-self": (roberta.audio_model, Wav2Vec2FeatureExtractor()),
+        "klue/roberta-base": (roberta.text_model, processor.tokenizer),
+        "xlm-roberta-base": (xlm_roberta.text_model, processor.tokenizer),
+    }.items():
+        repository = cache / f"models--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text("0" * 40)
+        for part in parts:
+            part.save_pretrained(repository / "snapshots" / ("0" * 40))
+    return cache
+
+
+def test_the_paper_s_plan_gives_every_row_and_column_of_its_tables(hub_cache, prepared_dir, tmp_path):
+    plan = json.loads(PAPER_PLAN.read_text())
+    # One fold of five, for time.
+    plan["protocols"]["session"]["folds"] = [5]
+    (tmp_path / "paper.json").write_text(json.dumps(plan))
+    arguments = ["--dataset_name", str(prepared_dir), "--max_steps", "1", "--max_audio_seconds", "1", "--fp16", "false"]
+    # The head of rsa_cfn has 300 million parameters whatever the backbones, unless it is held to a rank.
+    arguments += ["--cross_fusion_rank", "2", "--num_processes", "2"]
+    code, _, errors = finish(start(tmp_path, "paper.json", *arguments, HF_HUB_CACHE=str(hub_cache)))
+    assert code == 0, errors
+    results = json.loads((tmp_path / "results" / "paper" / "results.json").read_text())
+    fusions, backbones = results["tables"]
+    published = {row["published"] for table in (fusions, backbones) for row in table["rows"]}
+    assert published == set(WEIGHTED_F1.values()) and len(fusions["rows"]) == 11 and len(backbones["rows"]) == 2
+    fusion_of = {system["name"]: system["fusion"] for system in results["systems"]}
+    assert {fusion_of[row["system"]] for row in fusions["rows"]} == set(FUSIONS)
+    scored = {(scores["system"], scores["protocol"]) for scores in results["scores"]}
+    for row in fusions["rows"] + backbones["rows"]:
+        assert {(row["system"], "paper"), (row["system"], "session")} <= scored
+    report = (tmp_path / "results" / "paper" / "results.md").read_text(encoding="utf-8")
+    for value in published:
+        assert f"{value:.5f}".removeprefix("0") in report
+    assert all(name in report for name in (*FUSIONS, *EMOTIONS, "xlm-roberta-base", "label transform"))
