@@ -10,12 +10,16 @@ from scipy.stats import binomtest
 from experiments.results import Comparison, Difference, Flattery, McNemar
 from experiments.scored_run import ScoredRun
 from experiments.statistics import MIN_GROUPS, find_group_column, group_matrices
-from training.intervals import bootstrap_scores, expanded_interval, matrix_scores, seed_means, two_sided_p
+from training.intervals import (
+    NUM_RESAMPLES,
+    bootstrap_scores,
+    expanded_interval,
+    matrix_scores,
+    seed_means,
+    two_sided_p,
+)
 
 
-# So many that the smallest p there can be, of no draw beyond 0, outlives Holm's correction for ten systems (45 pairs)
-# with 17 sessions or more.
-NUM_RESAMPLES = 50_000
 FLATTERED_SCORES = ("weighted_f1", "macro_f1")
 
 

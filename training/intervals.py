@@ -136,7 +136,9 @@ def expanded_interval(draws: np.ndarray, num_groups: int) -> tuple[np.ndarray, n
 def two_sided_p(draws: np.ndarray, num_groups: int) -> np.ndarray:
     """
     How surprising a difference is if there is none: the level at which its expanded percentile interval would end at
-    0. Below 1 - `CONFIDENCE_LEVEL` exactly where `expanded_interval` leaves out 0, with four groups or more.
+    0. Below 1 - `CONFIDENCE_LEVEL` exactly where `expanded_interval` leaves out 0, with four groups or more. Where no
+    draw lies beyond 0, their number alone would bound it too high to be corrected for many comparisons: the tail is
+    then that of the normal distribution with their mean and standard deviation.
 
     Args:
         draws (`np.ndarray` of shape `(..., num_resamples)`): Bootstrap distribution of the difference.
@@ -147,6 +149,10 @@ def two_sided_p(draws: np.ndarray, num_groups: int) -> np.ndarray:
     """
     beyond = np.minimum((draws <= 0).sum(axis=-1), (draws >= 0).sum(axis=-1))
     tail = (1 + beyond) / (1 + draws.shape[-1])
+    mean, deviation = draws.mean(axis=-1), draws.std(axis=-1)
+    is_bounded = (beyond == 0) & (deviation > 0)
+    distance = np.abs(mean) / np.where(is_bounded, deviation, 1)
+    tail = np.where(is_bounded, np.clip(norm.sf(distance), np.finfo(float).tiny, tail), tail)
     return np.minimum(2 * t.sf(norm.isf(tail) / _expansion(num_groups), num_groups - 1), 1.0)
 
 

@@ -150,6 +150,18 @@ def test_p_is_near_that_of_the_t_test():
     assert two_sided_p(np.zeros(1000), 25) == 1
 
 
+@pytest.mark.parametrize("num_groups", [8, 16, 40])
+def test_p_far_from_0_is_not_bounded_by_the_number_of_draws(num_groups):
+    """As Student's test has it, also where it is much less than one in all draws."""
+    differences = np.random.default_rng(3).normal(3, 1, num_groups)
+    drawn = np.random.default_rng(4).integers(0, num_groups, (10_000, num_groups))
+    draws = differences[drawn].mean(axis=1)
+    assert (draws > 0).all()
+    p, expected = two_sided_p(draws, num_groups), ttest_1samp(differences, 0).pvalue
+    assert p == pytest.approx(expected, rel=0.1)
+    assert 0 < two_sided_p(draws + 1e6, num_groups) < p
+
+
 @pytest.mark.parametrize(
     ("columns", "group"),
     [
