@@ -111,7 +111,8 @@ def report_sections(results: Results, folder: Path) -> list[Section]:
     sections.append(Section("Scores", blocks + each_protocol(tables.scores_sheet)))
     if results.tables:
         sheets = [tables.paper_sheet(results, table) for table in results.tables]
-        sections.append(Section("The paper's tables", sheets))
+        is_published = any(row.published is not None for table in results.tables for row in table.rows)
+        sections.append(Section("The paper's tables" if is_published else "The plan's tables", sheets))
     blocks = each_protocol(pictures.draw_differences, tables.comparisons_sheet)
     sections.append(
         Section("Which differences are real", blocks or [Paragraph("There were no two systems to compare.")])

@@ -105,6 +105,17 @@ def test_the_papers_tables_say_what_is_missing(results):
     assert rows["rsa"][6].text.startswith(".")
 
 
+def test_a_table_that_the_paper_has_not_shows_no_published_numbers(results):
+    there = make_results()
+    for row in there.tables[0].rows:
+        row.published = None
+    sheet, published = paper_sheet(there, there.tables[0]), paper_sheet(results, results.tables[0])
+    assert [name for name in published.head if name not in sheet.head] == ["published weighted F1"]
+    assert len(sheet.head) == len(sheet.alignment) == len(published.head) - 1
+    assert [row[:5] + row[6:] for row in published.rows] == sheet.rows
+    assert "Published" not in " ".join(sheet.notes)
+
+
 def test_the_surest_differences_come_first_and_are_marked(results):
     sheet = comparisons_sheet(results, SESSION)
     assert len(sheet.rows) == 66
