@@ -24,7 +24,7 @@ from corpora.loading import encode_labels, load_parts, read_columns
 from corpora.report import first_names
 from prepare_dataset import prepare
 from training import InputError
-from training.arguments import DEMO_DIR, DataArguments
+from training.arguments import DEMO_DIR, KEMDY20_DIR, DataArguments
 from training.labels import make_targets, match_classes, target_shares
 from training.recordings import measure
 from training.streams import ScoredStream, TrainingStream, number_rows, read_tables, split_pieces
@@ -173,6 +173,11 @@ def load_splits(
 def _open(data_args: DataArguments) -> _Source:
     """The dataset by the names of its parts; a stream's columns are read once, without the audio."""
     name, config_name = _demo_dataset() if data_args.is_demo else data_args.dataset_name, data_args.dataset_config_name
+    if name == KEMDY20_DIR and not Path(name).is_dir():
+        # Otherwise looked for on the Hub, for a minute where there is no network.
+        raise InputError(
+            f"there is no folder {name}; make it by prepare_dataset.py (see README.md), or give another --dataset_name"
+        )
     loaded = load_parts(name, config_name, data_args.streaming)
     pieces = [(part, _select_columns(dataset, part, data_args)) for part, dataset in loaded.items()]
     tables = pieces

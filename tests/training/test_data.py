@@ -286,3 +286,9 @@ def test_folders_that_are_no_dataset(demo_corpus_dir, tmp_path):
         with pytest.raises(CorpusError, match="can't be loaded; give a folder from prepare_dataset.py") as error:
             load_splits(DataArguments(dataset_name=str(name)), with_validation=False)
         assert "\n" not in str(error.value)
+
+
+def test_the_corpus_that_is_not_made_yet_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is no folder data/kemdy20; make it by prepare_dataset.py"):
+        load_splits(DataArguments(dataset_name="data/kemdy20"), with_validation=False)
