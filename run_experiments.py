@@ -9,7 +9,6 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -53,7 +52,9 @@ def main(arguments: list[str]) -> int:
     output_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output_dir / ".lock", timeout=0):
-            return run_plan(plan, output_dir, args.num_processes, shlex.join(["run_experiments.py", *arguments]))
+            return run_plan(
+                plan, output_dir, args.num_processes, shlex.join(["python", "run_experiments.py", *arguments])
+            )
     except Timeout as error:
         raise InputError(
             f"--output_dir {output_dir} is being written by another process; wait for it, or give another folder"
@@ -119,10 +120,10 @@ def check_data(plan: Plan) -> None:
         load_splits(data_args, with_validation=protocol != PAPER, seed=training_args.seed)
 
 
-def run(function: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """The script: a wrong argument is one line, and exit code 2."""
+def run(arguments: list[str]) -> int:
+    """The script: what `main` returns, or 2 if something given can't be used."""
     try:
-        return function(arguments)
+        return main(arguments)
     except (InputError, CorpusError) as error:
         print(f"run_experiments.py: {error}", file=sys.stderr)
         return REFUSED
@@ -130,4 +131,4 @@ def run(function: Callable[[list[str]], int], arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s")
-    sys.exit(run(main, sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))
