@@ -87,7 +87,7 @@ def _pairs(results: Results, protocol: str, number_named: int) -> list[str]:
                 f"{which} in macro F1 after Holm's correction ({_counted(len(fusions), 'pair')}), so their order "
                 "may be chance."
             )
-    against = [text for name in SINGLE_MODALITIES if (text := _against(results, pairs, name)) is not None]
+    against = [text for name in SINGLE_MODALITIES if (text := _against(results, protocol, pairs, name)) is not None]
     return [*sentences, f"Surely better than {'; than '.join(against)}."] if against else sentences
 
 
@@ -101,12 +101,16 @@ def _in_words(pair: Comparison) -> str:
     return f"{above} is {format_score(abs(difference.value))} above {below}"
 
 
-def _against(results: Results, pairs: list[Comparison], modality: str) -> str | None:
-    """How many fusions surely beat the baseline of one modality."""
+def _against(results: Results, protocol: str, pairs: list[Comparison], modality: str) -> str | None:
+    """How many fusions surely beat the baseline of one modality; of several, the best."""
+    scored = [
+        entry for entry in find_scores(results, protocol) if find_system(results, entry.system).fusion == modality
+    ]
+    best = max(scored, key=lambda entry: entry.estimates[LEADING].value, default=None)
     better, worse, number = 0, 0, 0
     for pair in pairs:
         systems = _systems(results, pair)
-        alone = [system for system in systems if system.is_baseline and system.fusion == modality]
+        alone = [system for system in systems if best is not None and system.name == best.system]
         if not alone or not any(is_fusion(system) for system in systems):
             continue
         difference = pair.differences[LEADING]

@@ -55,3 +55,13 @@ def test_next_to_nothing():
     assert "1 fold, 1 seed) text has the highest macro F1, .500 (" in only
     results.scores = []
     assert answer(results) == ["No run has finished, so there is nothing to tell yet."]
+
+
+def test_of_two_baselines_of_a_modality_the_better_one_counts(results):
+    """Each fusion is counted once."""
+    audio = next(system for system in results.systems if system.name == "audio")
+    audio.fusion = "text"
+    scores = {entry.system: entry for entry in results.scores if entry.protocol == "session"}
+    assert scores["text"].estimates["macro_f1"].value > scores["audio"].estimates["macro_f1"].value
+    told = answer(results)[0]
+    assert "Surely better than text alone: 10 of 10 fusions." in told and "audio alone" not in told
