@@ -35,10 +35,16 @@ class Progress:
         self._draw()
 
     def update(self, cell: Cell, state: str) -> None:
-        """`cell` is `"running"`, `"done"` or `"failed"` from now on."""
+        """`cell` is `"running"`, `"done"`, `"failed"` or `"stopped"` from now on."""
         if state == "running":
             self.started[cell.name] = time.monotonic()
             self.states[cell.name] = RUNNING
+            self._draw()
+            return
+        if state == "stopped":
+            self.states[cell.name] = LEFT
+            self._erase()
+            print(f"{cell.name}: stopped, to be gone on with")
             self._draw()
             return
         self.num_left -= 1

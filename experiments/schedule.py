@@ -61,7 +61,7 @@ def run_cells(
         cells (`list[Cell]`): Those that aren't finished.
         output_dir (`Path`): Each has a folder of its name there.
         num_processes (`int`): How many at a time; they divide the cores, or take an accelerator each.
-        on_change: Called with a cell and `"running"`, `"done"` or `"failed"`.
+        on_change: Called with a cell and `"running"`, `"done"`, `"failed"`, or `"stopped"` after a signal.
 
     Returns:
         By the name of each cell that failed, the reason in one line.
@@ -88,9 +88,10 @@ def run_cells(
                 process, cell, place = running.pop(sentinel)
                 process.join()
                 free.append(place)
-                if process.exitcode:
+                state = "done" if not process.exitcode else "stopped" if received else "failed"
+                if state == "failed":
                     errors[cell.name] = _reason(process.exitcode, output_dir / cell.name / LOG)
-                on_change(cell, "failed" if process.exitcode else "done")
+                on_change(cell, state)
     if received:
         raise Interrupted(received[0])
     return errors
