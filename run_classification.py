@@ -93,7 +93,7 @@ def main(
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(
             data_args,
-            with_validation=training_args.eval_strategy != "no" and data_args.compare_epochs_on == "validation",
+            with_validation=training_args.eval_strategy != "no",
             seed=training_args.seed,
             eval_batch_size=training_args.eval_batch_size * training_args.world_size,
             classes=saved_classes(model_args),

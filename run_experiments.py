@@ -19,7 +19,7 @@ from experiments.cells import check_arguments, is_finished
 from experiments.plan import Plan, read_plan
 from experiments.progress import Progress
 from experiments.report import write_report
-from experiments.results import MAJORITY, PAPER
+from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
 from training import InputError
 from training.arguments import TINY
@@ -117,7 +117,7 @@ def check_data(plan: Plan) -> None:
     for protocol in dict.fromkeys(cell.protocol for cell in plan.cells):
         cell = max((cell for cell in plan.cells if cell.protocol == protocol), key=lambda cell: cell.fold or 0)
         _, data_args, training_args = parse_arguments(cell.arguments)
-        load_splits(data_args, with_validation=protocol != PAPER, seed=training_args.seed)
+        load_splits(data_args, with_validation=training_args.eval_strategy != "no", seed=training_args.seed)
 
 
 def run(arguments: list[str]) -> int:

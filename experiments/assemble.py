@@ -15,6 +15,7 @@ from experiments.results import PAPER, SESSION, Results, Run
 from experiments.scored_run import ScoredRun, read_run
 from experiments.statistics import majority_runs, score_system
 from training import InputError
+from training.arguments import DEMO_DIR
 from training.card_sections import PACKAGES
 from training.parsing import parse_arguments, read_json
 
@@ -63,7 +64,7 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
             results.scores.append(score_system(majority_runs(everything), label_names))
     for system, runs in by_protocol.get(PAPER, {}).items():
         results.flattery += measure_flattery(runs, by_protocol.get(SESSION, {}).get(system, []), label_names)
-    results.attention = _draw_attention(plan, output_dir, finished)
+    results.attention = _draw_attention(plan, output_dir, finished, results.dataset)
     return results
 
 
@@ -75,7 +76,7 @@ def _by_system(runs: list[ScoredRun]) -> dict[str, list[ScoredRun]]:
 
 def _dataset(plan: Plan) -> str:
     _, data_args, _ = parse_arguments(plan.cells[0].arguments)
-    return data_args.dataset_name or "data/demo"
+    return data_args.dataset_name or DEMO_DIR
 
 
 def _describe(cell: Cell, folder: Path, run: ScoredRun | None, error: str | None) -> Run:
@@ -93,9 +94,8 @@ def _describe(cell: Cell, folder: Path, run: ScoredRun | None, error: str | None
         return described
     results = read_json(folder / cell.name / "all_results.json")
     described.scores = _scores(results)
-    epochs = [entry for entry in run.log_history if "eval_macro_f1" in entry]
-    if run.compared_on == "test" and epochs:
-        described.last_epoch = _scores(max(epochs, key=lambda entry: entry["epoch"]))
+    if run.compared_on == "test" and run.last_evaluation is not None:
+        described.last_epoch = _scores(run.last_evaluation)
     described.seconds = run.seconds
     described.peak_memory_bytes = run.peak_memory_bytes
     described.parameters, described.fusion_parameters = run.parameters, run.fusion_parameters
@@ -122,7 +122,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _draw_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun]) -> dict[str, str]:
+def _draw_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun], dataset: str) -> dict[str, str]:
     """The attention of each system that has one: of its first finished run, over the rows that run was scored on."""
     from transformers import AutoModelForSequenceClassification, AutoProcessor
 
@@ -138,7 +138,7 @@ def _draw_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun]
             weights = collect_attention(
                 AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval(),
                 AutoProcessor.from_pretrained(folder, trust_remote_code=True),
-                _dataset(plan),
+                dataset,
                 segment_ids=set(finished[cell.name].segment_ids),
             )
         except (InputError, CorpusError, OSError) as error:

@@ -39,7 +39,7 @@ def check_arguments(cells: list[Cell], output_dir: Path) -> None:
     Check that what is there of the cells was run with the arguments that they have now.
 
     Raises:
-        InputError: It wasn't; the message names the first difference.
+        InputError: It wasn't; the message names the first such cell, and what differs.
     """
     for cell in cells:
         file = output_dir / cell.name / ARGUMENTS

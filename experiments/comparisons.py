@@ -247,7 +247,6 @@ def measure_flattery(
 
 def _last_epoch(run: ScoredRun, score: str, num_labels: int) -> float:
     """What was logged of a score at the last epoch; of a run that compared no epochs, its score."""
-    entries = [entry for entry in run.log_history if f"eval_{score}" in entry]
-    if entries:
-        return max(entries, key=lambda entry: entry["epoch"])[f"eval_{score}"]
+    if run.last_evaluation is not None:
+        return run.last_evaluation[f"eval_{score}"]
     return float(matrix_scores(group_matrices([[run]], num_labels).sum(axis=(0, 1, 2)))[score])

@@ -11,7 +11,7 @@ from corpora.folds import NUM_FOLDS
 from experiments.published import published_weighted_f1
 from experiments.results import MAJORITY, PAPER, SESSION, System, Table, TableRow
 from training import InputError
-from training.arguments import TINY, ModelArguments
+from training.arguments import TINY, DataArguments, ModelArguments
 from training.checkpoints import LAST
 from training.parsing import as_command_line, parse_arguments, read_json
 
@@ -123,9 +123,11 @@ def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
     choices = listed + _missing_baselines(listed)
     names = _names(choices)
     plan = Plan(file.stem, given.get("description", ""), given, list(overrides))
+    row_of = {}
     for choice, name in names.items():
         arguments = [*as_command_line(common), *choice.arguments, *overrides]
-        cells, model_args = _make_cells(name, choice, arguments, protocols)
+        cells, model_args, data_args = _make_cells(name, arguments, protocols)
+        row_of[choice] = TableRow(name, published_weighted_f1(model_args, data_args.ties == "transform"))
         system = System(name, choice.fusion, variant=choice.variant, is_baseline=choice.fusion in UNIMODAL)
         # Those of the model's own modalities.
         system.audio_model = None if choice.fusion == "text" else model_args.audio_model
@@ -134,20 +136,17 @@ def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
         plan.cells += cells
     plan.cells.sort(key=lambda cell: (list(protocols).index(cell.protocol), cell.seed, cell.fold or 0))
     plan.systems.append(System(MAJORITY, MAJORITY, is_baseline=True))
-    plan.tables = [Table(title, [_table_row(names[c], c, plan) for c in chosen]) for title, chosen in tables.items()]
+    plan.tables = [Table(title, [row_of[choice] for choice in chosen]) for title, chosen in tables.items()]
     return plan
 
 
-def _table_row(name: str, choice: _Choice, plan: Plan) -> TableRow:
-    cell = next(cell for cell in plan.cells if cell.system == name)
-    model_args, data_args, _ = parse_arguments(cell.arguments)
-    return TableRow(name, published_weighted_f1(model_args, data_args.ties == "transform"))
-
-
 def _make_cells(
-    name: str, choice: _Choice, arguments: list[str], protocols: dict[str, dict]
-) -> tuple[list[Cell], ModelArguments]:
-    """The cells of a system; the first one of each protocol is parsed, and all but fold and seed is checked by that."""
+    name: str, arguments: list[str], protocols: dict[str, dict]
+) -> tuple[list[Cell], ModelArguments, DataArguments]:
+    """
+    The cells of a system, and its model and data. The first cell of each protocol is parsed: all but fold and seed is
+    checked by that.
+    """
     cells = []
     for protocol, spec in protocols.items():
         folds = spec["folds"] or [None]
@@ -157,14 +156,13 @@ def _make_cells(
             where = f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}"
             slug = re.sub(r"[^\w.-]+", "-", name)
             cells.append(Cell(f"{protocol}/{slug}/{where}", name, protocol, fold, seed, cell_arguments))
-    model_args = None
     for protocol in protocols:
         cell = next(cell for cell in cells if cell.protocol == protocol)
         try:
-            model_args, *_ = parse_arguments([*cell.arguments, "--output_dir", f"results/{cell.name}"])
+            model_args, data_args, _ = parse_arguments([*cell.arguments, "--output_dir", f"results/{cell.name}"])
         except InputError as error:
             raise InputError(f"{name}, protocol {protocol}: {error}") from error
-    return cells, model_args
+    return cells, model_args, data_args
 
 
 def _read_protocol(file: Path, name: str, spec: dict) -> dict:

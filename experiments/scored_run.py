@@ -47,6 +47,12 @@ class ScoredRun:
     fusion_parameters: int = 0
 
     @property
+    def last_evaluation(self) -> dict | None:
+        """What was logged of the rows that epochs are compared on after the last of them, if they were."""
+        evaluations = [entry for entry in self.log_history if "eval_macro_f1" in entry]
+        return max(evaluations, key=lambda entry: entry["epoch"], default=None)
+
+    @property
     def predictions(self) -> np.ndarray:
         """Class indices, `(num_rows,)`."""
         return self.probabilities.argmax(axis=1)

@@ -106,7 +106,8 @@ def load_splits(
 
     Args:
         data_args ([`DataArguments`]): Names the dataset, its columns, the split and the targets.
-        with_validation (`bool`): Also take a validation part out of the training rows where the split has none.
+        with_validation (`bool`): Also take a validation part out of the training rows where the split has none, unless
+            epochs are compared on the test part.
         seed (`int`): Of the order in which a stream trains.
         eval_batch_size (`int`): Rows of a stream that all processes score at once.
         classes (`list[str]`, *optional*): Those that a saved model knows, in its order; the dataset's are given that.
@@ -121,6 +122,7 @@ def load_splits(
         match_classes(columns, label_names, classes)
         label_names = classes
     # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
+    with_validation = with_validation and data_args.compare_epochs_on == VALIDATION
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
     if data_args.compare_epochs_on == TEST:
         split.warnings.append(FLATTERED)
