@@ -14,7 +14,7 @@ from pathlib import Path
 
 from corpora import kemdy19, kemdy20, metadata
 from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
-from corpora.report import REPORT_FILE, conversion_report, format_report, skipped_table
+from corpora.conversion import REPORT_FILE, conversion_report, format_report, skipped_table
 from corpora.rows import Corpus
 from corpora.shards import write_shards
 from foundation.errors import InputError, OneLineParser, PushError
@@ -199,7 +199,7 @@ def _draw(corpus: str, output_dir: Path) -> Path:
     """Draws the dataset, and gives the page that shows all pictures."""
     from datasets import load_from_disk
 
-    from corpora.pictures import draw_report
+    from corpora.charts import draw_report
 
     return draw_report(load_from_disk(output_dir), output_dir / "report", f"{corpus}: {output_dir.name}")[-1]
 

@@ -11,9 +11,10 @@ import datasets
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List
 
 from corpora.recordings import SAMPLING_RATE
-from corpora.report import ShardReport
+from corpora.conversion import ShardReport
 from corpora.rows import Corpus
 from corpora.shards import arrow_schema
+from foundation.files import write_json
 
 
 def corpus_features(corpus: Corpus) -> Features:
@@ -55,7 +56,7 @@ def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], f
         state_file = folder / split / datasets.config.DATASET_STATE_JSON_FILENAME
         state = json.loads(state_file.read_text(encoding="utf-8"))
         state |= {"_data_files": [{"filename": name} for name in names], "_fingerprint": fingerprints[split]}
-        state_file.write_text(json.dumps(state, indent=2, sort_keys=True), encoding="utf-8")
+        write_json(state_file, state)
     return "-".join(fingerprints.values())
 
 

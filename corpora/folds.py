@@ -400,6 +400,6 @@ def _print_warnings(split: Split, columns: dict[str, list], label_names: list[st
 
 
 if __name__ == "__main__":
-    # `| head` ends it without a traceback.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    if hasattr(signal, "SIGPIPE"):  # `| head` ends it without a traceback
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     sys.exit(main())

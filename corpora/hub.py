@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from corpora.card import FACTS, dataset_card
-from corpora.report import REPORT_FILE, SKIPPED_FILE
+from corpora.conversion import REPORT_FILE, SKIPPED_FILE
 from foundation.errors import InputError, PushError
 from foundation.hub import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
 

@@ -1,21 +1,21 @@
 """The folder a dataset is written to: it appears, or replaces an older one, only when it is complete.
 Until then it is a hidden sibling; a finished one says what it was made from, so that a rerun can tell a change."""
 
-import fcntl
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
+from filelock import FileLock, Timeout
 
-from corpora.report import REPORT_FILE, SKIPPED_FILE
+from corpora.conversion import REPORT_FILE, SKIPPED_FILE
 from corpora.rows import Corpus
 from foundation.errors import InputError
-from foundation.files import holds_code
+from foundation.files import holds_code, write_json, write_whole
 
 
 SOURCE_FILE = "source.json"
@@ -96,47 +96,37 @@ def incomplete_folder(output_dir: Path) -> Iterator[Path]:
         InputError: another run is writing the same folder, or the parent folder can't be written.
     """
     prefix = f".{output_dir.name}.incomplete-"
+    folder = output_dir.parent / f"{prefix}{uuid.uuid4().hex[:8]}"
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         for remains in [path for path in output_dir.parent.iterdir() if path.name.startswith(prefix)]:
-            with _locked(remains):
+            with _lock(remains):
                 _rescue(remains, output_dir)
-                shutil.rmtree(remains)
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=output_dir.parent))
-        folder.chmod(0o777 & ~_umask())
-    except BlockingIOError:
+            shutil.rmtree(remains)
+        folder.mkdir()
+    except Timeout:
         raise InputError(f"{output_dir} is being written by another run: wait for it or give another folder") from None
     except OSError as error:
         raise InputError(f"{output_dir} can't be written ({error.strerror}): give --output_dir a new folder") from None
-    with _locked(folder):
-        try:
-            yield folder
-        finally:
-            _rescue(folder, output_dir)
-            shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with _lock(folder):
+            try:
+                yield folder
+            finally:
+                _rescue(folder, output_dir)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lock(folder: Path) -> FileLock:
+    # Removed after the lock is given back: Windows removes no file that is open.
+    return FileLock(folder / "lock", timeout=0)
 
 
 def _rescue(folder: Path, output_dir: Path) -> None:
     """Gives an older dataset its name back, where a run ended after taking it and before the new one had it."""
     if (folder / "older").exists() and not output_dir.exists():
         os.rename(folder / "older", output_dir)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def publish(folder: Path, report: dict, skipped: str, source: dict, output_dir: Path) -> None:
@@ -146,10 +136,9 @@ def publish(folder: Path, report: dict, skipped: str, source: dict, output_dir: 
         InputError: something was put into `output_dir` in the meantime.
     """
     dataset = folder / "dataset"
-    report_text = json.dumps(report, ensure_ascii=False, indent=2)
-    (dataset / REPORT_FILE).write_text(report_text + "\n", encoding="utf-8")
-    (dataset / SKIPPED_FILE).write_text(skipped, encoding="utf-8")
-    (dataset / SOURCE_FILE).write_text(json.dumps(source, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(dataset / REPORT_FILE, report)
+    write_whole(dataset / SKIPPED_FILE, skipped)
+    write_json(dataset / SOURCE_FILE, source)
     try:
         if read_source(output_dir) is not None:
             # Runs that still read the older files keep them open; the names are gone in between for a moment only.

@@ -1,5 +1,5 @@
 """What every corpus module gives: rows that can be read one by one, and an account of what else was found.
-`arrow` writes them, `report` counts them; neither needs to know which corpus they are from."""
+`shards` writes them, `conversion` counts them; neither needs to know which corpus they are from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

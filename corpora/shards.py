@@ -13,7 +13,7 @@ import pyarrow
 import xxhash
 from tqdm import tqdm
 
-from corpora.report import ShardReport
+from corpora.conversion import ShardReport
 from corpora.rows import Corpus, Shard
 
 
@@ -61,13 +61,13 @@ def write_shards(corpus: Corpus, folder: Path, num_proc: int) -> list[ShardRepor
         with tqdm(**bar) as progress:
             return [write_shard(*job, progress) for job in jobs]
     # Forked, as `datasets` does: a fresh interpreter spends more seconds importing than it has work for.
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("fork" if os.name == "posix" else None)
     with ProcessPoolExecutor(num_proc, mp_context=context, initializer=_prepare_worker) as pool:
         # Submitted before there is a progress bar, whose thread should not be there when the workers are forked.
         futures = {pool.submit(write_shard, *job): job[0] for job in jobs}
         try:
             # A second of import, while the workers read; and they have less memory to share without it.
-            import corpora.arrow  # noqa: F401
+            import datasets  # noqa: F401
 
             with tqdm(**bar) as progress:
                 for future in as_completed(futures):

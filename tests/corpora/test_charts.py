@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from corpora.columns import read_table
-from corpora.pictures import PICTURES, draw_durations, draw_labels, draw_report, draw_sessions, draw_ties
+from corpora.charts import PICTURES, draw_durations, draw_labels, draw_report, draw_sessions, draw_ties
 
 
 class Page(HTMLParser):
