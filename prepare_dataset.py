@@ -13,8 +13,8 @@ from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from corpora import kemdy19, kemdy20, metadata
-from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
 from corpora.conversion import REPORT_FILE, conversion_report, format_report, skipped_table
+from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
 from corpora.rows import Corpus
 from corpora.shards import write_shards
 from foundation.errors import InputError, OneLineParser, PushError

@@ -1,96 +1,25 @@
 """RSA-CFN processor: audio and transcripts in, padded tensors with a mask of each modality out."""
 
-import io
-import os
 import threading
 from collections.abc import Iterator
 
 import numpy as np
-import soundfile
 import torch
 from transformers import BatchFeature, ProcessorMixin
 
 
+try:
+    from .audio_rsa_cfn import decode_audio, decode_blocks
+except ImportError:
+    if __package__:
+        raise
+    from audio_rsa_cfn import decode_audio, decode_blocks
+
+
 AUDIO_CROPS = ("center", "head")
-SECONDS_PER_BLOCK = 60
 
 # A fast tokenizer keeps how it truncates and pads: told otherwise by one thread, it does so for all of them.
 _tokenizing = threading.Lock()
-
-
-def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) -> np.ndarray:
-    """
-    Decode one clip to a mono waveform.
-
-    Args:
-        audio: A file path; encoded bytes; a binary file object; a row of a `datasets` Audio column (`{"bytes",
-            "path"}`, `{"array", "sampling_rate"}` or a torchcodec decoder); or samples, an array, tensor or list of
-            shape `(num_samples,)`.
-        sampling_rate (`int`, *optional*): Of bare samples, in Hz; `target_sampling_rate` when left out.
-        target_sampling_rate (`int`): Hz of the result; a clip at another rate is resampled.
-
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`, float32.
-
-    Raises:
-        ValueError: The clip can't be read, has several channels of bare samples, or holds NaN or infinity.
-    """
-    blocks = list(decode_blocks(audio, sampling_rate, target_sampling_rate))
-    return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
-
-
-def decode_blocks(audio, sampling_rate: int | None, target_sampling_rate: int) -> Iterator[np.ndarray]:
-    """What [`decode_audio`] gives, piece by piece: of a file that lasts hours only a minute is in memory at a time."""
-    if isinstance(audio, dict) and audio.get("array") is not None:
-        audio, sampling_rate = audio["array"], audio["sampling_rate"]
-    elif isinstance(audio, dict):
-        audio = audio["path"] if audio.get("bytes") is None else audio["bytes"]
-    elif hasattr(audio, "get_all_samples"):
-        decoded = audio.get_all_samples()
-        audio, sampling_rate = decoded.data.mean(dim=0), decoded.sample_rate
-    if isinstance(audio, (str, os.PathLike, bytes)) or hasattr(audio, "read"):
-        blocks = _read_blocks(io.BytesIO(audio) if isinstance(audio, bytes) else audio, target_sampling_rate)
-    else:
-        blocks = [_resample(np.asarray(audio, dtype=np.float32), sampling_rate, target_sampling_rate)]
-    for block in blocks:
-        if not np.isfinite(block).all():
-            raise ValueError("audio holds NaN or infinite samples; give finite ones.")
-        yield block
-
-
-def _read_blocks(source, target_sampling_rate: int) -> Iterator[np.ndarray]:
-    try:
-        if isinstance(source, (str, os.PathLike)) and not os.path.exists(source):
-            raise FileNotFoundError(f"{os.fspath(source)} isn't there")
-        with soundfile.SoundFile(source) as sound:
-            resampler = None
-            if sound.samplerate != target_sampling_rate:
-                import soxr  # only clips at another rate need it
-
-                resampler = soxr.ResampleStream(sound.samplerate, target_sampling_rate, 1, dtype="float32")
-            is_last = False
-            while not is_last:
-                samples = sound.read(SECONDS_PER_BLOCK * sound.samplerate, dtype="float32", always_2d=True)
-                is_last = not len(samples)
-                block = samples.mean(axis=1)
-                if resampler is not None:
-                    block = resampler.resample_chunk(block, last=is_last)
-                if len(block):
-                    yield block
-    except (soundfile.LibsndfileError, OSError) as error:
-        reason = error.error_string.rstrip(".") if isinstance(error, soundfile.LibsndfileError) else error
-        message = f"audio can't be read ({reason}); give a file that soundfile decodes, such as wav or flac."
-        raise ValueError(message) from error
-
-
-def _resample(waveform: np.ndarray, sampling_rate: int | None, target_sampling_rate: int) -> np.ndarray:
-    if waveform.ndim != 1:
-        raise ValueError(f"audio has shape {waveform.shape}; give one channel, of shape (num_samples,).")
-    if sampling_rate in (None, target_sampling_rate):
-        return waveform
-    import soxr  # only clips at another rate need it
-
-    return soxr.resample(waveform, sampling_rate, target_sampling_rate)
 
 
 def crop_audio(waveform: np.ndarray, num_samples: int, crop: str) -> np.ndarray:

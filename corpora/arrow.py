@@ -10,7 +10,7 @@ from pathlib import Path
 import datasets
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List
 
-from corpora.recordings import SAMPLING_RATE
+from audio_rsa_cfn import SAMPLING_RATE
 from corpora.conversion import ShardReport
 from corpora.rows import Corpus
 from corpora.shards import arrow_schema

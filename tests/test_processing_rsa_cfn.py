@@ -1,7 +1,8 @@
 """The processor: forms of audio, masks of each modality, length limits, and errors."""
 
-import io
 import json
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,19 +13,13 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 import processing_rsa_cfn
-from processing_rsa_cfn import RsaCfnProcessor, decode_audio, decode_blocks
+from processing_rsa_cfn import RsaCfnProcessor
 
 
 @pytest.fixture
 def tone():
     """One second of 440 Hz at 16 kHz."""
     return np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32) * 0.5
-
-
-def wav_bytes(samples, sampling_rate):
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sampling_rate, format="WAV", subtype="FLOAT")
-    return buffer.getvalue()
 
 
 def test_each_modality_keeps_its_mask(processor, clips, texts):
@@ -43,35 +38,6 @@ def test_each_clip_is_normalised_alone(processor, clips):
         valid = row[mask == 1]
         assert abs(valid.mean()) < 1e-5 and abs(valid.var(unbiased=False) - 1) < 1e-3
         assert (row[mask == 0] == 0).all()
-
-
-def test_every_form_of_audio_gives_the_same_waveform(tone, tmp_path):
-    soundfile.write(tmp_path / "tone.wav", tone, 16000, subtype="FLOAT")
-    stereo = wav_bytes(np.stack([tone, tone], axis=1), 16000)
-    forms = [
-        tone, tone.tolist(), torch.from_numpy(tone), tmp_path / "tone.wav", str(tmp_path / "tone.wav"), stereo,
-        {"bytes": wav_bytes(tone, 16000), "path": "tone.wav"}, {"bytes": None, "path": str(tmp_path / "tone.wav")},
-        {"array": tone, "sampling_rate": 16000}, io.BytesIO(stereo),
-    ]  # fmt: skip
-    for form in forms:
-        np.testing.assert_allclose(decode_audio(form, None, 16000), tone, atol=1e-6)
-
-
-def test_other_sampling_rates_are_resampled(tone):
-    slow = np.sin(2 * np.pi * 440 * np.arange(8000) / 8000).astype(np.float32) * 0.5
-    for audio, sampling_rate in ((wav_bytes(slow, 8000), None), (slow, 8000)):
-        resampled = decode_audio(audio, sampling_rate, 16000)
-        assert resampled.shape == (16000,)
-        np.testing.assert_allclose(resampled[1000:-1000], tone[1000:-1000], atol=1e-3)
-
-
-@pytest.mark.parametrize("sampling_rate", [16000, 44100])
-def test_a_recording_of_minutes_is_read_in_pieces_as_in_one(sampling_rate, tmp_path):
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 130 * sampling_rate).astype(np.float32)
-    soundfile.write(tmp_path / "long.wav", noise, sampling_rate, subtype="FLOAT")
-    blocks = list(decode_blocks(tmp_path / "long.wav", None, 16000))
-    assert len(blocks) > 2 and max(map(len, blocks)) <= 61 * 16000
-    np.testing.assert_array_equal(np.concatenate(blocks), decode_audio(noise, sampling_rate, 16000))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +146,24 @@ def test_round_trip(processor, tmp_path, clips, texts):
     batch = reloaded(audio=clips, return_tensors="pt")["input_values"]
     assert batch.shape == (3, 8000)
     assert torch.equal(batch, short(audio=clips, return_tensors="pt")["input_values"])
+
+
+LOAD_ELSEWHERE = """
+import sys
+from transformers import AutoProcessor
+processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(*processor(audio=sys.argv[2], return_tensors="np")["input_values"].shape, type(processor).__module__)
+"""
+
+
+def test_a_saved_processor_brings_its_reader_of_recordings_along(processor, tone, tmp_path):
+    processor.save_pretrained(tmp_path / "saved")
+    assert {file.name for file in (tmp_path / "saved").glob("*.py")} == {"audio_rsa_cfn.py", "processing_rsa_cfn.py"}
+    soundfile.write(tmp_path / "tone.wav", tone[:8000], 8000)
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", LOAD_ELSEWHERE, str(tmp_path / "saved"), str(tmp_path / "tone.wav")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert done.stdout.startswith("1 16000 transformers_modules."), done.stderr
 
 
 @pytest.mark.parametrize("saved, loaded", [("center", "center"), ("head", "head"), (None, "head")])

@@ -78,7 +78,7 @@ def outcome_by_libsndfile(path):
 )
 def test_plain_wav_is_passed_on_without_libsndfile(tmp_path, content):
     (tmp_path / "a.wav").write_bytes(content)
-    with patch("corpora.recordings.soundfile.SoundFile", side_effect=AssertionError):
+    with patch("soundfile.SoundFile", side_effect=AssertionError):
         assert outcome(tmp_path / "a.wav") == (content, 1.0, [])
     assert outcome_by_libsndfile(tmp_path / "a.wav") == (content, 1.0, [])
     samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
@@ -226,7 +226,7 @@ def test_long_recording_is_resampled_as_a_short_one_is(tmp_path):
     rate, samples = 48000, sine(70, 48000)
     samples[2**20 - 1 :: 2**20] = 0.9
     soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
-    with patch("corpora.recordings.SAMPLES_PER_BLOCK", 2**30), patch("corpora.recordings.SECONDS_PER_BLOCK", 100):
+    with patch("audio_rsa_cfn.SAMPLES_PER_BLOCK", 2**30), patch("audio_rsa_cfn.SECONDS_PER_BLOCK", 100):
         whole = outcome(tmp_path / "a.wav")
     assert outcome(tmp_path / "a.wav") == whole
     assert whole[1] == 70.0
@@ -324,7 +324,7 @@ def test_file_of_many_gibibytes_is_not_read(tmp_path, head, reason):
 
 def test_stream_without_a_length_is_left_when_it_is_too_long(tmp_path):
     (tmp_path / "a.flac").write_bytes(flac_that_promises(0))
-    with patch("corpora.recordings.MAX_SECONDS", 0.5), patch("corpora.recordings.SAMPLES_PER_BLOCK", 1000):
+    with patch("corpora.recordings.MAX_SECONDS", 0.5), patch("audio_rsa_cfn.SAMPLES_PER_BLOCK", 1000):
         assert outcome(tmp_path / "a.flac").startswith("audio longer")
 
 

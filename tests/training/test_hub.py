@@ -25,6 +25,7 @@ CODE = {
     f"{name}_rsa_cfn.py"
     for name in (
         "attention",
+        "audio",
         "configuration",
         "cpu",
         "cross_network",
