@@ -12,15 +12,11 @@ import sys
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from corpora import kemdy19, kemdy20, metadata
+from corpora.catalogue import CORPORA
 from corpora.conversion import REPORT_FILE, conversion_report, format_report, skipped_table
 from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
-from corpora.rows import Corpus
 from corpora.shards import write_shards
 from foundation.errors import InputError, OneLineParser, PushError
-
-
-CORPORA = ("kemdy20", "kemdy19", "csv", "demo")
 
 
 class NothingToWriteError(RuntimeError):
@@ -94,7 +90,8 @@ def prepare(
     corpus_dir = None if corpus_dir is None else Path(corpus_dir).expanduser()
     metadata_file = None if metadata_file is None else Path(metadata_file).expanduser()
     # Read before anything is made, so that a folder of another shape is refused at once.
-    found = None if corpus == "demo" else read_corpus(corpus, corpus_dir, metadata_file)
+    read = CORPORA[corpus].read
+    found = read(corpus_dir, metadata_file) if read is not None else None
     source = describe_source(corpus, metadata_file or corpus_dir, found)
     output_dir = check_output_dir(output_dir, corpus_dir, source)
     if read_source(output_dir) == source and is_complete(output_dir):
@@ -108,7 +105,7 @@ def prepare(
 
             corpus_dir = corpus_dir or folder / "demo_corpus"
             write_corpus(corpus_dir)
-            found = kemdy20.read_corpus(corpus_dir)
+            found = CORPORA["kemdy20"].read(corpus_dir, None)
         num_proc = num_proc or min(os.cpu_count(), 8)
         shards = write_shards(found, folder / "shards", min(num_proc, max(1, len(found.shards))))
         report = conversion_report(found, shards)
@@ -125,13 +122,6 @@ def prepare(
     return report
 
 
-def read_corpus(corpus: str, corpus_dir: Path | None, metadata_file: Path | None) -> Corpus:
-    """The rows of a corpus that is there already; the recordings are not opened."""
-    if corpus == "csv":
-        return metadata.read_corpus(metadata_file, corpus_dir)
-    return {"kemdy20": kemdy20, "kemdy19": kemdy19}[corpus].read_corpus(corpus_dir)
-
-
 def _check_arguments(
     corpus: str, corpus_dir: str | Path | None, num_proc: int | None, metadata_file: str | Path | None
 ) -> None:
@@ -139,12 +129,14 @@ def _check_arguments(
         raise InputError(f"--corpus {corpus} is unknown: give one of {', '.join(CORPORA)}")
     if num_proc is not None and num_proc < 1:
         raise InputError(f"--num_proc {num_proc} is less than one process: give 1 or more")
-    if corpus in ("kemdy20", "kemdy19") and corpus_dir is None:
-        name = corpus.replace("kemdy", "KEMDy")
-        raise InputError(f"--corpus_dir is missing: give the {name} folder, or --corpus demo to try without one")
-    if corpus == "csv" and metadata_file is None:
+    known = CORPORA[corpus]
+    if known.needs == "corpus_dir" and corpus_dir is None:
+        raise InputError(
+            f"--corpus_dir is missing: give the {known.pretty_name} folder, or --corpus demo to try without one"
+        )
+    if known.needs == "metadata" and metadata_file is None:
         raise InputError("--metadata is missing: give a csv with the columns path, text and label")
-    if corpus != "csv" and metadata_file is not None:
+    if known.needs != "metadata" and metadata_file is not None:
         raise InputError(f"--metadata has no use with --corpus {corpus}: give --corpus csv, or leave it out")
 
 
@@ -199,7 +191,7 @@ def _draw(corpus: str, output_dir: Path) -> Path:
     """Draws the dataset, and gives the page that shows all pictures."""
     from datasets import load_from_disk
 
-    from corpora.charts import draw_report
+    from corpora.overview import draw_report
 
     return draw_report(load_from_disk(output_dir), output_dir / "report", f"{corpus}: {output_dir.name}")[-1]
 

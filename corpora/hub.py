@@ -12,7 +12,8 @@ from datasets import DatasetDict
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from corpora.card import FACTS, dataset_card
+from corpora.card import dataset_card
+from corpora.catalogue import CORPORA
 from corpora.conversion import REPORT_FILE, SKIPPED_FILE
 from foundation.errors import InputError, PushError
 from foundation.hub import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
@@ -51,7 +52,7 @@ def check_destination(
 
     Args:
         repo_id (`str`): `USER/NAME` or `ORGANISATION/NAME`.
-        corpus (`str`): One of `card.FACTS`.
+        corpus (`str`): One of `catalogue.CORPORA`.
         public (`bool`): Everyone may read it. Where the corpus's licence forbids that, `confirm` decides.
         confirm (`Callable[[str], str]`): Shows a prompt and returns the answer, which must be `repo_id` to go on.
 
@@ -65,7 +66,7 @@ def check_destination(
         raise InputError(
             f"--push_to_hub {repo_id} names no dataset: give USER/NAME, in letters, digits, '-', '_' and '.'"
         ) from None
-    clause = FACTS[corpus].clause
+    clause = CORPORA[corpus].clause
     if public and clause is not None:
         print(clause)
         if confirm(f"To make it public all the same, type {repo_id}: ").strip() != repo_id:

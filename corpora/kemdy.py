@@ -1,176 +1,35 @@
-"""What KEMDy19 and KEMDy20 have in common: annotation rows with ten raters, a .wav and a .txt for each of them.
+"""Reads KEMDy19 and KEMDy20: annotation rows with ten raters, a .wav and a .txt for each of them.
 Every row of the annotation comes back, either with its columns or with the reason why it can't be used."""
 
 import csv
-import io
 import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from corpora import EMOTIONS
+from corpora.kemdy_layouts import END, NUM_RATERS, OTHER_LAYOUT, PREFIX_CORRECTED, START, Annotation, Layout
 from corpora.recordings import read_recording
-from corpora.rows import Corpus, UnusableRow, Utterance
+from corpora.rows import Corpus, Shard, UnusableRow
+from corpora.tables import read_cells
 from corpora.transcripts import decode_transcript, remove_tags
 from foundation.errors import InputError
 
 
-COLUMNS = (
-    "audio",
-    "text",
-    "raw_text",
-    "label",
-    "emotions",
-    "votes",
-    "valence",
-    "arousal",
-    "segment_id",
-    "session",
-    "speaker",
-    "gender",
-    "start",
-    "end",
-    "duration",
-)
-NUM_RATERS = 10
-START, END = 1, 2
+COLUMNS = ("audio", "text", "raw_text", "label", "emotions", "votes", "valence", "arousal")
+COLUMNS += ("segment_id", "session", "speaker", "gender", "start", "end", "duration")
 SHORT_SECONDS = 0.5
 MAX_TRANSCRIPT_BYTES = 1 << 20
 
-AUDIO_AND_TRANSCRIPT_MISSING = "audio and transcript missing"
 BLANK_ROW = "blank row"
 DUPLICATE = "duplicate Segment ID"
-MALFORMED_ID = "malformed Segment ID"
-TRANSCRIPT_EMPTY = "transcript empty"
-TRANSCRIPT_MISSING = "transcript missing"
-TRANSCRIPT_TOO_LONG = "transcript larger than 1 MiB"
-TRANSCRIPT_UNREADABLE = "transcript unreadable"
-UNKNOWN_TOTAL = "unknown emotion in Total Evaluation"
-
-IGNORED_FILES = "ignored, not of the corpus"
-SESSIONS_MISSING = "sessions without annotation"
-TXT_WITHOUT_ROW = "txt without a row"
-WAV_WITHOUT_ROW = "wav without a row"
-WITH_BOM = "csv with a byte order mark"
-WITH_CRLF = "csv with CRLF line ends"
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What the annotation files are called, the session first in their names, and where the cells of their rows are:
-    after the Segment ID come emotion, valence and arousal of the total, and then the same of each rater."""
-
-    corpus: str
-    num_sessions: int
-    annotation_file: re.Pattern
-    example: str
-    segment_id: int
-    disgust: str
-
-    @property
-    def total(self) -> int:
-        return self.segment_id + 1
-
-    @property
-    def valence(self) -> int:
-        return self.segment_id + 2
-
-    @property
-    def arousal(self) -> int:
-        return self.segment_id + 3
-
-    @property
-    def num_columns(self) -> int:
-        return self.segment_id + 4 + 3 * NUM_RATERS
-
-
-KEMDY19 = Layout(
-    "KEMDy19",
-    num_sessions=20,
-    annotation_file=re.compile(r"Session(\d{2})_([FM])_res\.csv"),
-    example="Session01_F_res.csv",
-    segment_id=9,
-    disgust="disgust",
-)
-KEMDY20 = Layout(
-    "KEMDy20",
-    num_sessions=40,
-    annotation_file=re.compile(r"Sess(\d{2})_eval\.csv"),
-    example="Sess01_eval.csv",
-    segment_id=3,
-    disgust="disqust",
-)
-OTHER_LAYOUT = {KEMDY19: KEMDY20, KEMDY20: KEMDY19}
-
-
-@dataclass(slots=True)
-class Annotation:
-    """One row of an annotation csv, before its recording and transcript are read.
-
-    `name` is the corrected Segment ID, or the place in the csv where there is none; `cells` are stripped.
-    """
-
-    name: str
-    cells: list[str]
-    written_id: str = ""
-    problem: str | None = None
-    repairs: list[str] = field(default_factory=list)
-    speaker: str = ""
-    gender: str = ""
-    folder: str = ""
-
-
-@dataclass
-class Session:
-    """The annotation of one session; a row's recording and transcript are in the row's `folder`."""
-
-    number: int
-    annotations: list[Annotation]
-    layout: Layout
-    encoding: str
-    split: str = "train"
-
-    @property
-    def name(self) -> str:
-        return f"session{self.number:02d}"
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.annotations)
-
-    def utterances(self) -> Iterator[Utterance]:
-        """Reads recordings and transcripts one by one, so that only one utterance is in memory at a time."""
-        for annotation in self.annotations:
-            yield self._read(annotation)
-
-    def _read(self, annotation: Annotation) -> Utterance:
-        name, repairs = annotation.name, list(annotation.repairs)
-        try:
-            if annotation.problem is not None:
-                raise UnusableRow(annotation.problem)
-            columns = read_judgements(annotation.cells, self.layout, repairs)
-            columns |= _read_files(os.path.join(annotation.folder, name), self.encoding, repairs)
-        except UnusableRow as reason:
-            return Utterance(name, str(reason), [], None)
-        columns |= {"segment_id": name, "session": self.number}
-        columns |= {"speaker": annotation.speaker, "gender": annotation.gender}
-        return Utterance(name, None, repairs, columns)
-
-
-def read_corpus(
-    corpus_dir: str | Path,
-    layout: Layout,
-    folders: tuple[re.Pattern, ...],
-    read_sessions: Callable[[list[Path], dict[str, list[str]]], list[Session]],
-) -> Corpus:
+def read_corpus(corpus_dir: str | Path, layout: Layout) -> Corpus:
     """Reads all annotation files and lists all recordings and transcripts, without opening these.
-
-    Args:
-        folders: what the names of the folders under wav/ look like, level by level; the last one holds the files.
-        read_sessions: makes sessions of the annotation files, and notes what is worth telling of them.
 
     Raises:
         InputError: the folder or one of its csv files does not have the shape of the corpus.
@@ -178,12 +37,48 @@ def read_corpus(
     corpus_dir = Path(corpus_dir)
     annotation_files = _find_annotation_files(corpus_dir, layout)
     notes: dict[str, list[str]] = {}
-    sessions = read_sessions(annotation_files, notes)
-    files, found = _survey_files(corpus_dir, annotation_files, sessions, folders)
-    there = {session.number for session in sessions}
-    missing = [f"Session{number:02d}" for number in range(1, layout.num_sessions + 1) if number not in there]
-    notes |= found | ({SESSIONS_MISSING: missing} if missing else {})
-    return Corpus(EMOTIONS, COLUMNS, sessions, files, notes)
+    sessions: dict[str, list[Annotation]] = {}
+    for path in annotation_files:
+        session, *others = layout.annotation_file.fullmatch(path.name).groups()
+        rows = list(read_annotation_file(path, layout, notes))
+        for row in rows:
+            row.folder = os.path.join(corpus_dir, "wav", f"Session{session}")
+            if row.problem is None:
+                layout.read_id(row, session, *others)
+        sessions.setdefault(session, []).extend(rows)
+    annotations = [row for rows in sessions.values() for row in rows]
+    _mark_duplicates(annotations)
+    files, found = _survey_files(corpus_dir, annotation_files, annotations, layout.folders)
+    numbers = [f"{number:02d}" for number in range(1, layout.num_sessions + 1)]
+    missing = [f"Session{number}" for number in numbers if number not in sessions]
+    notes |= found | ({"sessions without annotation": missing} if missing else {})
+    shards = [
+        Shard(f"session{session}", rows, partial(_read_row, session=int(session), layout=layout))
+        for session, rows in sessions.items()
+    ]
+    return Corpus(EMOTIONS, COLUMNS, shards, files, notes)
+
+
+def _read_row(row: Annotation, repairs: list[str], session: int, layout: Layout) -> dict:
+    columns = read_judgements(row.cells, layout, repairs)
+    columns |= _read_files(os.path.join(row.folder, row.name), layout.encoding, repairs)
+    return columns | {"segment_id": row.name, "session": session, "speaker": row.speaker, "gender": row.gender}
+
+
+def _mark_duplicates(annotations: list[Annotation]) -> None:
+    """Keeps the first row of each Segment ID. A row copied into the csv of another session looks like one whose
+    prefix is wrong; it is told apart by its own session listing the ID too, and by having no recording here."""
+    usable = [row for row in annotations if row.problem is None]
+    at_home = {row.written_id for row in usable if PREFIX_CORRECTED not in row.repairs}
+    seen = set()
+    for row in usable:
+        copied = PREFIX_CORRECTED in row.repairs and row.written_id in at_home
+        if row.name in seen:
+            row.problem = DUPLICATE
+        elif copied and not os.path.exists(os.path.join(row.folder, f"{row.name}.wav")):
+            row.name, row.problem = row.written_id, DUPLICATE
+        else:
+            seen.add(row.name)
 
 
 def _find_annotation_files(corpus_dir: Path, layout: Layout) -> list[Path]:
@@ -216,22 +111,18 @@ def _where_to_point(corpus_dir: Path, corpus: str) -> str:
 
 
 def _survey_files(
-    corpus_dir: Path, annotation_files: list[Path], sessions: list[Session], folders: tuple[re.Pattern, ...]
+    corpus_dir: Path, annotation_files: list[Path], annotations: list[Annotation], folders: tuple[re.Pattern, ...]
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Lists what lies in the corpus, without opening it.
-
-    Args:
-        folders: what the names of the folders under wav/ look like, level by level; the last one holds the files.
 
     Returns:
         The files that belong to the corpus, and notes that name recordings and transcripts without a row in the
         annotation, and files that are not of the corpus.
     """
-    files, ignored, strays = [str(path) for path in annotation_files], [], {".wav": [], ".txt": []}
-    ignored += [f"annotation/{name}" for name in sorted(os.listdir(corpus_dir / "annotation"))]
-    of_corpus = {f"annotation/{path.name}" for path in annotation_files}
-    ignored = [name for name in ignored if name not in of_corpus]
-    asked_for = {os.path.join(row.folder, row.name) for session in sessions for row in session.annotations}
+    files, strays = [str(path) for path in annotation_files], {".wav": [], ".txt": []}
+    others = set(os.listdir(corpus_dir / "annotation")) - {path.name for path in annotation_files}
+    ignored = [f"annotation/{name}" for name in sorted(others)]
+    asked_for = {os.path.join(row.folder, row.name) for row in annotations}
 
     def survey(folder: str, shown: str, levels: tuple[re.Pattern, ...]) -> None:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -246,7 +137,11 @@ def _survey_files(
                 strays[extension].append(stem)
 
     survey(str(corpus_dir / "wav"), "wav", folders)
-    notes = {WAV_WITHOUT_ROW: strays[".wav"], TXT_WITHOUT_ROW: strays[".txt"], IGNORED_FILES: ignored}
+    notes = {
+        "wav without a row": strays[".wav"],
+        "txt without a row": strays[".txt"],
+        "ignored, not of the corpus": ignored,
+    }
     return files, {kind: names for kind, names in notes.items() if names}
 
 
@@ -258,15 +153,14 @@ def read_annotation_file(path: Path, layout: Layout, notes: dict[str, list[str]]
     """
     try:
         content = path.read_bytes()
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        rows = [(cells, reader.line_num) for cells in reader]
+        rows = read_cells(content, "utf-8-sig")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not readable as a csv in utf-8 ({error}): restore it from the corpus") from None
     _check_header(path, [[cell.strip() for cell in cells] for cells, _ in rows[:2]], layout)
     if content.startswith(b"\xef\xbb\xbf"):
-        notes.setdefault(WITH_BOM, []).append(path.name)
+        notes.setdefault("csv with a byte order mark", []).append(path.name)
     if b"\r\n" in content:
-        notes.setdefault(WITH_CRLF, []).append(path.name)
+        notes.setdefault("csv with CRLF line ends", []).append(path.name)
     for as_written, line in rows[2:]:
         # One string for all cells that say "neutral": a row then keeps a few hundred bytes in memory, not thousands.
         cells = [sys.intern(cell.strip()) for cell in as_written]
@@ -278,7 +172,7 @@ def read_annotation_file(path: Path, layout: Layout, notes: dict[str, list[str]]
             yield Annotation(place, cells, problem=f"row has fewer than {layout.arousal + 1} cells")
             continue
         written_id = cells[layout.segment_id]
-        row = Annotation(written_id or place, cells, written_id)
+        row = Annotation(written_id or place, cells, written_id=written_id)
         if not written_id or not _split_labels(cells[layout.total]):
             row.problem = BLANK_ROW
         elif cells != as_written:
@@ -325,21 +219,19 @@ def _read_transcript(path: str) -> bytes:
     try:
         # A third of the time that a file object takes, for files of a hundred bytes.
         descriptor = os.open(f"{path}.txt", os.O_RDONLY)
+        try:
+            content = os.read(descriptor, MAX_TRANSCRIPT_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         has_audio = os.path.exists(f"{path}.wav")
-        raise UnusableRow(TRANSCRIPT_MISSING if has_audio else AUDIO_AND_TRANSCRIPT_MISSING) from None
+        raise UnusableRow("transcript missing" if has_audio else "audio and transcript missing") from None
     except OSError:
-        raise UnusableRow(TRANSCRIPT_UNREADABLE) from None
-    try:
-        content = os.read(descriptor, MAX_TRANSCRIPT_BYTES + 1)
-    except OSError:
-        raise UnusableRow(TRANSCRIPT_UNREADABLE) from None
-    finally:
-        os.close(descriptor)
+        raise UnusableRow("transcript unreadable") from None
     if not content:
-        raise UnusableRow(TRANSCRIPT_EMPTY)
+        raise UnusableRow("transcript empty")
     if len(content) > MAX_TRANSCRIPT_BYTES:
-        raise UnusableRow(TRANSCRIPT_TOO_LONG)
+        raise UnusableRow("transcript larger than 1 MiB")
     return content
 
 
@@ -358,7 +250,7 @@ def read_judgements(cells: list[str], layout: Layout, repairs: list[str]) -> dic
     for label in winners_as_written:
         emotion = _emotion(label)
         if emotion is None:
-            raise UnusableRow(UNKNOWN_TOTAL)
+            raise UnusableRow("unknown emotion in Total Evaluation")
         if emotion not in winners:
             winners.append(emotion)
     if layout.disgust != "disgust" and "disgust" in winners_as_written:

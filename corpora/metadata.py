@@ -1,16 +1,14 @@
 """Reads a folder of one's own: recordings of any kind, and a csv that names them with their text and label.
 Every row of the csv comes back, either with its columns or with the reason why it can't be used."""
 
-import csv
-import io
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from corpora import EMOTIONS
 from corpora.recordings import read_recording
-from corpora.rows import Corpus, UnusableRow, Utterance
+from corpora.rows import Corpus, Row, Shard
+from corpora.tables import WRONG_WIDTH, read_csv
 from foundation.errors import InputError
 
 
@@ -26,66 +24,6 @@ LABEL_MISSING = "label missing"
 PATH_MISSING = "path missing"
 PATH_OUTSIDE = "path leaves the folder of the recordings"
 UNKNOWN_SPLIT = f"split is none of {', '.join(SPLITS)}"
-WRONG_WIDTH = "row is not as wide as the header"
-
-
-@dataclass
-class Row:
-    """One row of the csv, before its recording is read; `name` is the path, or the line where there is none."""
-
-    name: str
-    cells: dict[str, str]
-    problem: str | None = None
-    repairs: list[str] = field(default_factory=list)
-
-    @property
-    def split(self) -> str:
-        return SPLITS.get(self.cells.get("split", "").lower(), "train")
-
-
-@dataclass
-class RowShard:
-    """Some consecutive rows of one split."""
-
-    name: str
-    split: str
-    rows: list[Row]
-    folder: Path
-    numbered: bool
-
-    @property
-    def num_rows(self) -> int:
-        return len(self.rows)
-
-    def utterances(self) -> Iterator[Utterance]:
-        """Reads recordings one by one, so that only one is in memory at a time."""
-        for row in self.rows:
-            yield self._read(row)
-
-    def _read(self, row: Row) -> Utterance:
-        repairs = list(row.repairs)
-        path = self.folder / row.name
-        try:
-            if row.problem is not None:
-                raise UnusableRow(row.problem)
-            wav, duration = read_recording(path, repairs)
-        except UnusableRow as reason:
-            return Utterance(row.name, str(reason), [], None)
-        text = " ".join(row.cells["text"].split())
-        if not text:
-            repairs.append("transcript is blank, text left empty")
-        columns = {
-            "audio": {"bytes": wav, "path": f"{path.stem}.wav"},
-            "text": text,
-            "label": row.cells["label"],
-            "segment_id": row.name,
-            "speaker": row.cells.get("speaker") or None,
-            "session": row.cells.get("session") or None,
-            "duration": duration,
-        }
-        if self.numbered and columns["session"] is not None:
-            columns["session"] = int(columns["session"])
-        return Utterance(row.name, None, repairs, columns)
 
 
 def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpus:
@@ -103,7 +41,7 @@ def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpu
     if not folder.is_dir():
         raise InputError(f"--corpus_dir {folder} is not a folder: give the one in which the paths of {metadata} start")
     notes: dict[str, list[str]] = {}
-    header, lines = read_table(metadata, "--metadata", notes)
+    header, lines = read_csv(metadata, "--metadata", notes)
     header = [name.lower() for name in header]
     _check_header(header, metadata, notes)
     rows = [_read_row(header, cells, f"line {line}") for cells, line in lines]
@@ -125,43 +63,6 @@ def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpu
     )
 
 
-def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> tuple[list[str], list]:
-    """The header of a csv, and of each row below it the cells without blanks around them and the number of its line.
-
-    Args:
-        path: a csv in utf-8 or cp949, or a .tsv.
-        argument: the name by which the user gave it, for errors.
-        notes: what is worth telling of it is added here.
-
-    Raises:
-        InputError: it can't be read, or two columns have one name.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{argument} {path} can't be read ({error.strerror}): give a csv") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        try:
-            text = content.decode("cp949")
-            notes["csv read as cp949"] = [path.name]
-        except UnicodeDecodeError as error:
-            raise InputError(f"{argument} {path} is neither utf-8 nor cp949 ({error}): save it as utf-8") from None
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        rows = [([cell.strip() for cell in cells], reader.line_num) for cells in reader]
-    except csv.Error as error:
-        raise InputError(f"{argument} {path} is not a csv ({error}): save it as csv with a header") from None
-    header = rows[0][0] if rows else []
-    names = [name.lower() for name in header]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{argument} {path} has several columns named {', '.join(twice)}: keep one of each")
-    return header, rows[1:]
-
-
 def _check_header(header: list[str], path: Path, notes: dict[str, list[str]]) -> None:
     missing = [name for name in REQUIRED if name not in header]
     if missing:
@@ -176,6 +77,7 @@ def _check_header(header: list[str], path: Path, notes: dict[str, list[str]]) ->
 
 
 def _read_row(header: list[str], cells: list[str], place: str) -> Row:
+    """A row before its recording is read; its name is the path, or the line where there is none."""
     if not any(cells):
         return Row(place, {}, BLANK_ROW)
     if len(cells) != len(header):
@@ -205,11 +107,29 @@ def _mark_duplicates(rows: list[Row]) -> None:
             seen.add(row.name)
 
 
-def _shards(rows: list[Row], folder: Path, numbered: bool) -> list[RowShard]:
+def _shards(rows: list[Row], folder: Path, numbered: bool) -> list[Shard]:
     shards = []
     for split in dict.fromkeys(SPLITS.values()):
-        mine = [row for row in rows if row.split == split]
+        mine = [row for row in rows if SPLITS.get(row.cells.get("split", "").lower(), "train") == split]
         for index, start in enumerate(range(0, len(mine), ROWS_PER_SHARD)):
             chunk = mine[start : start + ROWS_PER_SHARD]
-            shards.append(RowShard(f"{split}-{index:05d}", split, chunk, folder, numbered))
+            shards.append(Shard(f"{split}-{index:05d}", chunk, partial(_read, folder=folder, numbered=numbered), split))
     return shards
+
+
+def _read(row: Row, repairs: list[str], folder: Path, numbered: bool) -> dict:
+    path = folder / row.name
+    wav, duration = read_recording(path, repairs)
+    text = " ".join(row.cells["text"].split())
+    if not text:
+        repairs.append("transcript is blank, text left empty")
+    session = row.cells.get("session") or None
+    return {
+        "audio": {"bytes": wav, "path": f"{path.stem}.wav"},
+        "text": text,
+        "label": row.cells["label"],
+        "segment_id": row.name,
+        "speaker": row.cells.get("speaker") or None,
+        "session": int(session) if numbered and session is not None else session,
+        "duration": duration,
+    }

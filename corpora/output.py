@@ -12,6 +12,7 @@ from pathlib import Path
 import xxhash
 from filelock import FileLock, Timeout
 
+import audio_rsa_cfn
 from corpora.conversion import REPORT_FILE, SKIPPED_FILE
 from corpora.rows import Corpus
 from foundation.errors import InputError
@@ -27,7 +28,7 @@ def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -
     and time of change, as their content is not read) and with the code that reads them.
     """
     digest = xxhash.xxh3_128()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(audio_rsa_cfn.__file__)]:
         digest.update(path.read_bytes())
     if corpus is not None:
         digest.update(json.dumps([corpus.label_names, corpus.columns, corpus.notes]).encode())

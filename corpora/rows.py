@@ -1,13 +1,22 @@
 """What every corpus module gives: rows that can be read one by one, and an account of what else was found.
 `shards` writes them, `conversion` counts them; neither needs to know which corpus they are from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 
 class UnusableRow(Exception):
     """A row can't be used; the message is the reason shown in the report."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One row of a corpus's tables, before its recording is read: why it can't be used, or what had to be mended."""
+
+    name: str
+    cells: list[str] | dict[str, str]
+    problem: str | None = None
+    repairs: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -24,20 +33,34 @@ class Utterance:
     columns: dict | None
 
 
-class Shard(Protocol):
+@dataclass
+class Shard:
     """A part of a corpus that is read in one go and becomes one Arrow file.
 
     Attributes:
         name: a file name without extension, unlike that of every other shard.
+        rows: in their order.
+        read: gives the columns of a row; appends what it mends to a list, and raises [`UnusableRow`].
         split: the split of the `DatasetDict` it belongs to.
-        num_rows: number of rows that `utterances` gives.
     """
 
     name: str
-    split: str
-    num_rows: int
+    rows: list[Row]
+    read: Callable[[Row, list[str]], dict]
+    split: str = "train"
 
-    def utterances(self) -> Iterator[Utterance]: ...
+    def utterances(self) -> Iterator[Utterance]:
+        """Reads the rows one by one, so that only one recording is in memory at a time."""
+        for row in self.rows:
+            repairs = list(row.repairs)
+            try:
+                if row.problem is not None:
+                    raise UnusableRow(row.problem)
+                columns = self.read(row, repairs)
+            except UnusableRow as reason:
+                yield Utterance(row.name, str(reason), [], None)
+            else:
+                yield Utterance(row.name, None, repairs, columns)
 
 
 @dataclass

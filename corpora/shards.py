@@ -56,7 +56,7 @@ def write_shards(corpus: Corpus, folder: Path, num_proc: int) -> list[ShardRepor
     folder.mkdir()
     schema, label_names = arrow_schema(corpus), corpus.label_names
     jobs = [(shard, folder / f"{shard.name}.arrow", schema, label_names) for shard in corpus.shards]
-    bar = {"total": sum(shard.num_rows for shard in corpus.shards), "desc": "Converting", "unit": " rows"}
+    bar = {"total": sum(len(shard.rows) for shard in corpus.shards), "desc": "Converting", "unit": " rows"}
     if num_proc == 1:
         with tqdm(**bar) as progress:
             return [write_shard(*job, progress) for job in jobs]
@@ -72,7 +72,7 @@ def write_shards(corpus: Corpus, folder: Path, num_proc: int) -> list[ShardRepor
             with tqdm(**bar) as progress:
                 for future in as_completed(futures):
                     future.result()
-                    progress.update(futures[future].num_rows)
+                    progress.update(len(futures[future].rows))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -9,7 +9,7 @@ import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import TrainingArguments
 
-from corpora.card import CorpusFacts
+from corpora.catalogue import KnownCorpus
 from corpora.folds import find_groups
 from metrics.intervals import bootstrap_intervals
 from metrics.scores import SCORES
@@ -65,7 +65,7 @@ class TrainedModel:
     command: list[str] | None = None
     backbones: list[Backbone] = field(init=False)
     corpus: str = field(init=False)
-    facts: CorpusFacts = field(init=False)
+    facts: KnownCorpus = field(init=False)
     intervals: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
     state: dict | None = field(init=False, default=None)
 

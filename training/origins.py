@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants
 from transformers import PretrainedConfig
 
-from corpora.card import FACTS, CorpusFacts
+from corpora.catalogue import CORPORA, KnownCorpus
 from corpora.output import read_source
 from training.arguments import AUDIO_MODEL, TEXT_MODEL, TINY, ModelArguments
 
@@ -79,19 +79,19 @@ def hub_metadata(name: str, repo_type: str) -> dict | None:
     return {} if info.card_data is None else info.card_data.to_dict()
 
 
-def find_corpus(name: str) -> tuple[str, CorpusFacts]:
+def find_corpus(name: str) -> tuple[str, KnownCorpus]:
     """
-    What is known of the corpus behind a dataset, and its name among `FACTS`; `csv` for one that isn't known.
+    What is known of the corpus behind a dataset, and its name among `CORPORA`; `csv` for one that isn't known.
 
     Args:
         name (`str`): A folder from prepare_dataset.py, or any folder or Hub id.
     """
     source = read_source(Path(name))
-    if source is not None and source["corpus"] in FACTS:
-        return source["corpus"], FACTS[source["corpus"]]
+    if source is not None and source["corpus"] in CORPORA:
+        return source["corpus"], CORPORA[source["corpus"]]
     if is_hub_id(name):
         title = (hub_metadata(name, "dataset") or {}).get("pretty_name")
-        for corpus, facts in FACTS.items():
+        for corpus, facts in CORPORA.items():
             if title and facts.pretty_name == title:
                 return corpus, facts
-    return "csv", FACTS["csv"]
+    return "csv", CORPORA["csv"]

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from transformers import TrainingArguments
 
-from corpora.metadata import WRONG_WIDTH, read_table
+from corpora.tables import WRONG_WIDTH, read_csv
 from corpora.transcripts import decode_transcript, remove_tags
 from foundation.errors import InputError
 from foundation.words import first_names
@@ -107,7 +107,7 @@ def read_rows(source: Path) -> list[Row]:
 
 
 def _read_csv(source: Path) -> list[Row]:
-    header, lines = read_table(source, "--predict_file", {})
+    header, lines = read_csv(source, "--predict_file", {})
     names = {name.lower(): name for name in header}
     audio, text = names.get("audio", names.get("path")), names.get("text")
     if audio is None and text is None:

@@ -6,7 +6,8 @@ import pytest
 from datasets import load_from_disk
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from corpora.card import FACTS, dataset_card, size_category
+from corpora.card import dataset_card, size_category
+from corpora.catalogue import CORPORA
 from tests.markdown import table
 
 
@@ -19,13 +20,13 @@ def demo(prepared_dir):
     return load_from_disk(prepared_dir), report
 
 
-@pytest.mark.parametrize("corpus", FACTS)
+@pytest.mark.parametrize("corpus", CORPORA)
 def test_metadata_comes_back_as_written(own_dataset, corpus):
     card = DatasetCard(str(dataset_card(own_dataset, REPORT, corpus, "me/speech", [])))
     metadata = card.data.to_dict()
     assert metadata["task_categories"] == ["audio-classification"]
     assert metadata["size_categories"] == ["n<1K"]
-    assert metadata["pretty_name"] == (FACTS[corpus].pretty_name or "speech")
+    assert metadata["pretty_name"] == (CORPORA[corpus].pretty_name or "speech")
     assert metadata.get("language") == (None if corpus == "csv" else ["ko"])
     license = {"demo": "apache-2.0", "csv": None}.get(corpus, "other")
     assert metadata.get("license") == license and ("license_name" in metadata) == (license == "other")

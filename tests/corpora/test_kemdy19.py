@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora import EMOTIONS
+from corpora import EMOTIONS, kemdy
 from corpora.kemdy import COLUMNS
-from corpora.kemdy19 import read_corpus
+from corpora.kemdy_layouts import KEMDY19
 from foundation.errors import InputError
 from prepare_dataset import main
 
@@ -56,7 +56,9 @@ class Folder:
         soundfile.write(folder / f"{segment_id}.wav", samples, 16000)
 
     def read(self):
-        return [utterance for session in read_corpus(self.path).shards for utterance in session.utterances()]
+        return [
+            utterance for session in kemdy.read_corpus(self.path, KEMDY19).shards for utterance in session.utterances()
+        ]
 
 
 ACTRESS, ACTOR = "Sess01_impro01_F001", "Sess01_script03_M001"
@@ -94,7 +96,7 @@ def test_speakers_are_judged_and_listeners_told_apart(folder):
 
 
 def test_columns_are_those_of_kemdy20(folder):
-    corpus = read_corpus(folder.path)
+    corpus = kemdy.read_corpus(folder.path, KEMDY19)
     assert corpus.label_names == EMOTIONS
     assert corpus.columns == COLUMNS
     assert set(folder.read()[0].columns) == set(corpus.columns)
@@ -126,7 +128,7 @@ def test_rows_that_can_not_be_used(folder):
 def test_other_files_and_missing_sessions_are_noted(folder):
     folder.write_files("Sess01_impro02_M031")
     (folder.path / "wav" / "Session01" / "Sess01_impro01" / "notes.doc").touch()
-    notes = read_corpus(folder.path).notes
+    notes = kemdy.read_corpus(folder.path, KEMDY19).notes
     assert notes["wav without a row"] == notes["txt without a row"] == ["Sess01_impro02_M031"]
     assert notes["ignored, not of the corpus"] == ["wav/Session01/Sess01_impro01/notes.doc"]
     assert notes["sessions without annotation"] == [f"Session{number:02d}" for number in range(2, 21)]
@@ -135,11 +137,11 @@ def test_other_files_and_missing_sessions_are_noted(folder):
 def test_other_corpora_are_refused(folder, tmp_path):
     (folder.path / "annotation" / "Session02_F_res.csv").write_text("Numb,WAV, ,Segment ID\n , , , \n")
     with pytest.raises(InputError, match="4 columns as in KEMDy20, give --corpus kemdy20"):
-        read_corpus(folder.path)
+        kemdy.read_corpus(folder.path, KEMDY19)
     other = Folder(tmp_path / "other")
     (other.path / "annotation" / "Sess01_eval.csv").touch()
     with pytest.raises(InputError, match="look like KEMDy20, give --corpus kemdy20"):
-        read_corpus(other.path)
+        kemdy.read_corpus(other.path, KEMDY19)
 
 
 def test_conversion(folder, tmp_path, capsys):

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from configuration_rsa_cfn import EMOTIONS
-from corpora.kemdy20 import read_corpus
+from corpora import kemdy
+from corpora.kemdy_layouts import KEMDY20
 from corpora.transcripts import remove_tags
 from foundation.errors import InputError
 
@@ -55,7 +56,9 @@ class Folder:
         return wav
 
     def read(self):
-        return [utterance for session in read_corpus(self.path).shards for utterance in session.utterances()]
+        return [
+            utterance for session in kemdy.read_corpus(self.path, KEMDY20).shards for utterance in session.utterances()
+        ]
 
 
 ID = "Sess01_script01_User001F_001"
@@ -212,7 +215,7 @@ def test_row_without_rater_cells_has_no_votes(one_row):
 
 def test_byte_order_mark_crlf_and_blanks_around_cells(one_row):
     one_row.write_csv(1, [annotation_row(f" {ID} ", " sad ")], encoding="utf-8-sig", newline="\r\n")
-    notes = read_corpus(one_row.path).notes
+    notes = kemdy.read_corpus(one_row.path, KEMDY20).notes
     assert notes["csv with a byte order mark"] == notes["csv with CRLF line ends"] == ["Sess01_eval.csv"]
     utterance = only(one_row.read())
     assert (utterance.columns["segment_id"], utterance.columns["label"]) == (ID, "sad")
@@ -329,7 +332,7 @@ def test_files_without_a_row_are_listed(one_row):
     one_row.write_files("Sess05_script01_User009F_001")
     for name in ("annotation/.DS_Store", "wav/Session01/Thumbs.db", f"wav/Session01/._{ID}.wav", "wav/notes.txt"):
         (one_row.path / name).write_bytes(b"x")
-    notes = read_corpus(one_row.path).notes
+    notes = kemdy.read_corpus(one_row.path, KEMDY20).notes
     strays = ["Sess01_script06_User001X_099", "Sess05_script01_User009F_001"]
     assert notes["wav without a row"] == notes["txt without a row"] == strays
     ignored = ["annotation/.DS_Store", f"wav/Session01/._{ID}.wav", "wav/Session01/Thumbs.db", "wav/notes.txt"]
@@ -354,7 +357,7 @@ def test_csv_of_another_shape_is_refused_by_name(one_row, content, told):
     file = one_row.path / "annotation" / "Sess03_eval.csv"
     file.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError) as error:
-        read_corpus(one_row.path)
+        kemdy.read_corpus(one_row.path, KEMDY20)
     assert str(file) in str(error.value) and told in str(error.value) and "\n" not in str(error.value)
 
 
@@ -368,14 +371,14 @@ def test_folders_that_are_no_corpus(one_row, tmp_path):
     }
     for path, told in cases.items():
         with pytest.raises(InputError) as error:
-            read_corpus(path)
+            kemdy.read_corpus(path, KEMDY20)
         assert str(path) in str(error.value) and told in str(error.value)
 
 
 def test_annotation_folder_without_csv_files(one_row):
     next((one_row.path / "annotation").iterdir()).unlink()
     with pytest.raises(InputError, match="has no file like Sess01_eval.csv: give the KEMDy20 folder"):
-        read_corpus(one_row.path)
+        kemdy.read_corpus(one_row.path, KEMDY20)
     Path(one_row.path, "annotation", "Session01_F_res.csv").touch()
     with pytest.raises(InputError, match="look like KEMDy19"):
-        read_corpus(one_row.path)
+        kemdy.read_corpus(one_row.path, KEMDY20)

@@ -2,7 +2,6 @@
 What a corpus doesn't have is left out. Recordings are never read."""
 
 import base64
-import html
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
@@ -16,10 +15,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from corpora.columns import TIE, UNLABELLED, read_table, sizes, vote_entropy
 from foundation.figures import INK, Picture, new_figure
+from foundation.files import write_whole
+from foundation.templates import fill_template
 from foundation.words import time_in_words, with_share
 
 
 PAGE_FILE = "index.html"
+TEMPLATE = Path(__file__).with_name("overview.html.jinja")
 WIDTH = 5.2  # inches, at which writing of 9 points can still be read on a phone
 DPI = 160
 DEFAULT_CROP = 6.0  # seconds; the default of run_classification.py's --max_audio_seconds
@@ -54,13 +56,13 @@ def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Pa
     pictures = [picture for draw in PICTURES if (picture := draw(rows)) is not None]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = []
-    for picture in pictures:
-        files.append(folder / f"{picture.name}.png")
-        picture.figure.savefig(files[-1], dpi=DPI, facecolor="white")
-    page = folder / PAGE_FILE
-    page.write_text(_page(title, rows, pictures, files), encoding="utf-8")
-    return [*files, page]
+    files = [folder / f"{picture.name}.png" for picture in pictures]
+    for picture, file in zip(pictures, files):
+        picture.figure.savefig(file, dpi=DPI, facecolor="white")
+    encoded = [base64.b64encode(file.read_bytes()).decode("ascii") for file in files]
+    page = fill_template(TEMPLATE, title=title, sizes=", ".join(sizes(rows)), pictures=list(zip(pictures, encoded)))
+    write_whole(folder / PAGE_FILE, page)
+    return [*files, folder / PAGE_FILE]
 
 
 def draw_labels(rows: pandas.DataFrame) -> Picture:
@@ -274,40 +276,3 @@ def _name_rows(axes: Axes, names: pandas.Index) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _page(title: str, rows: pandas.DataFrame, pictures: list[Picture], files: list[Path]) -> str:
-    figures = []
-    for picture, file in zip(pictures, files, strict=True):
-        encoded = base64.b64encode(file.read_bytes()).decode("ascii")
-        alt, caption = html.escape(picture.alt), html.escape(picture.caption)
-        figures.append(
-            f'<figure>\n<img src="data:image/png;base64,{encoded}" alt="{alt}">\n'
-            f"<figcaption>{caption}</figcaption>\n</figure>"
-        )
-    summary = html.escape(", ".join(sizes(rows)))
-    return PAGE.format(title=html.escape(title), summary=summary, figures="\n".join(figures))
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ max-width: 40rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; }}
-body {{ color: #222; background: #fff; }}
-h1 {{ font-size: 1.4rem; overflow-wrap: anywhere; }}
-figure {{ margin: 2rem 0; }}
-img {{ width: 100%; height: auto; }}
-figcaption {{ margin-top: .5rem; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{summary}</p>
-{figures}
-</body>
-</html>
-"""

@@ -11,8 +11,8 @@ from datasets import ClassLabel, DatasetDict, Value, load_from_disk
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from corpora.charts import PICTURES, draw_durations, draw_labels, draw_report, draw_sessions, draw_ties
 from corpora.columns import read_table
+from corpora.overview import PICTURES, draw_durations, draw_labels, draw_report, draw_sessions, draw_ties
 
 
 class Page(HTMLParser):
