@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 
 from experiments.assemble import make_results
 from experiments.cells import check_arguments, is_finished
+from experiments.pages import write_report
 from experiments.plan import Plan, read_plan
 from experiments.progress import Progress
-from experiments.report import write_report
 from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
 from foundation.errors import InputError, OneLineParser
