@@ -5,6 +5,8 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import pandas
+from pandas import DataFrame, Series
 from scipy.stats import binomtest
 
 from experiments.results import Comparison, Difference, Flattery, McNemar
@@ -139,26 +141,22 @@ def _differences(
     return differences
 
 
-def mean_answers_right(runs: list[ScoredRun]) -> dict[str, bool]:
+def mean_answers_right(runs: list[ScoredRun]) -> Series:
     """By row, whether the mean probabilities of the runs that scored it give its class."""
-    sums, label_of = {}, {}
-    for run in runs:
-        for segment_id, label, probabilities in zip(run.segment_ids, run.labels, run.probabilities):
-            sums[segment_id] = sums.get(segment_id, 0) + probabilities
-            label_of[segment_id] = label
-    return {segment_id: bool(sums[segment_id].argmax() == label) for segment_id, label in label_of.items()}
+    rows = pandas.concat([DataFrame(run.probabilities, run.segment_ids).assign(label=run.labels) for run in runs])
+    means = rows.groupby(level=0).mean()
+    return means.drop(columns="label").idxmax(axis=1) == means.label
 
 
-def mcnemar(first: dict[str, bool], second: dict[str, bool]) -> McNemar:
+def mcnemar(first: Series, second: Series) -> McNemar:
     """
     The exact test: of the rows that only one gets right, is it either one as often as a coin would have it? It takes
     rows to be independent, which those of one session aren't.
 
     Args:
-        first, second (`dict[str, bool]`): Of the same rows, whether each is right.
+        first, second (`Series`): Whether each row is right, by the names of the same rows.
     """
-    only_first = sum(is_right and not second[row] for row, is_right in first.items())
-    only_second = sum(is_right and not first[row] for row, is_right in second.items())
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
     p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
     return McNemar(only_first=only_first, only_second=only_second, p=p, p_holm=p)

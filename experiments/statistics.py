@@ -1,10 +1,11 @@
 """What finished runs of one system amount to: scores with intervals, classes, calibration, cost, learning curve.
 And the baseline that never looks at a row: always the most frequent class."""
 
-from collections import defaultdict
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
+import pandas
+from pandas import DataFrame
 
 from experiments.results import (
     MAJORITY,
@@ -25,12 +26,12 @@ from metrics.scores import matrix_scores, seed_means
 MIN_GROUPS = 4
 # As in Guo et al. (2017).
 NUM_BINS = 15
-# Fields of a learning curve, as the Trainer logs them.
+# What the Trainer logs → what the learning curve calls it.
 CURVES = {
-    "training_loss": "loss",
-    "loss": "eval_loss",
-    "macro_f1": "eval_macro_f1",
-    "weighted_f1": "eval_weighted_f1",
+    "loss": "training_loss",
+    "eval_loss": "loss",
+    "eval_macro_f1": "macro_f1",
+    "eval_weighted_f1": "weighted_f1",
 }
 
 
@@ -148,51 +149,36 @@ def calibrate(runs: list[ScoredRun]) -> Calibration:
     edges = np.linspace(0, 1, NUM_BINS + 1)
     # Each bin has its upper edge, which scipy's binned_statistic would give to the next.
     members = np.digitize(confidences, edges[1:-1], right=True)
-    rows = np.bincount(members, minlength=NUM_BINS)
-    confidence_sums = np.bincount(members, weights=confidences, minlength=NUM_BINS)
-    right_sums = np.bincount(members, weights=is_right, minlength=NUM_BINS)
-    return Calibration(
-        expected_calibration_error=float(np.abs(confidence_sums - right_sums).sum() / len(confidences)),
-        bins=[
-            CalibrationBin(
-                low=float(edges[index]),
-                high=float(edges[index + 1]),
-                rows=int(count),
-                confidence=float(confidence_sums[index] / count) if count else None,
-                accuracy=float(right_sums[index] / count) if count else None,
-            )
-            for index, count in enumerate(rows)
-        ],
+    rows, confidence_sums, right_sums = (
+        np.bincount(members, weights=weights, minlength=NUM_BINS) for weights in (None, confidences, is_right)
     )
+    bins = [
+        CalibrationBin(
+            low=float(edges[index]),
+            high=float(edges[index + 1]),
+            rows=int(count),
+            confidence=float(confidence_sums[index] / count) if count else None,
+            accuracy=float(right_sums[index] / count) if count else None,
+        )
+        for index, count in enumerate(rows)
+    ]
+    return Calibration(float(np.abs(confidence_sums - right_sums).sum() / len(confidences)), bins)
 
 
 def _average_cost(runs: list[ScoredRun]) -> Cost:
-    return Cost(
-        **{
-            name: float(np.mean([getattr(run, name) for run in runs]))
-            for name in ("parameters", "fusion_parameters", "seconds", "peak_memory_bytes")
-        }
-    )
+    return Cost(**{part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)})
 
 
 def average_curve(runs: list[ScoredRun]) -> LearningCurve:
     """What training logged at each epoch, the mean over the runs that logged it there."""
-    logged = defaultdict(lambda: defaultdict(list))  # epoch → field of the curve → one value per run
+    logged = []
     for run in runs:
-        of_run = defaultdict(dict)  # what is logged twice at one epoch counts once
-        for entry in run.log_history:
-            for curve, name in CURVES.items():
-                if name in entry:
-                    of_run[round(entry["epoch"], 4)][curve] = entry[name]
-        for epoch, values in of_run.items():
-            for curve, value in values.items():
-                logged[epoch][curve].append(value)
-    epochs = sorted(logged)
-    means = {
-        curve: [float(np.mean(logged[epoch][curve])) if logged[epoch][curve] else None for epoch in epochs]
-        for curve in CURVES
-    }
-    return LearningCurve(epochs=epochs, **means, compared_on=runs[0].compared_on)
+        entries = DataFrame(run.log_history, columns=["epoch", *CURVES]).rename(columns=CURVES).astype(float)
+        # What is logged twice at one epoch counts once.
+        logged.append(entries.groupby(entries.epoch.round(4)).last())
+    means = pandas.concat(logged).groupby(level=0).mean().drop(columns="epoch").dropna(how="all")
+    means = means.astype(object).where(means.notna(), None)
+    return LearningCurve(epochs=means.index.tolist(), **means.to_dict("list"), compared_on=runs[0].compared_on)
 
 
 def majority_runs(runs: list[ScoredRun]) -> list[ScoredRun]:
@@ -211,14 +197,8 @@ def majority_runs(runs: list[ScoredRun]) -> list[ScoredRun]:
         if (run.fold, run.seed) not in baseline:
             probabilities = np.zeros_like(run.probabilities)
             probabilities[:, run.train_counts.argmax()] = 1
+            free = dict.fromkeys((part.name for part in fields(Cost)), 0)
             baseline[run.fold, run.seed] = replace(
-                run,
-                system=MAJORITY,
-                probabilities=probabilities,
-                log_history=[],
-                seconds=0.0,
-                peak_memory_bytes=0,
-                parameters=0,
-                fusion_parameters=0,
+                run, system=MAJORITY, probabilities=probabilities, log_history=[], **free
             )
     return list(baseline.values())
