@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+from pandas import DataFrame
 
 from corpora.folds import GROUP_COLUMNS
 from experiments.cells import RECORD
@@ -44,6 +45,41 @@ class ScoredRun:
     def predictions(self) -> np.ndarray:
         """Class indices, `(num_rows,)`."""
         return self.probabilities.argmax(axis=1)
+
+    @property
+    def rows(self) -> DataFrame:
+        """What the run is, `segment_id`, `group`, `label`, `answer`, and the probability of each class by its index."""
+        return DataFrame(self.probabilities).assign(
+            system=self.system,
+            protocol=self.protocol,
+            fold=self.fold,
+            seed=self.seed,
+            segment_id=self.segment_ids,
+            group=self.segment_ids if self.groups is None else self.groups,
+            label=self.labels,
+            answer=self.predictions,
+        )
+
+
+def stack_rows(runs: list[ScoredRun]) -> DataFrame:
+    """
+    The rows of runs that are scored together, one below the other.
+
+    Raises:
+        ValueError: The runs name different columns of groups, or a row has different labels in two of them.
+    """
+    columns = {run.group_column for run in runs}
+    if len(columns) > 1:
+        names = ", ".join(sorted(map(str, columns)))
+        raise ValueError(f"Runs that are scored together have to name one column of groups, and these name {names}.")
+    rows = pandas.concat([run.rows for run in runs], ignore_index=True)
+    first = rows.groupby("segment_id").label.transform("first")
+    for row in rows[rows.label != first].head(1).itertuples():
+        raise ValueError(
+            f"Row {row.segment_id} has class {row.label} in the run of {row.system}, {row.protocol}, fold {row.fold}, "
+            f"seed {row.seed}, and class {first[row.Index]} in another: the runs are of different datasets."
+        )
+    return rows
 
 
 def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
