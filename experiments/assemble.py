@@ -4,12 +4,14 @@ import logging
 import platform
 import shlex
 import subprocess
+from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
 
 from experiments.cells import is_finished
 from experiments.comparisons import compare_systems, measure_flattery
 from experiments.plan import OF_A_CELL, Cell, Plan
-from experiments.results import PAPER, SESSION, Results, Run
+from experiments.results import PAPER, SESSION, Cost, Results, Run
 from experiments.scored_run import ScoredRun, read_run
 from experiments.statistics import majority_runs, score_system
 from foundation.errors import InputError
@@ -37,48 +39,36 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
         folder = output_dir / "cells" / cell.name
         if is_finished(folder):
             finished[cell.name], label_names = read_run(cell, folder)
+    _, data_args, _ = parse_arguments(plan.cells[0].arguments)
     results = Results(
         name=plan.name,
         description=plan.description,
-        dataset=_dataset(plan),
+        dataset=data_args.dataset_name or DEMO_DIR,
         label_names=label_names,
         command=command,
         plan={**plan.given, "overrides": plan.overrides},
         versions=_versions(),
         systems=plan.systems,
         tables=plan.tables,
-        runs=[
-            _describe(cell, output_dir / "cells", finished.get(cell.name), errors.get(cell.name)) for cell in plan.cells
-        ],
+        runs=[_describe(cell, output_dir / "cells", finished.get(cell.name), errors) for cell in plan.cells],
     )
-    by_protocol = {
-        protocol: _by_system([run for run in finished.values() if run.protocol == protocol])
-        for protocol in dict.fromkeys(cell.protocol for cell in plan.cells)
-    }
-    for runs_of in by_protocol.values():
+    of_protocol = {protocol: defaultdict(list) for protocol in dict.fromkeys(cell.protocol for cell in plan.cells)}
+    for run in finished.values():
+        of_protocol[run.protocol][run.system].append(run)
+    for runs_of in of_protocol.values():
         results.scores += [score_system(runs, label_names) for runs in runs_of.values()]
         results.comparisons += compare_systems(runs_of, label_names)
-        everything = [run for runs in runs_of.values() for run in runs]
-        if everything:
+        if runs_of:
+            everything = [run for runs in runs_of.values() for run in runs]
             results.scores.append(score_system(majority_runs(everything), label_names))
-    for system, runs in by_protocol.get(PAPER, {}).items():
-        results.flattery += measure_flattery(runs, by_protocol.get(SESSION, {}).get(system, []), label_names)
+    for system, runs in of_protocol.get(PAPER, {}).items():
+        session_runs = of_protocol.get(SESSION, {}).get(system, [])
+        results.flattery += measure_flattery(runs, session_runs, label_names)
     results.attention = _draw_attention(plan, output_dir, finished, results.dataset)
     return results
 
 
-def _by_system(runs: list[ScoredRun]) -> dict[str, list[ScoredRun]]:
-    return {
-        system: [run for run in runs if run.system == system] for system in dict.fromkeys(run.system for run in runs)
-    }
-
-
-def _dataset(plan: Plan) -> str:
-    _, data_args, _ = parse_arguments(plan.cells[0].arguments)
-    return data_args.dataset_name or DEMO_DIR
-
-
-def _describe(cell: Cell, folder: Path, run: ScoredRun | None, error: str | None) -> Run:
+def _describe(cell: Cell, folder: Path, run: ScoredRun | None, errors: dict[str, str]) -> Run:
     described = Run(
         name=cell.name,
         protocol=cell.protocol,
@@ -86,18 +76,15 @@ def _describe(cell: Cell, folder: Path, run: ScoredRun | None, error: str | None
         fold=cell.fold,
         seed=cell.seed,
         command="accelerate launch run_classification.py " + shlex.join(cell.arguments[: -len(OF_A_CELL)]),
-        error=error if run is None else None,
     )
     if run is None:
-        described.error = error or "not run"
+        described.error = errors.get(cell.name, "not run")
         return described
-    results = read_json(folder / cell.name / "all_results.json")
-    described.scores = _scores(results)
+    described.scores = _scores(read_json(folder / cell.name / "all_results.json"))
     if run.compared_on == "test" and run.last_evaluation is not None:
         described.last_epoch = _scores(run.last_evaluation)
-    described.seconds = run.seconds
-    described.peak_memory_bytes = run.peak_memory_bytes
-    described.parameters, described.fusion_parameters = run.parameters, run.fusion_parameters
+    for part in fields(Cost):
+        setattr(described, part.name, getattr(run, part.name))
     return described
 
 

@@ -49,10 +49,7 @@ def num_cores() -> int:
 
 
 def run_cells(
-    cells: list[Cell],
-    output_dir: Path,
-    num_processes: int,
-    on_change: Callable[[Cell, str], None],
+    cells: list[Cell], output_dir: Path, num_processes: int, on_change: Callable[[Cell, str], None]
 ) -> dict[str, str]:
     """
     Run cells in their order, so many at a time.
@@ -137,10 +134,6 @@ def _reason(exit_code: int, log: Path) -> str:
         name = signal.Signals(-exit_code).name
         about = ", as the system does when memory runs out: give a smaller --num_processes" if name == "SIGKILL" else ""
         return f"ended by {name}{about}"
-    lines = (
-        [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-        if log.is_file()
-        else []
-    )
-    last = next((line for line in reversed(lines) if line), f"exit code {exit_code}")
+    printed = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
+    last = printed.splitlines()[-1].strip() if printed else f"exit code {exit_code}"
     return last.removeprefix("run_classification.py: ")
