@@ -167,10 +167,11 @@ def _draw_matrix(axes: Axes, matrix: np.ndarray) -> AxesImage:
 
 def draw_flattery(results: Results) -> Picture | None:
     """From the paper's protocol to the fair one, in each score that was compared."""
-    scores = [name for name in SCORES if any(entry.score == name for entry in results.flattery)]
-    names = [system.name for system in results.systems if any(e.system == system.name for e in results.flattery)]
-    if not scores or not names:
+    if not results.flattery:
         return None
+    scores = [name for name in SCORES if any(entry.score == name for entry in results.flattery)]
+    flattered = {entry.system for entry in results.flattery}
+    names = [system.name for system in results.systems if system.name in flattered]
     figure = new_figure(WIDTH, _height_of_rows(names) + 0.9)
     points = {
         "session": {"color": BLUE, "marker": "o", "label": "session"},
@@ -180,7 +181,7 @@ def draw_flattery(results: Results) -> Picture | None:
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for axes, score in zip(panels, scores):
         for entry in results.flattery:
-            if entry.score != score or entry.system not in names:
+            if entry.score != score:
                 continue
             place = names.index(entry.system)
             values = {name: getattr(entry, name) for name in points if getattr(entry, name) is not None}

@@ -3,7 +3,6 @@ Markdown and HTML are made of the same blocks, and nothing in them depends on th
 
 import base64
 import json
-import mimetypes
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,18 +50,17 @@ class Code:
 
 @dataclass
 class Image:
-    """A picture that is saved, by its path from the folder of the report."""
+    """A picture that was saved as `file` in the folder of the report."""
 
+    folder: Path
     file: str
-    content: bytes
     caption: str
     alt: str
     kind = "image"
 
     @property
     def data_uri(self) -> str:
-        media_type = mimetypes.guess_type(self.file)[0] or "image/png"
-        return f"data:{media_type};base64,{base64.b64encode(self.content).decode('ascii')}"
+        return f"data:image/png;base64,{base64.b64encode((self.folder / self.file).read_bytes()).decode('ascii')}"
 
 
 def write_report(results: Results, folder: Path) -> None:
@@ -72,8 +70,8 @@ def write_report(results: Results, folder: Path) -> None:
 
     Args:
         results ([`Results`]): All that the report says.
-        folder (`Path`): Made if it isn't there; files of the same names are overwritten. Files of
-            `results.attention` that aren't absolute are looked for in it.
+        folder (`Path`): Made if it isn't there; files of the same names are overwritten. The files of
+            `results.attention` are there already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", results.to_dict())
@@ -154,23 +152,12 @@ def _summary(results: Results) -> list[Paragraph]:
     return [*blocks, *map(Paragraph, [counts, *answer(results)])]
 
 
-def _attention(results: Results, folder: Path) -> list[Image | Paragraph]:
-    """The pictures of systems with attention; one that isn't there is named."""
-    blocks = []
-    for number, (system, name) in enumerate(results.attention.items(), start=1):
-        file = (folder / name).resolve()
-        if not file.is_file():
-            blocks.append(Paragraph(f"The picture of {system}, {name}, isn't there."))
-            continue
-        content, shown = file.read_bytes(), f"{PICTURES_DIR}/attention_{number}{file.suffix}"
-        if file.is_relative_to(folder.resolve()):
-            shown = file.relative_to(folder.resolve()).as_posix()
-        else:
-            (folder / PICTURES_DIR).mkdir(exist_ok=True)
-            (folder / shown).write_bytes(content)
-        caption = f"{system}: the median attention weight of each feature, neutral utterances against the rest."
-        blocks.append(Image(shown, content, caption, f"Curves of attention weights of {system}"))
-    return blocks
+def _attention(results: Results, folder: Path) -> list[Image]:
+    about = "the median attention weight of each feature, neutral utterances against the rest."
+    return [
+        Image(folder, file, f"{system}: {about}", f"Curves of attention weights of {system}")
+        for system, file in results.attention.items()
+    ]
 
 
 def save(picture: Picture, folder: Path) -> Image:
@@ -178,4 +165,4 @@ def save(picture: Picture, folder: Path) -> Image:
     file = f"{PICTURES_DIR}/{picture.name}.png"
     (folder / PICTURES_DIR).mkdir(exist_ok=True)
     picture.figure.savefig(folder / file, dpi=charts.DPI, facecolor="white")
-    return Image(file, (folder / file).read_bytes(), picture.caption, picture.alt)
+    return Image(folder, file, picture.caption, picture.alt)

@@ -11,7 +11,7 @@ from metrics.intervals import FEW_GROUPS
 from metrics.scores import LEADING, SCORES
 
 
-PROTOCOLS = {
+PROTOCOL_TITLES = {
     SESSION: "folds of whole sessions; the epoch is chosen on rows of the training side",
     PAPER: "a random split, with speakers on both sides; the epoch is the one that is best on the reported rows",
 }
@@ -65,11 +65,6 @@ def format_difference(value: float | None) -> str:
 
 def format_p(p: float | None) -> str:
     return "<.001" if p is not None and p < 0.0005 else format_score(p)
-
-
-def format_published(value: float | None) -> str:
-    """With all its digits."""
-    return format_score(value, digits=5)
 
 
 def format_interval(low: float | None, high: float | None, is_difference: bool = False) -> str:
@@ -136,7 +131,7 @@ def scores_sheet(results: Results, protocol: str) -> Sheet:
             "sessions of these rows were trained on."
         )
     marked = {first: ~is_finished, "runs": is_finished & (systems.failed_runs > 0)}
-    return Sheet(f"Protocol {protocol}: {PROTOCOLS[protocol]}", shown, notes, marked)
+    return Sheet(f"Protocol {protocol}: {PROTOCOL_TITLES[protocol]}", shown, notes, marked)
 
 
 def _intervals_note(scores: list[SystemScores]) -> str:
@@ -174,7 +169,7 @@ def paper_sheet(results: Results, table: Table) -> Sheet:
     shown, marked = DataFrame(columns, dtype=object).fillna(""), {}
     notes = ["Weighted F1 stands over its 95 % interval."]
     if any(row.published is not None for row in table.rows):
-        shown[PUBLISHED] = [format_published(row.published) for row in table.rows]
+        shown[PUBLISHED] = [format_score(row.published, digits=5) for row in table.rows]
         notes.append(
             "Published: weighted F1 of one run on a random split, the best of ten epochs chosen on the reported rows, "
             "2,560 rows, where a 95 % interval is about ± .012; of our protocols, paper is the one that does the same."

@@ -7,7 +7,7 @@ from matplotlib.text import Text
 from experiments import charts
 from experiments.records import from_both_sides, pair_frame
 from experiments.results import PAPER, SESSION
-from tests.made_results import LONG_NAME, MARKED, make_results, make_smallest
+from tests.made_results import LONG_NAME, MARKED, make_few, make_results, make_smallest
 
 
 OF_A_PROTOCOL = [
@@ -40,7 +40,8 @@ def drawn(picture):
 
 
 @pytest.mark.parametrize("draw", [charts.draw_scores, charts.draw_flattery, *OF_A_PROTOCOL])
-def test_long_names_are_not_cut_off(draw, results):
+def test_long_names_are_not_cut_off(draw):
+    results = make_few()
     with charts.fitting_fonts(results):
         figure = drawn(draw(results, SESSION) if draw in OF_A_PROTOCOL else draw(results))
         page = figure.bbox

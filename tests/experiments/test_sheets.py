@@ -9,7 +9,6 @@ from experiments.sheets import (
     format_difference,
     format_interval,
     format_p,
-    format_published,
     format_score,
     paper_sheet,
     scores_sheet,
@@ -34,7 +33,7 @@ def test_differences_have_a_sign_and_small_p_are_small():
     assert [format_difference(value) for value in (0.05, -0.05, 0.0)] == ["+.050", "−.050", ".000"]
     assert format_interval(-0.01, 0.03, is_difference=True) == "[−.010, +.030]" and format_interval(None, 0.3) == ""
     assert [format_p(p) for p in (0.0004, 0.0312, 1.0, None)] == ["<.001", ".031", "1.000", ""]
-    assert [format_published(value) for value in (0.89254, 0.8882, None)] == [".89254", ".88820", ""]
+    assert [format_score(value, digits=5) for value in (0.89254, 0.8882, None)] == [".89254", ".88820", ""]
 
 
 def test_a_failed_system_keeps_its_row(results):
