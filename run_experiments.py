@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments of this script, and those that are for run_classification.py."""
+    """Tell the arguments of this script from those for run_classification.py."""
     parser = OneLineParser("run_experiments.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("plan", help="A JSON file such as those in recipes/experiments.")
     parser.add_argument("--output_dir", help="Where everything is written (default: results/ and the plan's name).")

@@ -1,4 +1,4 @@
-"""A plan and the folders of its cells → `Results`: what was run, the statistics over it, and where it comes from."""
+"""A plan and the folders of its cells → `Results`: what was run, the statistics over it, and with which versions."""
 
 import logging
 import platform
@@ -32,7 +32,7 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
         plan ([`Plan`]): What was run.
         output_dir (`Path`): Its cells are in `cells`, pictures of the attention go to `pictures`.
         errors (`dict[str, str]`): By the name of each cell that failed, why.
-        command (`str`): That runs all of it again.
+        command (`str`): What was typed, for the report.
     """
     finished, label_names = {}, []
     for cell in plan.cells:
@@ -89,7 +89,7 @@ def _describe(cell: Cell, folder: Path, run: ScoredRun | None, errors: dict[str,
 
 
 def _scores(logged: dict) -> dict[str, float]:
-    """Those of the reported rows, without what the scoring took."""
+    """The scores of the reported rows, without how long the scoring took."""
     return {
         name.removeprefix("eval_"): score
         for name, score in logged.items()
@@ -98,7 +98,7 @@ def _scores(logged: dict) -> dict[str, float]:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python and the packages, and the commit of this repository where it is one."""
+    """Versions of Python and the packages, and the commit of this repository if git knows it."""
     versions = {"python": platform.python_version()} | package_versions()
     try:
         git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]

@@ -23,7 +23,7 @@ from foundation.files import write_json
 from training.checkpoints import delete, list_checkpoints
 
 
-# Written first: what the run is given; and last: what it took.
+# The first file of a cell is what the run is given, the last what it took.
 ARGUMENTS = "arguments.json"
 RECORD = "cell.json"
 LOG = "log.txt"
@@ -31,12 +31,12 @@ BACKBONES = ("audio_model.", "text_model.")
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the cell in this folder has nothing left to do."""
+    """Whether nothing is left to do for the cell in this folder."""
     return (folder / RECORD).is_file()
 
 
 def check_arguments(cells: list[Cell], output_dir: Path) -> None:
-    """Check that what is there of the cells was run with the arguments that they have now, or raise `InputError`."""
+    """Raise `InputError` if a cell was started earlier with other arguments than it has now."""
     for cell in cells:
         file = output_dir / cell.name / ARGUMENTS
         before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else cell.arguments
@@ -84,7 +84,7 @@ def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
 
 
 def _print_to(file: Path) -> None:
-    """Send all that this process prints, whoever prints it, to the end of a file."""
+    """Append to a file whatever this process prints, native libraries included."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -105,7 +105,7 @@ def _finish(folder: Path) -> None:
 
 
 def _peak_memory_bytes() -> int:
-    """Of the accelerator if there is one, otherwise of this process."""
+    """The most memory used, of the accelerator if there is one, otherwise of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":

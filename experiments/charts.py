@@ -1,5 +1,5 @@
 """The pictures of the report, each of one protocol: scores, differences, confusion matrices, curves, cost.
-Names may be long, so rows are as high as theirs, and whatever has no row of its own is wrapped or numbered."""
+Names may be long: rows are as high as their names, and other names are wrapped, or replaced by numbers."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -160,7 +160,7 @@ def _draw_matrix(axes: Axes, matrix: np.ndarray) -> AxesImage:
         color = "white" if shares[row, column] > 0.5 else INK if count else PALE
         text = f"{count:.0f}" if count >= 100 or count.is_integer() else f"{count:.1f}"
         number = axes.text(column, row, text, ha="center", va="center", color=color, fontsize=min(8, 50 / len(matrix)))
-        # Measuring hundreds of them would take most of the time, and none goes beyond its panel.
+        # None goes beyond its panel, and measuring hundreds of them would take most of the time.
         number.set_in_layout(False)
     return image
 
@@ -246,7 +246,7 @@ def _draw_curve(axes: Axes, curve: LearningCurve, lines: dict[str, tuple[str, st
 
 
 def draw_reliability(results: Results, protocol: str) -> Picture | None:
-    """How often an answer is right that is given with a certain probability."""
+    """How often answers of a certain probability are right."""
     scores = [entry for entry in results.scores_of(protocol) if entry.calibration is not None]
     if not scores:
         return None
@@ -275,7 +275,7 @@ def draw_reliability(results: Results, protocol: str) -> Picture | None:
 
 
 def draw_cost(results: Results, protocol: str) -> Picture | None:
-    """What a run takes against what it reaches."""
+    """What a run costs against the macro F1 it reaches."""
     scores = [entry for entry in results.scores_of(protocol) if entry.cost is not None]
     if not scores:
         return None
@@ -358,7 +358,7 @@ def _errors(entry: Estimate | Difference) -> np.ndarray | None:
 
 
 def _add_legend(figure: Figure, styles: dict[str, dict], **where) -> None:
-    """By name, how a line or point is drawn."""
+    """A legend from the name of each line or point and how it is drawn."""
     handles = [Line2D([], [], **{**style, "label": name}) for name, style in styles.items()]
     figure.legend(handles=handles, **{"loc": "outside upper right", "ncols": len(handles), "frameon": False, **where})
 
@@ -374,7 +374,7 @@ def _line(name: str) -> str:
 
 
 def _height_of_rows(names: Iterable[str]) -> float:
-    """In inches."""
+    """Inches that rows with these names need."""
     heights = [0.14 + 0.15 * len(_lines(name)) for name in names]
     return len(heights) * max(heights)
 

@@ -17,8 +17,8 @@ from training.checkpoints import LAST
 from training.parsing import as_command_line, parse_arguments, read_json
 
 
-# What a protocol says to run_classification.py. Both keep the best epoch: the paper's of the reported rows, by the
-# score it reports; the fair one of sessions that neither train nor are reported.
+# The arguments that make a protocol. Both keep the best epoch: the paper's by the score it reports, on the reported
+# rows; the fair one on sessions that are neither trained on nor reported.
 _BEST_EPOCH = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -32,10 +32,10 @@ PROTOCOLS = {
 PLAN_FIELDS = ("description", "arguments", "protocols", "tables")
 BLOCK_FIELDS = ("fusions", "backbones", "variants")
 BACKBONES = ("audio_model", "text_model")
-# What tells cells from each other, and where they are written: no other arguments may say it.
+# These follow from the plan's protocols and tables, so that its arguments may not have them.
 OF_THE_PLAN = ("fusion", *BACKBONES, "seed", "num_folds", "fold", "output_dir", "resume_from_checkpoint")
 OF_THE_PLAN += tuple(dict.fromkeys(name for given in PROTOCOLS.values() for name in given))
-# Whatever a cell prints goes to a file.
+# A cell prints to a file, where progress bars would only be in the way.
 OF_A_CELL = ["--disable_tqdm", "true", "--resume_from_checkpoint", LAST]
 
 
@@ -48,7 +48,7 @@ class Cell:
     protocol: str
     fold: int | None
     seed: int
-    arguments: list[str]  # what run_classification.py is given, but where it writes
+    arguments: list[str]  # what run_classification.py is given, without --output_dir
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Plan:
     description: str
     given: dict  # the JSON file as it was read
     overrides: list[str]  # arguments of run_classification.py that win over those of the plan
-    systems: list[System] = field(default_factory=list)  # in their order, the baselines that it doesn't name at the end
+    systems: list[System] = field(default_factory=list)  # in the plan's order; added baselines come last
     tables: list[Table] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)  # one for each protocol, system, fold and seed
 
@@ -124,7 +124,7 @@ def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
         row_of[choice] = TableRow(name, published_weighted_f1(model_args, data_args.ties == "transform"))
         is_baseline = choice.fusion in SINGLE_MODALITIES
         system = System(name, choice.fusion, variant=choice.variant, is_baseline=is_baseline)
-        # Those of the model's own modalities.
+        # Only the backbones that the model has.
         system.audio_model = None if choice.fusion == "text" else model_args.audio_model
         system.text_model = None if choice.fusion == "audio" else model_args.text_model
         plan.systems.append(system)
@@ -158,7 +158,7 @@ def _make_cells(
             raise InputError(f"{name}, protocol {protocol}: {error}") from error
         modalities = data_args.eval_modalities
         for cell in of_protocol:
-            # The report is of the scores with both modalities, whatever else is scored.
+            # The report needs the scores with both modalities, whatever else is scored.
             if "both" not in modalities:
                 cell.arguments += ["--eval_modalities", "both", *modalities]
             cell.arguments += OF_A_CELL
@@ -217,7 +217,7 @@ def _read_block(where: str, block: dict) -> list[_Choice]:
 
 
 def _missing_baselines(choices: list[_Choice]) -> list[_Choice]:
-    """Audio alone and text alone, trained as the first that it is a baseline of, where no such model is there."""
+    """Audio alone and text alone where the plan lacks them, trained like the first system that has their backbone."""
     there = {
         (choice.fusion, getattr(choice, f"{choice.fusion}_model"))
         for choice in choices
@@ -250,14 +250,14 @@ def _names(choices: list[_Choice]) -> dict[_Choice, str]:
 
 
 def _read_arguments(where: str, given: dict) -> list[str]:
-    """Arguments of run_classification.py, those for frozen backbones as `cache_features`."""
+    """A JSON object of arguments → a command line, with `--cache_features` where both backbones are frozen."""
     _check(isinstance(given, dict), where, given, "a JSON object of argument names and values")
     reserved = [name for name in given if name in OF_THE_PLAN]
     if reserved:
         raise InputError(f"{where} have {reserved[0]}, which follows from protocols and tables; leave it out")
     frozen, weighted = ("freeze_audio_encoder", "freeze_text_encoder"), "use_weighted_layer_sum"
     if all(_is_on(given.get(name)) for name in frozen) and not _is_on(given.get(weighted)):
-        # Frozen backbones make the same of a row each time: computed once, for all cells.
+        # Frozen backbones give a row the same features each time, so that all cells can share them.
         given = {"cache_features": True, **given}
     return as_command_line(given)
 
@@ -267,7 +267,7 @@ def _is_on(value: bool | str | None) -> bool:
 
 
 def _is_whole(number: int) -> bool:
-    """Whether it is a whole number, which `true` isn't, and can be a seed."""
+    """Whether it can be a seed; JSON's `true` would pass for 1."""
     return type(number) is int and 0 <= number < 2**32
 
 

@@ -28,14 +28,14 @@ class Progress:
         self._draw()
 
     def update(self, cell: Cell, state: str) -> None:
-        """`cell` is `"running"`, `"done"`, `"failed"` or `"stopped"` from now on."""
+        """Take note that `cell` is now `"running"`, `"done"`, `"failed"` or `"stopped"`."""
         self._erase()
         if state == "running":
             self.started[cell.name] = time.monotonic()
             self.states[cell.name] = RUNNING
         elif state == "stopped":
             self.states[cell.name] = LEFT
-            print(f"{cell.name}: stopped, to be gone on with")
+            print(f"{cell.name}: stopped; the same command resumes it")
         else:
             self.num_left -= 1
             self.seconds.append(time.monotonic() - self.started[cell.name])
@@ -46,7 +46,7 @@ class Progress:
         self._draw()
 
     def close(self) -> None:
-        """Print the table once more, also where there is no terminal."""
+        """Print the final table, with or without a terminal."""
         self._erase()
         print(self.table())
 

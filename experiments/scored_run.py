@@ -37,7 +37,7 @@ class ScoredRun:
 
     @property
     def last_evaluation(self) -> dict | None:
-        """What was logged of the rows that epochs are compared on after the last of them, if they were."""
+        """The scores logged after the last epoch, if epochs were compared."""
         evaluations = [entry for entry in self.log_history if "eval_macro_f1" in entry]
         return max(evaluations, key=lambda entry: entry["epoch"], default=None)
 
@@ -48,7 +48,7 @@ class ScoredRun:
 
     @property
     def rows(self) -> DataFrame:
-        """What the run is, `segment_id`, `group`, `label`, `answer`, and the probability of each class by its index."""
+        """One for each scored row; columns 0, 1, ... are the probabilities of the classes."""
         return DataFrame(self.probabilities).assign(
             system=self.system,
             protocol=self.protocol,

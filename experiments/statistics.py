@@ -1,5 +1,5 @@
-"""What finished runs of one system amount to: scores with intervals, classes, calibration, cost, learning curve.
-And the baseline that never looks at a row: always the most frequent class."""
+"""The statistics of one system over its finished runs: scores with intervals, classes, calibration, cost, curves.
+And the baseline that always answers the most frequent class."""
 
 from dataclasses import fields, replace
 
@@ -127,7 +127,7 @@ def calibrate(runs: list[ScoredRun]) -> Calibration:
     confidences = np.concatenate([run.probabilities.max(axis=1) for run in runs]).astype(np.float64)
     is_right = np.concatenate([run.predictions == run.labels for run in runs])
     edges = np.linspace(0, 1, NUM_BINS + 1)
-    # Each bin has its upper edge, which scipy's binned_statistic would give to the next.
+    # A bin includes its upper edge; scipy's binned_statistic would count it in the next.
     members = np.digitize(confidences, edges[1:-1], right=True)
     rows, confidence_sums, right_sums = (
         np.bincount(members, weights=weights, minlength=NUM_BINS) for weights in (None, confidences, is_right)
