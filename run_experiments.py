@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 
 from experiments.assemble import make_results
 from experiments.cells import check_arguments, is_finished
+from experiments.pages import write_report
 from experiments.plan import Plan, read_plan
 from experiments.progress import Progress
-from experiments.report import write_report
 from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
 from foundation.errors import InputError, OneLineParser
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         0 if all cells are finished, 1 if some failed, which the report names; 128 and its number after a signal.
 
     Raises:
-        InputError, InputError: Something given can't be used; nothing was trained.
+        InputError: Something given can't be used; nothing was trained.
     """
     args, overrides = parse_command(arguments)
     plan = read_plan(args.plan, overrides)
@@ -52,9 +52,8 @@ def main(arguments: list[str]) -> int:
     output_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output_dir / ".lock", timeout=0):
-            return run_plan(
-                plan, output_dir, args.num_processes, shlex.join(["python", "run_experiments.py", *arguments])
-            )
+            command = shlex.join(["python", "run_experiments.py", *arguments])
+            return run_plan(plan, output_dir, args.num_processes, command)
     except Timeout as error:
         raise InputError(
             f"--output_dir {output_dir} is being written by another process; wait for it, or give another folder"
@@ -62,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments of this script, and those that are for run_classification.py."""
+    """Tell the arguments of this script from those for run_classification.py."""
     parser = OneLineParser("run_experiments.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("plan", help="A JSON file such as those in recipes/experiments.")
     parser.add_argument("--output_dir", help="Where everything is written (default: results/ and the plan's name).")
@@ -81,19 +80,19 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: str) -> int:
     """The same as `main`, for a plan that was read, in a folder that no other process writes to."""
-    start = time.perf_counter()
-    check_arguments(plan.cells, output_dir / "cells")
+    start, cells_dir = time.perf_counter(), output_dir / "cells"
+    check_arguments(plan.cells, cells_dir)
     check_data(plan)
-    left = [cell for cell in plan.cells if not is_finished(output_dir / "cells" / cell.name)]
+    left = [cell for cell in plan.cells if not is_finished(cells_dir / cell.name)]
     is_tiny = all(
         TINY in (system.audio_model, system.text_model) for system in plan.systems if system.fusion != MAJORITY
     )
     num_processes = num_processes or choose_num_processes(is_tiny, len(left))
-    progress = Progress(plan.cells, {cell.name for cell in left}, num_processes, output_dir / "cells")
+    progress = Progress(plan.cells, {cell.name for cell in left}, num_processes, cells_dir)
     try:
-        errors = run_cells(left, output_dir / "cells", num_processes, progress.update) if left else {}
+        errors = run_cells(left, cells_dir, num_processes, progress.update) if left else {}
     except Interrupted as interrupted:
-        number = len(plan.cells) - sum(not is_finished(output_dir / "cells" / cell.name) for cell in plan.cells)
+        number = sum(is_finished(cells_dir / cell.name) for cell in plan.cells)
         print(
             f"run_experiments.py: stopped by {interrupted}; {number} of {len(plan.cells)} runs are finished, and the "
             "same command goes on with the others",
@@ -102,7 +101,7 @@ def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: s
         return 128 + interrupted.number
     progress.close()
     for name, reason in errors.items():
-        print(f"Failed: {name}: {reason} (all it said is in {output_dir / 'cells' / name / 'log.txt'})")
+        print(f"Failed: {name}: {reason} (all it said is in {cells_dir / name / 'log.txt'})")
     write_report(make_results(plan, output_dir, errors, command), output_dir)
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
     print(
@@ -113,7 +112,7 @@ def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: s
 
 
 def check_data(plan: Plan) -> None:
-    """Load and divide the rows once for each protocol, as each cell will: what is wrong with them is said here."""
+    """Load and divide the rows once for each protocol, as each cell will, to report here what is wrong with them."""
     for protocol in dict.fromkeys(cell.protocol for cell in plan.cells):
         cell = max((cell for cell in plan.cells if cell.protocol == protocol), key=lambda cell: cell.fold or 0)
         _, data_args, training_args = parse_arguments(cell.arguments)

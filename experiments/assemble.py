@@ -1,15 +1,17 @@
-"""A plan and the folders of its cells → `Results`: what was run, the statistics over it, and where it comes from."""
+"""A plan and the folders of its cells → `Results`: what was run, the statistics over it, and with which versions."""
 
 import logging
 import platform
 import shlex
 import subprocess
+from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
 
 from experiments.cells import is_finished
 from experiments.comparisons import compare_systems, measure_flattery
 from experiments.plan import OF_A_CELL, Cell, Plan
-from experiments.results import PAPER, SESSION, Results, Run
+from experiments.results import PAPER, SESSION, Cost, Results, Run
 from experiments.scored_run import ScoredRun, read_run
 from experiments.statistics import majority_runs, score_system
 from foundation.errors import InputError
@@ -30,55 +32,43 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
         plan ([`Plan`]): What was run.
         output_dir (`Path`): Its cells are in `cells`, pictures of the attention go to `pictures`.
         errors (`dict[str, str]`): By the name of each cell that failed, why.
-        command (`str`): That runs all of it again.
+        command (`str`): What was typed, for the report.
     """
     finished, label_names = {}, []
     for cell in plan.cells:
         folder = output_dir / "cells" / cell.name
         if is_finished(folder):
             finished[cell.name], label_names = read_run(cell, folder)
+    _, data_args, _ = parse_arguments(plan.cells[0].arguments)
     results = Results(
         name=plan.name,
         description=plan.description,
-        dataset=_dataset(plan),
+        dataset=data_args.dataset_name or DEMO_DIR,
         label_names=label_names,
         command=command,
         plan={**plan.given, "overrides": plan.overrides},
         versions=_versions(),
         systems=plan.systems,
         tables=plan.tables,
-        runs=[
-            _describe(cell, output_dir / "cells", finished.get(cell.name), errors.get(cell.name)) for cell in plan.cells
-        ],
+        runs=[_describe(cell, output_dir / "cells", finished.get(cell.name), errors) for cell in plan.cells],
     )
-    by_protocol = {
-        protocol: _by_system([run for run in finished.values() if run.protocol == protocol])
-        for protocol in dict.fromkeys(cell.protocol for cell in plan.cells)
-    }
-    for runs_of in by_protocol.values():
+    of_protocol = {protocol: defaultdict(list) for protocol in dict.fromkeys(cell.protocol for cell in plan.cells)}
+    for run in finished.values():
+        of_protocol[run.protocol][run.system].append(run)
+    for runs_of in of_protocol.values():
         results.scores += [score_system(runs, label_names) for runs in runs_of.values()]
         results.comparisons += compare_systems(runs_of, label_names)
-        everything = [run for runs in runs_of.values() for run in runs]
-        if everything:
+        if runs_of:
+            everything = [run for runs in runs_of.values() for run in runs]
             results.scores.append(score_system(majority_runs(everything), label_names))
-    for system, runs in by_protocol.get(PAPER, {}).items():
-        results.flattery += measure_flattery(runs, by_protocol.get(SESSION, {}).get(system, []), label_names)
+    for system, runs in of_protocol.get(PAPER, {}).items():
+        session_runs = of_protocol.get(SESSION, {}).get(system, [])
+        results.flattery += measure_flattery(runs, session_runs, label_names)
     results.attention = _draw_attention(plan, output_dir, finished, results.dataset)
     return results
 
 
-def _by_system(runs: list[ScoredRun]) -> dict[str, list[ScoredRun]]:
-    return {
-        system: [run for run in runs if run.system == system] for system in dict.fromkeys(run.system for run in runs)
-    }
-
-
-def _dataset(plan: Plan) -> str:
-    _, data_args, _ = parse_arguments(plan.cells[0].arguments)
-    return data_args.dataset_name or DEMO_DIR
-
-
-def _describe(cell: Cell, folder: Path, run: ScoredRun | None, error: str | None) -> Run:
+def _describe(cell: Cell, folder: Path, run: ScoredRun | None, errors: dict[str, str]) -> Run:
     described = Run(
         name=cell.name,
         protocol=cell.protocol,
@@ -86,23 +76,20 @@ def _describe(cell: Cell, folder: Path, run: ScoredRun | None, error: str | None
         fold=cell.fold,
         seed=cell.seed,
         command="accelerate launch run_classification.py " + shlex.join(cell.arguments[: -len(OF_A_CELL)]),
-        error=error if run is None else None,
     )
     if run is None:
-        described.error = error or "not run"
+        described.error = errors.get(cell.name, "not run")
         return described
-    results = read_json(folder / cell.name / "all_results.json")
-    described.scores = _scores(results)
+    described.scores = _scores(read_json(folder / cell.name / "all_results.json"))
     if run.compared_on == "test" and run.last_evaluation is not None:
         described.last_epoch = _scores(run.last_evaluation)
-    described.seconds = run.seconds
-    described.peak_memory_bytes = run.peak_memory_bytes
-    described.parameters, described.fusion_parameters = run.parameters, run.fusion_parameters
+    for part in fields(Cost):
+        setattr(described, part.name, getattr(run, part.name))
     return described
 
 
 def _scores(logged: dict) -> dict[str, float]:
-    """Those of the reported rows, without what the scoring took."""
+    """The scores of the reported rows, without how long the scoring took."""
     return {
         name.removeprefix("eval_"): score
         for name, score in logged.items()
@@ -111,7 +98,7 @@ def _scores(logged: dict) -> dict[str, float]:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python and the packages, and the commit of this repository where it is one."""
+    """Versions of Python and the packages, and the commit of this repository if git knows it."""
     versions = {"python": platform.python_version()} | package_versions()
     try:
         git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]

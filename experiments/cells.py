@@ -19,10 +19,11 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 import run_classification
 from experiments.plan import Cell
 from foundation.errors import InputError
+from foundation.files import write_json
 from training.checkpoints import delete, list_checkpoints
 
 
-# Written first: what the run is given; and last: what it took.
+# The first file of a cell is what the run is given, the last what it took.
 ARGUMENTS = "arguments.json"
 RECORD = "cell.json"
 LOG = "log.txt"
@@ -30,26 +31,21 @@ BACKBONES = ("audio_model.", "text_model.")
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the cell in this folder has nothing left to do."""
+    """Whether nothing is left to do for the cell in this folder."""
     return (folder / RECORD).is_file()
 
 
 def check_arguments(cells: list[Cell], output_dir: Path) -> None:
-    """
-    Check that what is there of the cells was run with the arguments that they have now.
-
-    Raises:
-        InputError: It wasn't; the message names the first such cell, and what differs.
-    """
+    """Raise `InputError` if a cell was started earlier with other arguments than it has now."""
     for cell in cells:
         file = output_dir / cell.name / ARGUMENTS
         before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else cell.arguments
         if before != cell.arguments:
-            one, other = _by_name(before), _by_name(cell.arguments)
+            then, now = _by_name(before), _by_name(cell.arguments)
             differences = [
-                f"--{name} {one.get(name, 'not given')}, now {other.get(name, 'not given')}"
-                for name in one | other
-                if one.get(name) != other.get(name)
+                f"--{name} {then.get(name, 'not given')}, now {now.get(name, 'not given')}"
+                for name in then | now
+                if then.get(name) != now.get(name)
             ]
             raise InputError(
                 f"{output_dir / cell.name} was run with other arguments ({'; '.join(differences)}); give another "
@@ -59,13 +55,8 @@ def check_arguments(cells: list[Cell], output_dir: Path) -> None:
 
 def _by_name(arguments: list[str]) -> dict[str, str]:
     """A command line's values by the names of their arguments."""
-    values: dict[str, list[str]] = {}
-    for word in arguments:
-        if word.startswith("--"):
-            given = values[word.removeprefix("--")] = []
-        else:
-            given.append(word)
-    return {name: " ".join(given) for name, given in values.items()}
+    parts = [part.partition(" ") for part in f" {' '.join(arguments)}".split(" --")[1:]]
+    return {name: value for name, _, value in parts}
 
 
 def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
@@ -80,7 +71,7 @@ def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / ARGUMENTS, cell.arguments)
+    write_json(folder / ARGUMENTS, cell.arguments)
     _print_to(folder / LOG)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s", force=True)
@@ -93,7 +84,7 @@ def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
 
 
 def _print_to(file: Path) -> None:
-    """Send all that this process prints, whoever prints it, to the end of a file."""
+    """Append to a file whatever this process prints, native libraries included."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -110,18 +101,11 @@ def _stop_with_parent() -> None:
 def _finish(folder: Path) -> None:
     for checkpoint in list_checkpoints(folder):
         delete(checkpoint)
-    _write_json(folder / RECORD, {"peak_memory_bytes": _peak_memory_bytes(), **count_parameters(folder)})
-
-
-def _write_json(file: Path, content: dict | list) -> None:
-    """A file that is there whole or not at all."""
-    written = file.with_suffix(".tmp")
-    written.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(written, file)
+    write_json(folder / RECORD, {"peak_memory_bytes": _peak_memory_bytes(), **count_parameters(folder)})
 
 
 def _peak_memory_bytes() -> int:
-    """Of the accelerator if there is one, otherwise of this process."""
+    """The most memory used, of the accelerator if there is one, otherwise of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":

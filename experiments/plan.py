@@ -2,22 +2,23 @@
 
 import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
 from configuration_rsa_cfn import FUSIONS
 from corpora.folds import NUM_FOLDS
 from experiments.published import published_weighted_f1
-from experiments.results import MAJORITY, PAPER, SESSION, System, Table, TableRow
+from experiments.results import MAJORITY, PAPER, SESSION, SINGLE_MODALITIES, System, Table, TableRow
 from foundation.errors import InputError
 from training.arguments import TINY, DataArguments, ModelArguments
 from training.checkpoints import LAST
 from training.parsing import as_command_line, parse_arguments, read_json
 
 
-# What a protocol says to run_classification.py. Both keep the best epoch: the paper's of the reported rows, by the
-# score it reports; the fair one of sessions that neither train nor are reported.
+# The arguments that make a protocol. Both keep the best epoch: the paper's by the score it reports, on the reported
+# rows; the fair one on sessions that are neither trained on nor reported.
 _BEST_EPOCH = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -28,56 +29,39 @@ PROTOCOLS = {
     SESSION: {"split": "session", **_BEST_EPOCH, "metric_for_best_model": "macro_f1"},
     PAPER: {"split": "paper", "compare_epochs_on": "test", **_BEST_EPOCH, "metric_for_best_model": "weighted_f1"},
 }
-UNIMODAL = ("audio", "text")
 PLAN_FIELDS = ("description", "arguments", "protocols", "tables")
 BLOCK_FIELDS = ("fusions", "backbones", "variants")
-# What tells cells from each other, and where they are written: no other arguments may say it.
-OF_THE_PLAN = ("fusion", "audio_model", "text_model", "seed", "num_folds", "fold", "output_dir")
-OF_THE_PLAN += ("resume_from_checkpoint", *dict.fromkeys(name for given in PROTOCOLS.values() for name in given))
-# Whatever a cell prints goes to a file.
+BACKBONES = ("audio_model", "text_model")
+# These follow from the plan's protocols and tables, so that its arguments may not have them.
+OF_THE_PLAN = ("fusion", *BACKBONES, "seed", "num_folds", "fold", "output_dir", "resume_from_checkpoint")
+OF_THE_PLAN += tuple(dict.fromkeys(name for given in PROTOCOLS.values() for name in given))
+# A cell prints to a file, where progress bars would only be in the way.
 OF_A_CELL = ["--disable_tqdm", "true", "--resume_from_checkpoint", LAST]
 
 
 @dataclass
 class Cell:
-    """
-    One run of run_classification.py.
+    """One run of run_classification.py."""
 
-    Args:
-        name (`str`): Its folder below that of the experiments.
-        system, protocol (`str`), fold (`int`, *optional*), seed (`int`): What it is.
-        arguments (`list[str]`): What run_classification.py is given, but where it writes.
-    """
-
-    name: str
+    name: str  # its folder below that of the experiments
     system: str
     protocol: str
     fold: int | None
     seed: int
-    arguments: list[str]
+    arguments: list[str]  # what run_classification.py is given, without --output_dir
 
 
 @dataclass
 class Plan:
-    """
-    What is compared, and how.
-
-    Args:
-        name, description (`str`): For the reader.
-        given (`dict`): The JSON file as it was read.
-        overrides (`list[str]`): Arguments of run_classification.py that win over those of the plan.
-        systems (`list[System]`): In their order, the baselines that it doesn't name at the end.
-        tables (`list[Table]`): Which systems stand together.
-        cells (`list[Cell]`): One for each protocol, system, fold and seed.
-    """
+    """What is compared, and how."""
 
     name: str
     description: str
-    given: dict
-    overrides: list[str]
-    systems: list[System] = field(default_factory=list)
+    given: dict  # the JSON file as it was read
+    overrides: list[str]  # arguments of run_classification.py that win over those of the plan
+    systems: list[System] = field(default_factory=list)  # in the plan's order; added baselines come last
     tables: list[Table] = field(default_factory=list)
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)  # one for each protocol, system, fold and seed
 
 
 @dataclass(frozen=True)
@@ -88,7 +72,20 @@ class _Choice:
     audio_model: str | None
     text_model: str | None
     variant: str | None
-    arguments: tuple[str, ...]
+    of_the_variant: tuple[str, ...]
+
+    def with_fusion(self, fusion: str) -> "_Choice":
+        """With its own backbones only: a model of one modality is the same whatever the other backbone is."""
+        if fusion not in SINGLE_MODALITIES:
+            return replace(self, fusion=fusion)
+        own, other = BACKBONES if fusion == "audio" else reversed(BACKBONES)
+        # A tiny backbone goes with tiny ones only.
+        return replace(self, fusion=fusion, **{other: TINY if getattr(self, own) == TINY else None})
+
+    @property
+    def arguments(self) -> list[str]:
+        models = {name: getattr(self, name) for name in BACKBONES}
+        return [*self.of_the_variant, *as_command_line({"fusion": self.fusion} | models)]
 
 
 def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
@@ -108,28 +105,26 @@ def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
     file = Path(file)
     given = read_json(file)
     _check_fields(str(file), given, PLAN_FIELDS, needed=("protocols", "tables"))
-    common = _arguments(f"{file}: arguments", given.get("arguments", {}))
+    description = given.get("description", "")
+    _check(isinstance(description, str), f"{file}: description", description, "a sentence for the report")
+    common = _read_arguments(f"{file}: arguments", given.get("arguments", {}))
     for override in overrides:
         if override.removeprefix("--").split("=")[0] in OF_THE_PLAN and override.startswith("--"):
             raise InputError(f"{override.split('=')[0]} is for the plan to say; change it in a copy of {file}")
-    protocols = {name: _read_protocol(file, name, spec) for name, spec in _object(file, given, "protocols").items()}
-    tables = {
-        title: [choice for block in blocks for choice in _read_block(f"{file}: table {title!r}", block)]
-        for title, blocks in _object(file, given, "tables").items()
-    }
+    for name, legal in (("protocols", f"{' or '.join(PROTOCOLS)}, or both"), ("tables", "lists of blocks by title")):
+        is_filled = isinstance(given[name], dict) and len(given[name]) > 0
+        _check(is_filled, f"{file}: {name}", given[name], f"a JSON object of {legal}; see recipes/README.md")
+    protocols = {name: _read_protocol(file, name, spec) for name, spec in given["protocols"].items()}
+    tables = {title: _read_table(f"{file}: table {title!r}", blocks) for title, blocks in given["tables"].items()}
     listed = list(dict.fromkeys(choice for choices in tables.values() for choice in choices))
-    if not listed:
-        raise InputError(f"{file} names no fusion; give one of {', '.join(FUSIONS)}")
-    choices = listed + _missing_baselines(listed)
-    names = _names(choices)
-    plan = Plan(file.stem, given.get("description", ""), given, list(overrides))
+    plan = Plan(file.stem, description, given, list(overrides))
     row_of = {}
-    for choice, name in names.items():
-        arguments = [*as_command_line(common), *choice.arguments, *overrides]
-        cells, model_args, data_args = _make_cells(name, arguments, protocols)
+    for choice, name in _names(listed + _missing_baselines(listed)).items():
+        cells, model_args, data_args = _make_cells(name, [*common, *choice.arguments, *overrides], protocols)
         row_of[choice] = TableRow(name, published_weighted_f1(model_args, data_args.ties == "transform"))
-        system = System(name, choice.fusion, variant=choice.variant, is_baseline=choice.fusion in UNIMODAL)
-        # Those of the model's own modalities.
+        is_baseline = choice.fusion in SINGLE_MODALITIES
+        system = System(name, choice.fusion, variant=choice.variant, is_baseline=is_baseline)
+        # Only the backbones that the model has.
         system.audio_model = None if choice.fusion == "text" else model_args.audio_model
         system.text_model = None if choice.fusion == "audio" else model_args.text_model
         plan.systems.append(system)
@@ -149,20 +144,31 @@ def _make_cells(
     """
     cells = []
     for protocol, spec in protocols.items():
-        folds = spec["folds"] or [None]
-        for seed, fold in product(spec["seeds"], folds):
+        of_protocol = []
+        for seed, fold in product(spec["seeds"], spec["folds"] or [None]):
             told = {"seed": seed} if fold is None else {"num_folds": spec["num_folds"], "fold": fold, "seed": seed}
-            cell_arguments = [*arguments, *as_command_line(PROTOCOLS[protocol] | told), *OF_A_CELL]
             where = f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}"
-            slug = re.sub(r"[^\w.-]+", "-", name)
-            cells.append(Cell(f"{protocol}/{slug}/{where}", name, protocol, fold, seed, cell_arguments))
-    for protocol in protocols:
-        cell = next(cell for cell in cells if cell.protocol == protocol)
+            given = [*arguments, *as_command_line(PROTOCOLS[protocol] | told)]
+            of_protocol.append(Cell(f"{protocol}/{_slug(name)}/{where}", name, protocol, fold, seed, given))
+        first = of_protocol[0]
         try:
-            model_args, data_args, _ = parse_arguments([*cell.arguments, "--output_dir", f"results/{cell.name}"])
+            given = [*first.arguments, *OF_A_CELL, "--output_dir", f"results/{first.name}"]
+            model_args, data_args, _ = parse_arguments(given)
         except InputError as error:
             raise InputError(f"{name}, protocol {protocol}: {error}") from error
+        modalities = data_args.eval_modalities
+        for cell in of_protocol:
+            # The report needs the scores with both modalities, whatever else is scored.
+            if "both" not in modalities:
+                cell.arguments += ["--eval_modalities", "both", *modalities]
+            cell.arguments += OF_A_CELL
+        cells += of_protocol
     return cells, model_args, data_args
+
+
+def _slug(name: str) -> str:
+    """The folder of a system."""
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _read_protocol(file: Path, name: str, spec: dict) -> dict:
@@ -171,69 +177,58 @@ def _read_protocol(file: Path, name: str, spec: dict) -> dict:
         raise InputError(f"{where} is unknown; give {' or '.join(PROTOCOLS)}")
     _check_fields(where, spec, ("seeds", "folds", "num_folds") if name == SESSION else ("seeds",), needed=("seeds",))
     num_folds = spec.get("num_folds", NUM_FOLDS)
-    folds = spec.get("folds", list(range(1, num_folds + 1))) if name == SESSION else []
+    _check(_is_whole(num_folds) and num_folds > 1, f"{where}: num_folds", num_folds, "a whole number, 2 or more")
+    folds = spec.get("folds", list(range(1, num_folds + 1)))
     for field_name, numbers in (("seeds", spec["seeds"]), ("folds", folds)):
-        are_numbers = isinstance(numbers, list) and all(type(number) is int for number in numbers)
-        if not are_numbers or len(set(numbers)) < len(numbers) or (not numbers and field_name == "seeds"):
-            raise InputError(f"{where}: {field_name} is {json.dumps(numbers)}; give a list of different whole numbers")
-    if name == SESSION and not folds:
-        raise InputError(f"{where}: folds is empty; give numbers from 1 to {num_folds}")
+        _check_list(f"{where}: {field_name}", numbers, _is_whole, "whole numbers, 0 or more")
     wrong = [fold for fold in folds if not 1 <= fold <= num_folds]
     if wrong:
         raise InputError(f"{where}: there is no fold {wrong[0]} of {num_folds}; give 1 to {num_folds}")
-    return {"seeds": spec["seeds"], "folds": folds, "num_folds": num_folds}
+    return {"seeds": spec["seeds"], "folds": folds if name == SESSION else [], "num_folds": num_folds}
+
+
+def _read_table(where: str, blocks: list) -> list[_Choice]:
+    is_filled = isinstance(blocks, list) and len(blocks) > 0
+    _check(is_filled, where, blocks, f"a list of blocks, JSON objects of {', '.join(BLOCK_FIELDS)}")
+    return [choice for block in blocks for choice in _read_block(where, block)]
 
 
 def _read_block(where: str, block: dict) -> list[_Choice]:
     """Every combination of a block's fusions, backbones and variants."""
     _check_fields(where, block, BLOCK_FIELDS, needed=("fusions",))
-    unknown = [fusion for fusion in block["fusions"] if fusion not in FUSIONS]
+    fusions, backbones = block["fusions"], block.get("backbones", [{}])
+    _check_list(f"{where}: fusions", fusions, lambda name: isinstance(name, str), f"names: {', '.join(FUSIONS)}")
+    unknown = [fusion for fusion in fusions if fusion not in FUSIONS]
     if unknown:
         raise InputError(f"{where}: fusion {unknown[0]!r} is unknown; give one of {', '.join(FUSIONS)}")
-    for backbone in block.get("backbones", []):
-        _check_fields(f"{where}: backbones", backbone, ("audio_model", "text_model"))
-    variants = {
-        name: _arguments(f"{where}: variant {name!r}", given) for name, given in block.get("variants", {}).items()
-    }
+    legal = "JSON objects of audio_model and text_model, Hub ids or folders, or leave it out"
+    _check_list(f"{where}: backbones", backbones, _is_backbones, legal)
+    variants = {None: {}}
+    if "variants" in block:
+        variants = block["variants"]
+        legal = "a JSON object of variants by name, each an object of arguments, or leave it out"
+        _check(isinstance(variants, dict) and len(variants) > 0, f"{where}: variants", variants, legal)
     choices = []
-    for fusion, backbone, (variant, arguments) in product(
-        block["fusions"], block.get("backbones") or [{}], (variants or {None: {}}).items()
-    ):
-        models = _models(fusion, backbone.get("audio_model"), backbone.get("text_model"))
-        command = as_command_line(arguments | {"fusion": fusion} | models)
-        choices.append(_Choice(fusion, **models, variant=variant, arguments=tuple(command)))
+    for fusion, backbone, (variant, given) in product(fusions, backbones, variants.items()):
+        arguments = _read_arguments(f"{where}: variant {variant!r}", given)
+        choice = _Choice(fusion, *(backbone.get(name) for name in BACKBONES), variant, tuple(arguments))
+        choices.append(choice.with_fusion(fusion))
     return choices
 
 
-def _models(fusion: str, audio_model: str | None, text_model: str | None) -> dict[str, str | None]:
-    """The backbones that are given. A model of one modality is the same whatever the other backbone is."""
-    models = {"audio_model": audio_model, "text_model": text_model}
-    own = models.get(f"{fusion}_model")
-    # A tiny backbone goes with tiny ones only.
-    other = TINY if own == TINY else None
-    return {
-        name: model if fusion not in UNIMODAL or name == f"{fusion}_model" else other for name, model in models.items()
-    }
-
-
 def _missing_baselines(choices: list[_Choice]) -> list[_Choice]:
-    """Audio alone and text alone, for each backbone that no such model of the plan has."""
-    added: list[_Choice] = []
-    for choice, modality in product(choices, UNIMODAL):
-        model = getattr(choice, f"{modality}_model")
-        is_there = any(
-            other.fusion == modality and getattr(other, f"{modality}_model") == model for other in [*choices, *added]
-        )
-        if choice.fusion in UNIMODAL or is_there:
-            continue
-        models = _models(modality, choice.audio_model, choice.text_model)
-        given = list(choice.arguments)
-        # Trained as the first that it is a baseline of.
-        for name, value in {"fusion": modality, **models}.items():
-            if f"--{name}" in given:
-                place = given.index(f"--{name}")
-                given[place : place + 2] = [] if value is None else [f"--{name}", value]
-        added.append(_Choice(modality, **models, variant=choice.variant, arguments=tuple(given)))
+    """Audio alone and text alone where the plan lacks them, trained like the first system that has their backbone."""
+    there = {
+        (choice.fusion, getattr(choice, f"{choice.fusion}_model"))
+        for choice in choices
+        if choice.fusion in SINGLE_MODALITIES
+    }
+    added = []
+    for choice, modality in product(choices, SINGLE_MODALITIES):
+        baseline = (modality, getattr(choice, f"{modality}_model"))
+        if choice.fusion not in SINGLE_MODALITIES and baseline not in there:
+            added.append(choice.with_fusion(modality))
+            there.add(baseline)
     return added
 
 
@@ -243,39 +238,57 @@ def _names(choices: list[_Choice]) -> dict[_Choice, str]:
     for choice in choices:
         alike = [other for other in choices if other.fusion == choice.fusion]
         parts = [choice.fusion]
-        for told in ("audio_model", "text_model", "variant"):
+        for told in (*BACKBONES, "variant"):
             if len({getattr(other, told) for other in alike}) > 1:
                 parts.append(getattr(choice, told) or "default")
         names[choice] = " · ".join(parts)
-    twice = [name for name in names.values() if list(names.values()).count(name) > 1]
+    slugs = [_slug(name) for name in names.values()]
+    twice = [name for name in names.values() if slugs.count(_slug(name)) > 1]
     if twice:
-        raise InputError(f"the plan has two different systems called {twice[0]!r}; give their variants names")
+        raise InputError(f"the plan has two different systems called {twice[0]!r}; give their variants other names")
     return names
 
 
-def _arguments(where: str, given: dict) -> dict:
-    """Arguments of run_classification.py, those for frozen backbones as `cache_features`."""
-    if not isinstance(given, dict):
-        raise InputError(f"{where} are no JSON object; give one of argument names and values")
+def _read_arguments(where: str, given: dict) -> list[str]:
+    """A JSON object of arguments → a command line, with `--cache_features` where both backbones are frozen."""
+    _check(isinstance(given, dict), where, given, "a JSON object of argument names and values")
     reserved = [name for name in given if name in OF_THE_PLAN]
     if reserved:
         raise InputError(f"{where} have {reserved[0]}, which follows from protocols and tables; leave it out")
-    are_frozen = given.get("freeze_audio_encoder") and given.get("freeze_text_encoder")
-    if are_frozen and not given.get("use_weighted_layer_sum"):
-        # Frozen backbones make the same of a row each time: computed once, for all cells.
+    frozen, weighted = ("freeze_audio_encoder", "freeze_text_encoder"), "use_weighted_layer_sum"
+    if all(_is_on(given.get(name)) for name in frozen) and not _is_on(given.get(weighted)):
+        # Frozen backbones give a row the same features each time, so that all cells can share them.
         given = {"cache_features": True, **given}
-    return given
+    return as_command_line(given)
 
 
-def _object(file: Path, given: dict, name: str) -> dict:
-    if not isinstance(given[name], dict) or not given[name]:
-        raise InputError(f"{file}: {name} is no JSON object with something in it; see recipes/README.md")
-    return given[name]
+def _is_on(value: bool | str | None) -> bool:
+    return value in (True, "true", "True")
+
+
+def _is_whole(number: int) -> bool:
+    """Whether it can be a seed; JSON's `true` would pass for 1."""
+    return type(number) is int and 0 <= number < 2**32
+
+
+def _is_backbones(given: dict) -> bool:
+    is_object = isinstance(given, dict) and set(given) <= set(BACKBONES)
+    return is_object and all(model is None or isinstance(model, str) and model for model in given.values())
+
+
+def _check(is_legal: bool, where: str, given: object, legal: str) -> None:
+    if not is_legal:
+        raise InputError(f"{where} is {json.dumps(given, ensure_ascii=False)}; give {legal}")
+
+
+def _check_list(where: str, given: list, is_legal: Callable, items: str) -> None:
+    is_filled = isinstance(given, list) and len(given) > 0
+    is_right = is_filled and all(is_legal(item) and given.count(item) == 1 for item in given)
+    _check(is_right, where, given, f"a list of different {items}")
 
 
 def _check_fields(where: str, given: dict, legal: tuple[str, ...], needed: tuple[str, ...] = ()) -> None:
-    if not isinstance(given, dict):
-        raise InputError(f"{where} is no JSON object; give one of {', '.join(legal)}")
+    _check(isinstance(given, dict), where, given, f"a JSON object of {', '.join(legal)}")
     unknown = [name for name in given if name not in legal]
     if unknown:
         raise InputError(f"{where} has an unknown field {unknown[0]!r}; give {', '.join(legal)}")

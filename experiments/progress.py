@@ -12,17 +12,10 @@ LEFT, RUNNING, FAILED = "·", "…", "failed"
 
 
 class Progress:
-    """
-    Prints one line for each cell that ends; on a terminal, the table below it, drawn anew.
-
-    Args:
-        cells (`list[Cell]`): All of the plan.
-        left (`set[str]`): Names of those that aren't finished.
-        num_processes (`int`): How many run at a time.
-        folder (`Path`): Where the cells have their folders.
-    """
+    """Prints one line for each cell that ends; on a terminal, the table below it, drawn anew."""
 
     def __init__(self, cells: list[Cell], left: set[str], num_processes: int, folder: Path):
+        """`left` are the names of cells that aren't finished; all have their folders in `folder`."""
         self.cells = cells
         self.folder = folder
         self.num_processes = num_processes
@@ -35,45 +28,40 @@ class Progress:
         self._draw()
 
     def update(self, cell: Cell, state: str) -> None:
-        """`cell` is `"running"`, `"done"`, `"failed"` or `"stopped"` from now on."""
+        """Take note that `cell` is now `"running"`, `"done"`, `"failed"` or `"stopped"`."""
+        self._erase()
         if state == "running":
             self.started[cell.name] = time.monotonic()
             self.states[cell.name] = RUNNING
-            self._draw()
-            return
-        if state == "stopped":
+        elif state == "stopped":
             self.states[cell.name] = LEFT
-            self._erase()
-            print(f"{cell.name}: stopped, to be gone on with")
-            self._draw()
-            return
-        self.num_left -= 1
-        self.seconds.append(time.monotonic() - self.started[cell.name])
-        self.states[cell.name] = self._score(cell) if state == "done" else FAILED
-        self._erase()
-        number = len(self.cells) - self.num_left
-        scored = f"macro F1 {self.states[cell.name]}" if state == "done" else FAILED
-        print(f"[{number}/{len(self.cells)}] {cell.name}: {scored}, {self.seconds[-1]:.0f} s{self._outlook()}")
+            print(f"{cell.name}: stopped; the same command resumes it")
+        else:
+            self.num_left -= 1
+            self.seconds.append(time.monotonic() - self.started[cell.name])
+            self.states[cell.name] = self._score(cell) if state == "done" else FAILED
+            number = len(self.cells) - self.num_left
+            scored = f"macro F1 {self.states[cell.name]}" if state == "done" else FAILED
+            print(f"[{number}/{len(self.cells)}] {cell.name}: {scored}, {self.seconds[-1]:.0f} s{self._outlook()}")
         self._draw()
 
     def close(self) -> None:
-        """Print the table once more, also where there is no terminal."""
+        """Print the final table, with or without a terminal."""
         self._erase()
         print(self.table())
 
     def table(self) -> str:
         """Systems in rows; protocols, folds and seeds in columns; macro F1 of those that are done."""
         columns = list(dict.fromkeys((cell.protocol, cell.fold, cell.seed) for cell in self.cells))
-        state_of = {(cell.system, (cell.protocol, cell.fold, cell.seed)): self.states[cell.name] for cell in self.cells}
         systems = list(dict.fromkeys(cell.system for cell in self.cells))
-        width = max(len(name) for name in [*systems, "macro F1"])
-        heads = [
-            [protocol for protocol, *_ in columns],
-            ["" if fold is None else f"fold {fold}" for _, fold, _ in columns],
-            [f"seed {seed}" for *_, seed in columns],
+        states = {(cell.system, cell.protocol, cell.fold, cell.seed): self.states[cell.name] for cell in self.cells}
+        lines = [
+            ["", *(protocol for protocol, *_ in columns)],
+            ["", *("" if fold is None else f"fold {fold}" for _, fold, _ in columns)],
+            ["macro F1", *(f"seed {seed}" for *_, seed in columns)],
+            *([name, *(states.get((name, *column), "") for column in columns)] for name in systems),
         ]
-        lines = [["", *heads[0]], ["", *heads[1]], ["macro F1", *heads[2]]]
-        lines += [[name, *(state_of.get((name, column), "") for column in columns)] for name in systems]
+        width = max(len(first) for first, *_ in lines)
         return "\n".join(f"{first:<{width}}" + "".join(f" {entry:>9}" for entry in rest) for first, *rest in lines)
 
     def _score(self, cell: Cell) -> str:
@@ -88,7 +76,6 @@ class Progress:
 
     def _draw(self) -> None:
         if sys.stdout.isatty():
-            self._erase()
             table = self.table()
             print(table, flush=True)
             self.num_drawn = table.count("\n") + 1

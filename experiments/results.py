@@ -6,48 +6,30 @@ from dataclasses import asdict, dataclass, field
 # Protocols, the fair one first.
 SESSION, PAPER = "session", "paper"
 MAJORITY = "majority"
+SINGLE_MODALITIES = ("audio", "text")
 
 
 @dataclass
 class System:
-    """
-    One row of a table: a fusion of two backbones, trained in one way.
+    """One row of a table: a fusion of two backbones, trained in one way."""
 
-    Args:
-        name (`str`): Unique among the systems, as shown.
-        fusion (`str`): One of `FUSIONS`, or `"majority"`: the most frequent class of the training rows, always.
-        audio_model, text_model (`str`, *optional*): What was given to run_classification.py; none for a backbone that
-            the fusion doesn't have.
-        variant (`str`, *optional*): Name of the arguments that set it apart from systems with the same fusion and
-            backbones.
-        is_baseline (`bool`): Whether others are read against it: the majority class, audio alone, text alone.
-    """
-
-    name: str
-    fusion: str
-    audio_model: str | None = None
+    name: str  # unique among the systems, as shown
+    fusion: str  # one of `FUSIONS`, or "majority": the most frequent class of the training rows, always
+    audio_model: str | None = None  # as given to run_classification.py; None where the fusion has no such backbone
     text_model: str | None = None
-    variant: str | None = None
-    is_baseline: bool = False
+    variant: str | None = None  # the arguments that tell it from systems with the same fusion and backbones
+    is_baseline: bool = False  # others are read against it: the majority class, audio alone, text alone
 
 
 @dataclass
 class Estimate:
-    """
-    One score of a system.
+    """One score of a system."""
 
-    Args:
-        value (`float`): Of the rows of all folds together, the mean over the seeds.
-        low, high (`float`, *optional*): Ends of its 95 % interval, sessions drawn whole; none for fewer than four.
-        mean (`float`): Over the runs, one for each fold and seed.
-        sd (`float`, *optional*): Standard deviation over the runs; none for a single run.
-    """
-
-    value: float
-    low: float | None
+    value: float  # of the rows of all folds together, the mean over the seeds
+    low: float | None  # ends of its 95 % interval, sessions drawn whole; None for fewer than four sessions
     high: float | None
-    mean: float
-    sd: float | None
+    mean: float  # over the runs, one for each fold and seed
+    sd: float | None  # over the runs; None for a single one
 
 
 @dataclass
@@ -92,57 +74,31 @@ class Cost:
 
 @dataclass
 class LearningCurve:
-    """
-    Means over the runs, by epoch.
+    """Means over the runs, by epoch."""
 
-    Args:
-        epochs (`list[float]`): The epochs that anything was logged for.
-        training_loss, loss, macro_f1, weighted_f1 (`list[float | None]`): In the course of training; all but the first
-            on the rows that epochs are compared on.
-        compared_on (`str`): The part of those rows: `"validation"`, or `"test"` where the reported rows themselves
-            choose the epoch.
-    """
-
-    epochs: list[float]
+    epochs: list[float]  # that anything was logged for
     training_loss: list[float | None]
-    loss: list[float | None]
+    loss: list[float | None]  # this and both F1 are of the rows that epochs are compared on
     macro_f1: list[float | None]
     weighted_f1: list[float | None]
-    compared_on: str
+    compared_on: str  # the part of those rows: "validation", or "test" where the reported rows choose the epoch
 
 
 @dataclass
 class SystemScores:
-    """
-    One system under one protocol.
-
-    Args:
-        system (`str`): Its name.
-        protocol (`str`): `"session"` or `"paper"`.
-        folds (`list[int]`): Those with a finished run; empty where the protocol has none.
-        seeds (`list[int]`): Likewise.
-        num_runs (`int`): Finished.
-        num_rows (`int`): Rows that are scored, of all folds.
-        group_column (`str`, *optional*): The column whose groups the intervals draw whole.
-        num_groups (`int`): How many groups, or rows where there is no column.
-        estimates (`dict[str, Estimate]`): `macro_f1`, `unweighted_average_recall`, `weighted_f1`, `accuracy`.
-        classes (`list[ClassScores]`): One for each class, in their order.
-        confusion_matrix (`list[list[float]]`): True classes in rows; counts over all folds, means over the seeds.
-        calibration (`Calibration`, *optional*), cost (`Cost`, *optional*), curve (`LearningCurve`, *optional*): None
-            for the majority class.
-    """
+    """One system under one protocol; the majority class has neither calibration nor cost nor curve."""
 
     system: str
     protocol: str
-    folds: list[int]
+    folds: list[int]  # with a finished run; empty where the protocol has none
     seeds: list[int]
-    num_runs: int
-    num_rows: int
-    group_column: str | None
-    num_groups: int
-    estimates: dict[str, Estimate]
+    num_runs: int  # finished
+    num_rows: int  # scored, of all folds
+    group_column: str | None  # whose groups the intervals draw whole
+    num_groups: int  # how many groups, or rows where there is no column
+    estimates: dict[str, Estimate]  # by the names of `SCORES`
     classes: list[ClassScores]
-    confusion_matrix: list[list[float]]
+    confusion_matrix: list[list[float]]  # true classes in rows; counts over all folds, means over the seeds
     calibration: Calibration | None = None
     cost: Cost | None = None
     curve: LearningCurve | None = None
@@ -150,21 +106,13 @@ class SystemScores:
 
 @dataclass
 class Difference:
-    """
-    A difference of two scores on the same rows.
+    """A difference of two scores on the same rows."""
 
-    Args:
-        value (`float`): First minus second, the mean over the seeds.
-        low, high (`float`, *optional*): Ends of its 95 % interval, sessions drawn whole.
-        p (`float`, *optional*): Two-sided; below .05 where the interval leaves out 0.
-        p_holm (`float`, *optional*): Corrected for the number of comparisons of the protocol (Holm 1979).
-    """
-
-    value: float
-    low: float | None
+    value: float  # first minus second, the mean over the seeds
+    low: float | None  # ends of its 95 % interval, sessions drawn whole
     high: float | None
-    p: float | None = None
-    p_holm: float | None = None
+    p: float | None = None  # two-sided; below .05 where the interval leaves out 0
+    p_holm: float | None = None  # corrected for the number of comparisons of the protocol (Holm 1979)
 
 
 @dataclass
@@ -179,48 +127,29 @@ class McNemar:
 
 @dataclass
 class Comparison:
-    """
-    Two systems under one protocol, on the rows of the runs that both have.
-
-    Args:
-        protocol, first, second (`str`): Names.
-        num_rows (`int`), seeds (`list[int]`): What is compared.
-        seeds_above (`int`): Seeds with which the macro F1 of the first is above that of the second.
-        differences (`dict[str, Difference]`): By the name of the score, as in `SystemScores.estimates`.
-        mcnemar (`McNemar`): Of the accuracy.
-    """
+    """Two systems under one protocol, on the rows of the runs that both have."""
 
     protocol: str
     first: str
     second: str
     num_rows: int
     seeds: list[int]
-    seeds_above: int
-    differences: dict[str, Difference]
+    seeds_above: int  # with so many seeds the macro F1 of the first is above that of the second
+    differences: dict[str, Difference]  # by the names of `SCORES`
     mcnemar: McNemar
 
 
 @dataclass
 class Flattery:
-    """
-    How much the paper's protocol flatters one system in one score.
-
-    Args:
-        system, score (`str`): Names.
-        best_epoch (`float`): As the paper reports: random split, the epoch that is best on the reported rows.
-        last_epoch (`float`): The same runs after their last epoch: nothing chosen, speakers still on both sides.
-        session (`float`, *optional*): Folds of sessions, epochs chosen inside the training side.
-        num_rows (`int`): Rows that both protocols scored.
-        difference (`Difference`, *optional*): Best epoch minus session, on those rows.
-    """
+    """How much the paper's protocol flatters one system in one score."""
 
     system: str
     score: str
-    best_epoch: float
-    last_epoch: float
-    session: float | None = None
-    num_rows: int = 0
-    difference: Difference | None = None
+    best_epoch: float  # as the paper reports: random split, the epoch that is best on the reported rows
+    last_epoch: float  # the same runs after their last epoch: nothing chosen, speakers still on both sides
+    session: float | None = None  # folds of sessions, epochs chosen inside the training side
+    num_rows: int = 0  # that both protocols scored
+    difference: Difference | None = None  # best epoch minus session, on those rows
 
 
 @dataclass
@@ -239,70 +168,61 @@ class Table:
 
 @dataclass
 class Run:
-    """
-    One cell of the plan.
+    """One cell of the plan."""
 
-    Args:
-        name (`str`): Its folder, below that of the experiments.
-        protocol, system (`str`), fold (`int`, *optional*), seed (`int`): What it is.
-        command (`str`): The same again.
-        error (`str`, *optional*): Why it isn't finished.
-        scores (`dict[str, float]`): Of the reported rows, as in its `all_results.json` without the prefix.
-        last_epoch (`dict[str, float]`): Where epochs are compared on the reported rows, the same after the last one.
-        seconds (`float`, *optional*): Of its training, the scoring of its epochs included.
-        peak_memory_bytes (`int`, *optional*): Of the accelerator if there is one, otherwise of the process.
-        parameters, fusion_parameters (`int`, *optional*): Of the model.
-    """
-
-    name: str
+    name: str  # its folder, below that of the experiments
     protocol: str
     system: str
     fold: int | None
     seed: int
-    command: str
-    error: str | None = None
-    scores: dict[str, float] = field(default_factory=dict)
-    last_epoch: dict[str, float] = field(default_factory=dict)
-    seconds: float | None = None
-    peak_memory_bytes: int | None = None
+    command: str  # that runs it again
+    error: str | None = None  # why it isn't finished
+    scores: dict[str, float] = field(default_factory=dict)  # as in all_results.json, without the prefix
+    last_epoch: dict[str, float] = field(default_factory=dict)  # where reported rows choose the epoch
+    seconds: float | None = None  # of its training, the scoring of its epochs included
+    peak_memory_bytes: int | None = None  # of the accelerator if there is one, otherwise of the process
     parameters: int | None = None
     fusion_parameters: int | None = None
 
 
 @dataclass
 class Results:
-    """
-    A plan, all of whose cells were tried.
-
-    Args:
-        name, description (`str`): Of the plan.
-        dataset (`str`): Name of the dataset.
-        label_names (`list[str]`): The classes.
-        command (`str`): The same again, all of it.
-        plan (`dict`): As read, with what was given on the command line.
-        versions (`dict[str, str]`): Of Python and the packages, and the commit of this repository.
-        systems (`list[System]`), tables (`list[Table]`), runs (`list[Run]`): In the order of the plan.
-        scores (`list[SystemScores]`): For each protocol and system with a finished run.
-        comparisons (`list[Comparison]`): Each pair of systems of a protocol, but the majority class.
-        flattery (`list[Flattery]`): Where the plan has the paper's protocol.
-        attention (`dict[str, str]`): By the name of a system whose fusion has attention, the file of the picture.
-    """
+    """A plan, all of whose cells were tried."""
 
     name: str
     description: str
     dataset: str
     label_names: list[str]
-    command: str
-    plan: dict
-    versions: dict[str, str]
-    systems: list[System]
+    command: str  # that runs all of it again
+    plan: dict  # as read, with what was given on the command line
+    versions: dict[str, str]  # of Python and the packages, and the commit of this repository
+    systems: list[System]  # these, tables and runs in the order of the plan
     tables: list[Table]
     runs: list[Run]
-    scores: list[SystemScores] = field(default_factory=list)
-    comparisons: list[Comparison] = field(default_factory=list)
-    flattery: list[Flattery] = field(default_factory=list)
-    attention: dict[str, str] = field(default_factory=dict)
+    scores: list[SystemScores] = field(default_factory=list)  # of each protocol and system with a finished run
+    comparisons: list[Comparison] = field(default_factory=list)  # each pair of a protocol, without the majority class
+    flattery: list[Flattery] = field(default_factory=list)  # where the plan has the paper's protocol
+    attention: dict[str, str] = field(default_factory=dict)  # system → the file of its picture
 
     def to_dict(self) -> dict:
         """What JSON can hold."""
         return asdict(self)
+
+    @property
+    def protocols(self) -> list[str]:
+        """Those that the plan has, the fair one first."""
+        there = {entry.protocol for entry in [*self.runs, *self.scores]}
+        return [protocol for protocol in (SESSION, PAPER) if protocol in there]
+
+    def scores_of(self, protocol: str) -> list[SystemScores]:
+        """Of the systems with a finished run, in the order of the plan."""
+        by_name = {entry.system: entry for entry in self.scores if entry.protocol == protocol}
+        return [by_name[system.name] for system in self.systems if system.name in by_name]
+
+    def fusion_of(self, name: str) -> str:
+        return next(system.fusion for system in self.systems if system.name == name)
+
+
+def is_fusion(fusion: str) -> bool:
+    """Whether it has both modalities."""
+    return fusion != MAJORITY and fusion not in SINGLE_MODALITIES

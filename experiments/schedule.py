@@ -1,4 +1,4 @@
-"""Runs cells side by side, each in a process of its own, and tells how each of them ended."""
+"""Runs cells side by side, each in a process of its own, and reports how each of them ended."""
 
 import os
 import signal
@@ -17,14 +17,14 @@ from foundation.files import REPOSITORY
 from training.stopping import SIGNALS
 
 
-# What a process with tiny backbones takes at the most, measured, and some more.
+# A process with tiny backbones takes less (measured).
 TINY_BYTES = 2 * 2**30
-# Imported once, before processes are split off.
+# Imported once, before processes are forked.
 PRELOADED = ["experiments.cells", "training.metrics", "training.card", "training.features", "matplotlib.pyplot"]
 
 
 class Interrupted(Exception):
-    """A signal ended the cells before they were done; all that ran have stopped."""
+    """A signal arrived before all cells were done; those that ran have stopped."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -44,15 +44,12 @@ def choose_num_processes(is_tiny: bool, num_cells: int) -> int:
 
 
 def num_cores() -> int:
-    """Those that this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def run_cells(
-    cells: list[Cell],
-    output_dir: Path,
-    num_processes: int,
-    on_change: Callable[[Cell, str], None],
+    cells: list[Cell], output_dir: Path, num_processes: int, on_change: Callable[[Cell, str], None]
 ) -> dict[str, str]:
     """
     Run cells in their order, so many at a time.
@@ -98,7 +95,7 @@ def run_cells(
 
 
 def _make_context(num_processes: int):
-    """Processes that begin with everything imported, where the system can split them off."""
+    """Processes that start with everything imported, where the system can fork them."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))
     # Threads that wait for work by spinning would take it from the other cells.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -111,7 +108,7 @@ def _make_context(num_processes: int):
 
 
 def _environment(place: int) -> dict[str, str]:
-    """What gives the process in a place the accelerator of that place."""
+    """The variables that give each of the processes side by side an accelerator of its own."""
     if not (torch.accelerator.is_available() and torch.accelerator.current_accelerator().type == "cuda"):
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -121,7 +118,7 @@ def _environment(place: int) -> dict[str, str]:
 
 @contextmanager
 def _noting_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted inside this context."""
+    """Inside this context SIGINT and SIGTERM are only noted."""
     received: list[int] = []
     before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in SIGNALS}
     try:
@@ -137,10 +134,6 @@ def _reason(exit_code: int, log: Path) -> str:
         name = signal.Signals(-exit_code).name
         about = ", as the system does when memory runs out: give a smaller --num_processes" if name == "SIGKILL" else ""
         return f"ended by {name}{about}"
-    lines = (
-        [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-        if log.is_file()
-        else []
-    )
-    last = next((line for line in reversed(lines) if line), f"exit code {exit_code}")
+    printed = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
+    last = printed.splitlines()[-1].strip() if printed else f"exit code {exit_code}"
     return last.removeprefix("run_classification.py: ")

@@ -1,10 +1,11 @@
 """A finished run as its folder holds it: the rows it was scored on, what it answered, and what training logged."""
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas
+from pandas import DataFrame
 
 from corpora.folds import GROUP_COLUMNS
 from experiments.cells import RECORD
@@ -15,32 +16,20 @@ from training.parsing import read_json
 
 @dataclass
 class ScoredRun:
-    """
-    Args:
-        system, protocol (`str`), fold (`int`, *optional*), seed (`int`): The cell of the plan.
-        segment_ids (`list[str]`): The rows, in the order of the dataset.
-        groups (`list[str]`, *optional*): The session or speaker of each row, the widest that all rows have.
-        group_column (`str`, *optional*): Which of them it is.
-        labels (`np.ndarray` of shape `(num_rows,)`): Class indices.
-        probabilities (`np.ndarray` of shape `(num_rows, num_labels)`): The model's.
-        train_counts (`np.ndarray` of shape `(num_labels,)`): Rows of each class that it was trained on.
-        log_history (`list[dict]`): Of `trainer_state.json`.
-        compared_on (`str`): `"test"` where the reported rows chose the epoch, otherwise `"validation"`.
-        seconds (`float`), peak_memory_bytes (`int`), parameters (`int`), fusion_parameters (`int`): What it took.
-    """
+    """A finished cell."""
 
     system: str
     protocol: str
     fold: int | None
     seed: int
-    segment_ids: list[str]
-    groups: list[str] | None
-    group_column: str | None
-    labels: np.ndarray
-    probabilities: np.ndarray
-    train_counts: np.ndarray
-    log_history: list[dict] = field(default_factory=list)
-    compared_on: str = "validation"
+    segment_ids: list[str]  # the rows, in the order of the dataset
+    groups: list[str] | None  # the session or speaker of each row, the widest that all rows have
+    group_column: str | None  # which of them it is
+    labels: np.ndarray  # (num_rows,), class indices
+    probabilities: np.ndarray  # (num_rows, num_labels)
+    train_counts: np.ndarray  # (num_labels,), rows of each class that it was trained on
+    log_history: list[dict] = field(default_factory=list)  # of trainer_state.json
+    compared_on: str = "validation"  # or "test", where the reported rows chose the epoch
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     parameters: int = 0
@@ -48,7 +37,7 @@ class ScoredRun:
 
     @property
     def last_evaluation(self) -> dict | None:
-        """What was logged of the rows that epochs are compared on after the last of them, if they were."""
+        """The scores logged after the last epoch, if epochs were compared."""
         evaluations = [entry for entry in self.log_history if "eval_macro_f1" in entry]
         return max(evaluations, key=lambda entry: entry["epoch"], default=None)
 
@@ -57,42 +46,64 @@ class ScoredRun:
         """Class indices, `(num_rows,)`."""
         return self.probabilities.argmax(axis=1)
 
+    @property
+    def rows(self) -> DataFrame:
+        """One for each scored row; columns 0, 1, ... are the probabilities of the classes."""
+        return DataFrame(self.probabilities).assign(
+            system=self.system,
+            protocol=self.protocol,
+            fold=self.fold,
+            seed=self.seed,
+            segment_id=self.segment_ids,
+            group=self.segment_ids if self.groups is None else self.groups,
+            label=self.labels,
+            answer=self.predictions,
+        )
+
+
+def stack_rows(runs: list[ScoredRun]) -> DataFrame:
+    """
+    The rows of runs that are scored together, one below the other.
+
+    Raises:
+        ValueError: The runs name different columns of groups, or a row has different labels in two of them.
+    """
+    columns = {run.group_column for run in runs}
+    if len(columns) > 1:
+        names = ", ".join(sorted(map(str, columns)))
+        raise ValueError(f"Runs that are scored together have to name one column of groups, and these name {names}.")
+    rows = pandas.concat([run.rows for run in runs], ignore_index=True)
+    first = rows.groupby("segment_id").label.transform("first")
+    for row in rows[rows.label != first].head(1).itertuples():
+        raise ValueError(
+            f"Row {row.segment_id} has class {row.label} in the run of {row.system}, {row.protocol}, fold {row.fold}, "
+            f"seed {row.seed}, and class {first[row.Index]} in another: the runs are of different datasets."
+        )
+    return rows
+
 
 def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
-    """
-    Read a finished cell.
-
-    Args:
-        cell ([`Cell`]): What it is.
-        folder (`Path`): Its folder.
-
-    Returns:
-        The run, and the names of the classes.
-    """
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    """A finished cell and the names of its classes, from its folder."""
+    rows = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
     prefix = "probability_"
-    label_names = [name.removeprefix(prefix) for name in rows[0] if name.startswith(prefix)]
-    index = {name: position for position, name in enumerate(label_names)}
-    group_column = next((name for name in GROUP_COLUMNS if name in rows[0]), None)
-    record = read_json(folder / RECORD)
+    probabilities = rows.filter(regex=f"^{prefix}").astype(float)
+    label_names = [name.removeprefix(prefix) for name in probabilities]
+    group_column = next((name for name in GROUP_COLUMNS if name in rows), None)
     split = read_json(folder / "split.json")
     run = ScoredRun(
         system=cell.system,
         protocol=cell.protocol,
         fold=cell.fold,
         seed=cell.seed,
-        segment_ids=[row["segment_id"] for row in rows],
-        groups=None if group_column is None else [row[group_column] for row in rows],
+        segment_ids=rows["segment_id"].tolist(),
+        groups=None if group_column is None else rows[group_column].tolist(),
         group_column=group_column,
-        labels=np.array([index[row["label"]] for row in rows]),
-        probabilities=np.array([[float(row[prefix + name]) for name in label_names] for row in rows]),
+        labels=rows["label"].map(label_names.index).to_numpy(),
+        probabilities=probabilities.to_numpy(),
         train_counts=np.array([split["parts"]["train"]["classes"][name] for name in label_names]),
         log_history=read_json(folder / FINISHED)["log_history"],
         compared_on=split["compare_epochs_on"],
         seconds=read_json(folder / "all_results.json")["train_runtime"],
-        peak_memory_bytes=record["peak_memory_bytes"],
-        parameters=record["parameters"],
-        fusion_parameters=record["fusion_parameters"],
+        **read_json(folder / RECORD),
     )
     return run, label_names

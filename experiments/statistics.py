@@ -1,10 +1,11 @@
-"""What finished runs of one system amount to: scores with intervals, classes, calibration, cost, learning curve.
-And the baseline that never looks at a row: always the most frequent class."""
+"""The statistics of one system over its finished runs: scores with intervals, classes, calibration, cost, curves.
+And the baseline that always answers the most frequent class."""
 
-from collections import defaultdict
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
+import pandas
+from pandas import DataFrame
 
 from experiments.results import (
     MAJORITY,
@@ -16,21 +17,21 @@ from experiments.results import (
     LearningCurve,
     SystemScores,
 )
-from experiments.scored_run import ScoredRun
+from experiments.scored_run import ScoredRun, stack_rows
 from metrics.intervals import bootstrap_scores, expanded_interval
-from metrics.scores import matrix_scores, seed_means
+from metrics.scores import confusion_matrix, matrix_scores, seed_means
 
 
 # No 95 % interval can be had from fewer, however often they are drawn (see `expanded_interval`).
 MIN_GROUPS = 4
 # As in Guo et al. (2017).
 NUM_BINS = 15
-# Fields of a learning curve, as the Trainer logs them.
+# What the Trainer logs → what the learning curve calls it.
 CURVES = {
-    "training_loss": "loss",
-    "loss": "eval_loss",
-    "macro_f1": "eval_macro_f1",
-    "weighted_f1": "eval_weighted_f1",
+    "loss": "training_loss",
+    "eval_loss": "loss",
+    "eval_macro_f1": "macro_f1",
+    "eval_weighted_f1": "weighted_f1",
 }
 
 
@@ -44,84 +45,64 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
         label_names (`list[str]`): The classes.
 
     Raises:
-        ValueError: The runs name different columns of groups.
+        ValueError: See `stack_rows`.
     """
-    first = runs[0]
-    group_column = find_group_column(runs)
-    matrices = group_matrices([runs], len(label_names))  # (G, 1, R, C, C)
+    first, rows = runs[0], stack_rows(runs)
+    matrices = group_matrices(rows, len(label_names))  # (G, 1, R, C, C)
     seed_matrices = matrices.sum(axis=0)[0]  # (R, C, C)
-    is_majority = first.system == MAJORITY
-    return SystemScores(
+    scores = SystemScores(
         system=first.system,
         protocol=first.protocol,
         folds=sorted({run.fold for run in runs if run.fold is not None}),
         seeds=sorted({run.seed for run in runs}),
         num_runs=len(runs),
-        num_rows=len({segment_id for run in runs for segment_id in run.segment_ids}),
-        group_column=group_column,
+        num_rows=rows.segment_id.nunique(),
+        group_column=first.group_column,
         num_groups=len(matrices),
         estimates=_estimate(runs, matrices),
         classes=_class_scores(seed_matrices, label_names),
         confusion_matrix=seed_matrices.mean(axis=0).tolist(),
-        calibration=None if is_majority else calibrate(runs),
-        cost=None if is_majority else _average_cost(runs),
-        curve=None if is_majority else average_curve(runs),
     )
+    if first.system != MAJORITY:
+        scores.calibration, scores.cost, scores.curve = calibrate(runs), _average_cost(runs), average_curve(runs)
+    return scores
 
 
-def find_group_column(runs: list[ScoredRun]) -> str | None:
-    """The column whose groups are drawn whole, the same for all runs; otherwise a `ValueError`."""
-    columns = {run.group_column for run in runs}
-    if len(columns) > 1:
-        names = ", ".join(sorted(map(str, columns)))
-        raise ValueError(f"Runs that are scored together have to name one column of groups, and these name {names}.")
-    return columns.pop()
-
-
-def group_matrices(systems: list[list[ScoredRun]], num_labels: int) -> np.ndarray:
+def group_matrices(rows: DataFrame, num_labels: int) -> np.ndarray:
     """
     Confusion matrices, group by group, of systems that were scored on the same groups.
 
     Args:
-        systems (`list[list[ScoredRun]]`): The runs of each.
+        rows (`DataFrame`): Of `stack_rows`.
         num_labels (`int`): Classes.
 
     Returns:
-        `np.ndarray` of shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`, true classes in rows; one
-        group for each row of the dataset where there is no column of groups. A system's seeds come first, in their
-        order, and empty matrices follow up to the largest number of seeds.
+        `np.ndarray` of shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`, true classes in rows. A
+        system's seeds come first, in their order, and empty matrices follow up to the largest number of seeds.
     """
-    names = np.unique([name for runs in systems for run in runs for name in _group_names(run)])
-    seeds = [sorted({run.seed for run in runs}) for runs in systems]
+    groups, names = pandas.factorize(rows.group, sort=True)
+    systems, system_names = pandas.factorize(rows.system)
+    seeds = rows.groupby("system").seed.rank("dense").to_numpy().astype(int) - 1
     # Small numbers: half the memory where each row is a group.
-    matrices = np.zeros((len(names), len(systems), max(map(len, seeds)), num_labels, num_labels), dtype=np.float32)
-    for column, runs in enumerate(systems):
-        for run in runs:
-            members = np.searchsorted(names, _group_names(run))
-            np.add.at(matrices, (members, column, seeds[column].index(run.seed), run.labels, run.predictions), 1)
+    matrices = np.zeros((len(names), len(system_names), seeds.max() + 1, num_labels, num_labels), dtype=np.float32)
+    np.add.at(matrices, (groups, systems, seeds, rows.label, rows.answer), 1)
     return matrices
 
 
-def _group_names(run: ScoredRun) -> list[str]:
-    return run.segment_ids if run.groups is None else run.groups
+def run_matrix(run: ScoredRun) -> np.ndarray:
+    """The confusion matrix of one run, `(num_labels, num_labels)`."""
+    return confusion_matrix(run.labels, run.predictions, run.probabilities.shape[1])
 
 
 def _estimate(runs: list[ScoredRun], matrices: np.ndarray) -> dict[str, Estimate]:
-    """The four scores, from `group_matrices` of a single system."""
-    num_labels = matrices.shape[-1]
-    values = seed_means(matrices.sum(axis=0))
-    by_run = matrix_scores(np.stack([group_matrices([[run]], num_labels).sum(axis=(0, 1, 2)) for run in runs]))
+    """The scores, from `group_matrices` of a single system."""
+    values, by_run = seed_means(matrices.sum(axis=0)), matrix_scores(np.stack([run_matrix(run) for run in runs]))
     draws = bootstrap_scores(matrices) if len(matrices) >= MIN_GROUPS else {}
     estimates = {}
     for name, (value,) in values.items():
         low, high = map(float, expanded_interval(draws[name][0], len(matrices))) if draws else (None, None)
-        estimates[name] = Estimate(
-            value=float(value),
-            low=low,
-            high=high,
-            mean=float(by_run[name].mean()),
-            sd=float(by_run[name].std(ddof=1)) if len(runs) > 1 else None,
-        )
+        sd = float(by_run[name].std(ddof=1)) if len(runs) > 1 else None
+        estimates[name] = Estimate(float(value), low, high, mean=float(by_run[name].mean()), sd=sd)
     return estimates
 
 
@@ -146,53 +127,38 @@ def calibrate(runs: list[ScoredRun]) -> Calibration:
     confidences = np.concatenate([run.probabilities.max(axis=1) for run in runs]).astype(np.float64)
     is_right = np.concatenate([run.predictions == run.labels for run in runs])
     edges = np.linspace(0, 1, NUM_BINS + 1)
-    # Each bin has its upper edge, which scipy's binned_statistic would give to the next.
+    # A bin includes its upper edge; scipy's binned_statistic would count it in the next.
     members = np.digitize(confidences, edges[1:-1], right=True)
-    rows = np.bincount(members, minlength=NUM_BINS)
-    confidence_sums = np.bincount(members, weights=confidences, minlength=NUM_BINS)
-    right_sums = np.bincount(members, weights=is_right, minlength=NUM_BINS)
-    return Calibration(
-        expected_calibration_error=float(np.abs(confidence_sums - right_sums).sum() / len(confidences)),
-        bins=[
-            CalibrationBin(
-                low=float(edges[index]),
-                high=float(edges[index + 1]),
-                rows=int(count),
-                confidence=float(confidence_sums[index] / count) if count else None,
-                accuracy=float(right_sums[index] / count) if count else None,
-            )
-            for index, count in enumerate(rows)
-        ],
+    rows, confidence_sums, right_sums = (
+        np.bincount(members, weights=weights, minlength=NUM_BINS) for weights in (None, confidences, is_right)
     )
+    bins = [
+        CalibrationBin(
+            low=float(edges[index]),
+            high=float(edges[index + 1]),
+            rows=int(count),
+            confidence=float(confidence_sums[index] / count) if count else None,
+            accuracy=float(right_sums[index] / count) if count else None,
+        )
+        for index, count in enumerate(rows)
+    ]
+    return Calibration(float(np.abs(confidence_sums - right_sums).sum() / len(confidences)), bins)
 
 
 def _average_cost(runs: list[ScoredRun]) -> Cost:
-    return Cost(
-        **{
-            name: float(np.mean([getattr(run, name) for run in runs]))
-            for name in ("parameters", "fusion_parameters", "seconds", "peak_memory_bytes")
-        }
-    )
+    return Cost(**{part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)})
 
 
 def average_curve(runs: list[ScoredRun]) -> LearningCurve:
     """What training logged at each epoch, the mean over the runs that logged it there."""
-    logged = defaultdict(lambda: defaultdict(list))  # epoch → field of the curve → one value per run
+    logged = []
     for run in runs:
-        of_run = defaultdict(dict)  # what is logged twice at one epoch counts once
-        for entry in run.log_history:
-            for curve, name in CURVES.items():
-                if name in entry:
-                    of_run[round(entry["epoch"], 4)][curve] = entry[name]
-        for epoch, values in of_run.items():
-            for curve, value in values.items():
-                logged[epoch][curve].append(value)
-    epochs = sorted(logged)
-    means = {
-        curve: [float(np.mean(logged[epoch][curve])) if logged[epoch][curve] else None for epoch in epochs]
-        for curve in CURVES
-    }
-    return LearningCurve(epochs=epochs, **means, compared_on=runs[0].compared_on)
+        entries = DataFrame(run.log_history, columns=["epoch", *CURVES]).rename(columns=CURVES).astype(float)
+        # What is logged twice at one epoch counts once.
+        logged.append(entries.groupby(entries.epoch.round(4)).last())
+    means = pandas.concat(logged).groupby(level=0).mean().drop(columns="epoch").dropna(how="all")
+    means = means.astype(object).where(means.notna(), None)
+    return LearningCurve(epochs=means.index.tolist(), **means.to_dict("list"), compared_on=runs[0].compared_on)
 
 
 def majority_runs(runs: list[ScoredRun]) -> list[ScoredRun]:
@@ -211,14 +177,8 @@ def majority_runs(runs: list[ScoredRun]) -> list[ScoredRun]:
         if (run.fold, run.seed) not in baseline:
             probabilities = np.zeros_like(run.probabilities)
             probabilities[:, run.train_counts.argmax()] = 1
+            free = dict.fromkeys((part.name for part in fields(Cost)), 0)
             baseline[run.fold, run.seed] = replace(
-                run,
-                system=MAJORITY,
-                probabilities=probabilities,
-                log_history=[],
-                seconds=0.0,
-                peak_memory_bytes=0,
-                parameters=0,
-                fusion_parameters=0,
+                run, system=MAJORITY, probabilities=probabilities, log_history=[], **free
             )
     return list(baseline.values())

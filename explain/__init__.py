@@ -2,7 +2,7 @@
 The pictures are drawn without pyplot, so that an app may draw them in any thread."""
 
 from explain.attention import AttentionWeights, collect_attention, draw_attention
-from explain.pictures import draw_explanation
+from explain.drawing import draw_explanation
 from explain.prediction import Explanation, explain
 
 

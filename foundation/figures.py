@@ -2,12 +2,14 @@
 Without pyplot, pictures may be drawn in any thread."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
@@ -44,39 +46,43 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A row for each name, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def families_for(text: str) -> list[str]:
     """
-    Names of installed fonts, for matplotlib's `fontfamily`, that have every letter of a text between them.
+    Names of installed fonts for matplotlib, which takes each letter of the text from the first of them that has it.
 
-    What no font has is named in the log, and drawn as boxes.
+    Letters that no font has are named in the log, and drawn as boxes.
     """
-    lacking = {letter for letter in text if not letter.isspace()} - _letters(font_manager.findfont(DEFAULT))
-    families = [DEFAULT]
-    for name, path in _fonts().items() if lacking else ():
-        found = lacking & _letters(path)
-        if found:
+    lacking = {letter for letter in text if not letter.isspace()}
+    families = []
+    for name, file in _fonts().items():
+        if name == DEFAULT or lacking & _letters(file):
             families.append(name)
-            lacking -= found
+            lacking -= _letters(file)
         if not lacking:
             return families
-    if lacking:
-        logger.warning(
-            f"No installed font has {''.join(sorted(lacking))}, drawn as boxes; install one such as fonts-nanum, or "
-            "pip install koreanize-matplotlib"
-        )
+    logger.warning(
+        f"No installed font has {''.join(sorted(lacking))}, drawn as boxes; install one such as fonts-nanum, or "
+        "pip install koreanize-matplotlib"
+    )
     return families
 
 
 @cache
 def _fonts() -> dict[str, str]:
-    """Name → file of every font, preferred ones first."""
+    """Name → file of every font, preferred ones first; the weights and slants of a family have the same letters."""
     package = find_spec(FONT_PACKAGE)
     if package is not None:
         for file in sorted(Path(package.origin).parent.glob("fonts/*Gothic.ttf")):
             font_manager.fontManager.addfont(file)
-    # The weights and slants of a family have the same letters.
     files = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
-    names = [*PREFERRED, *sorted(name for name in files if not name.startswith(BOXES))]
+    names = [DEFAULT, *PREFERRED, *sorted(name for name in files if not name.startswith(BOXES))]
     return {name: files[name] for name in names if name in files}
 
 

@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,8 +146,8 @@ def test_runs_of_different_datasets_are_refused(make_run, labels):
 
 def test_mcnemar_by_hand():
     """Of 8 rows that one alone gets right, 7 are the first's: twice (8 + 1) / 2 ** 8."""
-    first = {f"row{row}": row < 17 for row in range(30)}  # 0 to 16
-    second = {f"row{row}": 7 <= row < 18 for row in range(30)}  # 7 to 17
+    rows = pandas.Series(range(30), [f"row{row}" for row in range(30)])
+    first, second = rows < 17, rows.between(7, 17)
     tested = mcnemar(first, second)
     assert (tested.only_first, tested.only_second) == (7, 1)
     assert tested.p == pytest.approx(2 * (8 + 1) / 2**8)

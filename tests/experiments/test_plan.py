@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def plan_file(**fields):
     file = Path("small.json")
     file.write_text(json.dumps({name: value for name, value in (plan | fields).items() if value is not None}))
     return file
+
+
+@cache
+def plan_here(name):
+    """A plan of recipes/experiments."""
+    return read_plan(PLANS / f"{name}.json")
 
 
 def parse(cell):
@@ -106,14 +113,18 @@ def test_a_system_of_two_tables_is_one_system():
 
 def test_frozen_backbones_are_run_once():
     frozen = {"freeze_audio_encoder": True, "freeze_text_encoder": True}
-    assert all(parse(cell)["cache_features"] for cell in read_plan(plan_file(arguments=frozen)).cells)
-    for other in ({"freeze_audio_encoder": True}, {**frozen, "use_weighted_layer_sum": True}):
-        assert not any(parse(cell)["cache_features"] for cell in read_plan(plan_file(arguments=other)).cells)
+    for arguments, are_cached in (
+        (frozen, True),
+        (frozen | {"freeze_text_encoder": "false"}, False),
+        (frozen | {"use_weighted_layer_sum": True}, False),
+    ):
+        plan = read_plan(plan_file(arguments=arguments, protocols={"paper": {"seeds": [7]}}))
+        assert {parse(cell)["cache_features"] for cell in plan.cells} == {are_cached}
 
 
 @pytest.mark.parametrize("name", [file.stem for file in PLANS.glob("*.json")])
 def test_the_plans_that_are_here(name):
-    plan = read_plan(PLANS / f"{name}.json")
+    plan = plan_here(name)
     assert plan.description and plan.cells
     assert {"audio", "text", "majority"} <= {system.fusion for system in plan.systems if system.is_baseline}
     if name not in ("paper_backbones",):
@@ -121,7 +132,7 @@ def test_the_plans_that_are_here(name):
 
 
 def test_the_paper_s_tables_have_every_published_number_once():
-    fusions, backbones = read_plan(PLANS / "paper.json").tables
+    fusions, backbones = plan_here("paper").tables
     assert [row.published for row in fusions.rows] == [
         value for (_, text_model, _), value in WEIGHTED_F1.items() if text_model != "xlm-roberta-base"
     ]
@@ -130,7 +141,7 @@ def test_the_paper_s_tables_have_every_published_number_once():
     assert fusions.rows[0].system == "audio"
     assert fusions.rows[-2].system == "rsa_cfn · klue/roberta-base · label transform"
     for name, table in (("paper_fusions", fusions), ("paper_backbones", backbones)):
-        (single,) = read_plan(PLANS / f"{name}.json").tables
+        (single,) = plan_here(name).tables
         assert [row.published for row in single.rows] == [row.published for row in table.rows]
 
 
@@ -152,7 +163,7 @@ def test_the_plans_train_as_the_recipes_do():
     """A cell of the paper's protocol is the recipe of its number, but for the choice of the epoch and where it is."""
     chosen = {"compare_epochs_on", "eval_strategy", "save_strategy", "save_total_limit", "load_best_model_at_end"}
     of_the_cell = {"metric_for_best_model", "output_dir", "resume_from_checkpoint", "disable_tqdm", "greater_is_better"}
-    plan = read_plan(PLANS / "paper.json")
+    plan = plan_here("paper")
     for name in ("audio", "rsa_cfn", "rsa_cfn_no_label_transform", "rsa_cfn_xlm_roberta", "mlp_mixer"):
         model_args, data_args, training_args = parse_arguments([str(PLANS.parent / f"{name}.json")])
         recipe = vars(model_args) | model_args.freeze_fields | vars(data_args) | training_args.to_dict()
@@ -162,31 +173,97 @@ def test_the_plans_train_as_the_recipes_do():
         assert {field for field in recipe if recipe[field] != cell[field]} <= chosen | of_the_cell
 
 
+def of_seeds(**spec):
+    return {"protocols": {"session": {"seeds": [1], **spec}}}
+
+
+def of_block(**block):
+    return {"tables": {"T": [{"fusions": ["rsa"], **block}]}}
+
+
+WRONG = [
+    # Fields that there are none of, or too few.
+    ({"tabels": {}}, "unknown field 'tabels'; give description, arguments, protocols, tables"),
+    ({"tables": None}, "lacks 'tables'"),
+    ({"protocols": {"random": {"seeds": [1]}}}, "protocol random is unknown; give session or paper"),
+    ({"protocols": {"paper": {"seeds": [1], "folds": [1]}}}, "unknown field 'folds'; give seeds"),
+    ({"tables": {"T": [{"fusion": ["rsa"]}]}}, "unknown field 'fusion'; give fusions, backbones, variants"),
+    (of_block(fusions=["sum"]), "table 'T': fusion 'sum' is unknown; give one of audio, text"),
+    # Objects, lists and texts that are something else, or empty.
+    ({"description": ["Two", "lines"]}, r'description is \["Two", "lines"\]; give a sentence for the report'),
+    ({"arguments": ["fp16"]}, r'arguments is \["fp16"\]; give a JSON object of argument names and values'),
+    ({"protocols": ["session"]}, r'protocols is \["session"\]; give a JSON object of session or paper, or both'),
+    ({"protocols": {"paper": [1, 2]}}, r"protocol paper is \[1, 2\]; give a JSON object of seeds"),
+    ({"tables": {}}, "tables is {}; give a JSON object of lists of blocks by title"),
+    ({"tables": {"T": {}}}, "table 'T' is {}; give a list of blocks, JSON objects of fusions, backbones, variants"),
+    ({"tables": {"T": []}}, r"table 'T' is \[\]; give a list of blocks"),
+    ({"tables": {"T": ["rsa"]}}, "table 'T' is \"rsa\"; give a JSON object of fusions, backbones, variants"),
+    (of_block(fusions=3), "fusions is 3; give a list of different names: audio, text, early_fusion"),
+    (of_block(fusions="rsa"), 'fusions is "rsa"; give a list of different names'),
+    (of_block(fusions=[]), r"fusions is \[\]; give a list of different names"),
+    (of_block(fusions=["rsa", 3]), r'fusions is \["rsa", 3\]; give a list of different names'),
+    (of_block(fusions=["rsa", "rsa"]), r'fusions is \["rsa", "rsa"\]; give a list of different names'),
+    (
+        of_block(backbones=TINY),
+        "backbones is {.*}; give a list of different JSON objects of audio_model and",
+    ),
+    (of_block(backbones=["tiny"]), r'backbones is \["tiny"\]; give a list of different JSON objects of audio_model'),
+    (of_block(backbones=[{"audio": "tiny"}]), 'backbones is .*"audio".*; give a list of different JSON objects of'),
+    (of_block(backbones=[{"text_model": 5}]), r"backbones is \[{\"text_model\": 5}\]; give a list"),
+    (of_block(backbones=[TINY, TINY]), "backbones is .*; give a list of different JSON objects"),
+    (of_block(backbones=[]), r"backbones is \[\]; give a list of .*, or leave it out"),
+    (of_block(variants=[{"fp16": True}]), r'variants is \[{"fp16": true}\]; give a JSON object of variants by name'),
+    (of_block(variants={}), "variants is {}; give a JSON object of variants by name, .*, or leave it out"),
+    (of_block(variants={"v": None}), "variant 'v' is null; give a JSON object of argument names and values"),
+    (of_block(variants={"a b": {}, "a-b": {}}), "two different systems called 'rsa · a b'; give their variants other"),
+    # Numbers.
+    (of_seeds(seeds=7), "seeds is 7; give a list of different whole numbers"),
+    (of_seeds(seeds=[]), r"seeds is \[\]; give a list of different whole numbers"),
+    (of_seeds(seeds=[1, 1]), r"seeds is \[1, 1\]; give a list of different whole numbers"),
+    (of_seeds(seeds=["1"]), r'seeds is \["1"\]; give a list of different whole numbers, 0 or more'),
+    (of_seeds(seeds=[True]), r"seeds is \[true\]; give a list of different whole numbers"),
+    (of_seeds(seeds=[1.5]), r"seeds is \[1.5\]; give a list of different whole numbers"),
+    (of_seeds(seeds=[-1]), r"seeds is \[-1\]; give a list of different whole numbers, 0 or more"),
+    (of_seeds(folds=None), "folds is null; give a list of different whole numbers"),
+    (of_seeds(folds=[6]), "there is no fold 6 of 5; give 1 to 5"),
+    (of_seeds(num_folds="5"), 'num_folds is "5"; give a whole number, 2 or more'),
+    (of_seeds(num_folds=True), "num_folds is true; give a whole number, 2 or more"),
+    (of_seeds(num_folds=1), "num_folds is 1; give a whole number, 2 or more"),
+    # What run_classification.py would say.
+    ({"arguments": {"seed": 3}}, "have seed, which follows from protocols and tables; leave it out"),
+    ({"arguments": {"learning_rat": 3}}, "early_fusion, protocol session: unknown arguments: --learning_rat 3"),
+    ({"arguments": {"num_train_epochs": True}}, "early_fusion, protocol session: .*num_train_epochs.*true"),
+]
+
+
+@pytest.mark.parametrize("fields, message", WRONG)
+def test_what_is_wrong_is_said_in_one_line(fields, message):
+    with pytest.raises(InputError, match=message) as raised:
+        read_plan(plan_file(**fields))
+    assert "\n" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
-    "fields, overrides, message",
+    "overrides, message",
     [
-        ({"tabels": {}}, (), "unknown field 'tabels'; give description, arguments, protocols, tables"),
-        ({"tables": None}, (), "lacks 'tables'"),
-        ({"tables": {}}, (), "tables is no JSON object with something in it"),
-        ({"protocols": {"random": {"seeds": [1]}}}, (), "protocol random is unknown; give session or paper"),
-        ({"protocols": {"paper": {"seeds": [1], "folds": [1]}}}, (), "unknown field 'folds'; give seeds"),
-        ({"protocols": {"paper": {"seeds": []}}}, (), r"seeds is \[\]; give a list of different whole numbers"),
-        ({"protocols": {"paper": {"seeds": [1, 1]}}}, (), r"seeds is \[1, 1\]; give a list of different whole"),
-        ({"protocols": {"session": {"seeds": [1], "folds": [6]}}}, (), "there is no fold 6 of 5; give 1 to 5"),
-        ({"tables": {"T": [{"fusions": ["sum"]}]}}, (), "table 'T': fusion 'sum' is unknown; give one of audio, text"),
-        ({"tables": {"T": [{"fusion": ["rsa"]}]}}, (), "unknown field 'fusion'; give fusions, backbones, variants"),
-        ({"tables": {"T": []}}, (), "names no fusion"),
-        ({"arguments": {"seed": 3}}, (), "have seed, which follows from protocols and tables; leave it out"),
-        ({"arguments": {"learning_rat": 3}}, (), "early_fusion, protocol session: unknown arguments: --learning_rat 3"),
-        ({}, ("--sed", "7"), "unknown arguments: --sed 7"),
-        ({}, ("--seed", "7"), "--seed is for the plan to say; change it in a copy of small.json"),
-        ({}, ("--max_audio_seconds", "0"), "--max_audio_seconds 0.0 is not above 0"),
+        (("--sed", "7"), "unknown arguments: --sed 7"),
+        (("--seed", "7"), "--seed is for the plan to say; change it in a copy of small.json"),
+        (("--max_audio_seconds", "0"), "--max_audio_seconds 0.0 is not above 0"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(fields, overrides, message):
-    with pytest.raises(InputError, match=message) as raised:
-        read_plan(plan_file(**fields), list(overrides))
-    assert "\n" not in str(raised.value)
+def test_what_is_wrong_on_the_command_line_is_said_in_one_line(overrides, message):
+    with pytest.raises(InputError, match=message):
+        read_plan(plan_file(), list(overrides))
+
+
+@pytest.mark.parametrize("given", ["plan", "command line"])
+def test_both_modalities_are_always_scored(given):
+    """The report is of these scores."""
+    protocols = {"session": {"seeds": [1], "folds": [1, 2]}}
+    overrides = ["--eval_modalities", "audio", "text"] if given == "command line" else []
+    arguments = {} if overrides else {"eval_modalities": ["audio", "text"]}
+    for cell in read_plan(plan_file(arguments=arguments, protocols=protocols), overrides).cells:
+        assert parse(cell)["eval_modalities"] == ["both", "audio", "text"]
 
 
 def test_a_file_that_is_no_plan():
@@ -197,4 +274,4 @@ def test_a_file_that_is_no_plan():
 def test_the_page_lists_each_plan_with_the_number_of_its_runs():
     page = (PLANS.parent / "README.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^\| `(\w+)\.json` \| (\d+) \|", page, re.M))
-    assert listed == {file.stem: str(len(read_plan(file).cells)) for file in PLANS.glob("*.json")}
+    assert listed == {file.stem: str(len(plan_here(file.stem).cells)) for file in PLANS.glob("*.json")}

@@ -51,7 +51,7 @@ def test_the_table_says_what_is_done_running_failed_and_left(cells, tmp_path, ca
     assert second.startswith("[3/4] session/early_fusion/fold1-seed1: failed, 0 s; 1 left")
     progress.update(cells[3], "running")
     progress.update(cells[3], "stopped")
-    assert capsys.readouterr().out == "session/early_fusion/fold2-seed1: stopped, to be gone on with\n"
+    assert capsys.readouterr().out == "session/early_fusion/fold2-seed1: stopped; the same command resumes it\n"
     assert rows(progress.table())[4] == ["early_fusion", "failed", "·"]
     progress.close()
     assert rows(capsys.readouterr().out) == rows(progress.table())

@@ -4,18 +4,18 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from experiments import pictures
+from experiments import charts
+from experiments.records import from_both_sides, pair_frame
 from experiments.results import PAPER, SESSION
-from experiments.tables import find_difference
-from tests.made_results import LONG_NAME, MARKED, make_results, make_smallest
+from tests.made_results import LONG_NAME, MARKED, make_few, make_results, make_smallest
 
 
 OF_A_PROTOCOL = [
-    pictures.draw_differences,
-    pictures.draw_confusion_matrices,
-    pictures.draw_learning_curves,
-    pictures.draw_reliability,
-    pictures.draw_cost,
+    charts.draw_differences,
+    charts.draw_confusion_matrices,
+    charts.draw_learning_curves,
+    charts.draw_reliability,
+    charts.draw_cost,
 ]
 
 
@@ -39,9 +39,10 @@ def drawn(picture):
     return picture.figure
 
 
-@pytest.mark.parametrize("draw", [pictures.draw_scores, pictures.draw_flattery, *OF_A_PROTOCOL])
-def test_long_names_are_not_cut_off(draw, results):
-    with pictures.writing(results):
+@pytest.mark.parametrize("draw", [charts.draw_scores, charts.draw_flattery, *OF_A_PROTOCOL])
+def test_long_names_are_not_cut_off(draw):
+    results = make_few()
+    with charts.fitting_fonts(results):
         figure = drawn(draw(results, SESSION) if draw in OF_A_PROTOCOL else draw(results))
         page = figure.bbox
         for text in words_of(figure):
@@ -54,14 +55,15 @@ def test_long_names_are_not_cut_off(draw, results):
 
 
 def test_many_pairs_are_drawn_against_two_systems(results):
-    figure = pictures.draw_differences(results, SESSION).figure
+    figure = charts.draw_differences(results, SESSION).figure
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["fusion − text", f"fusion − {LONG_NAME}"]
     names = [label.get_text().replace("\n", " ") for label in figure.axes[0].get_yticklabels()]
     assert len(names) == 10 and names[0] == LONG_NAME and "audio" not in names
+    pairs = from_both_sides(pair_frame(results, SESSION)).set_index(["first", "second"])
     for axes, reference in zip(figure.axes, ("text", LONG_NAME)):
         for place, label in enumerate(axes.get_yticklabels()):
             name = next(n for n in (MARKED, *names) if "".join(n.split()) == "".join(label.get_text().split()))
-            difference = find_difference(results, SESSION, name, reference)
+            difference = pairs.loc[name, reference]
             (point,) = [line for line in axes.lines if line.get_ydata()[0] == place and line.get_marker() in ("o", "D")]
             assert point.get_xdata()[0] == difference.value
             assert point.get_marker() == ("o" if difference.p_holm < 0.05 else "D")
@@ -71,7 +73,7 @@ def test_a_few_pairs_are_all_drawn(results):
     few = make_results()
     names = {"text", "rsa", "rsa_cfn"}
     few.comparisons = [pair for pair in few.comparisons if {pair.first, pair.second} <= names]
-    (axes,) = pictures.draw_differences(few, PAPER).figure.axes
+    (axes,) = charts.draw_differences(few, PAPER).figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "text\n− rsa",
         "text\n− rsa_cfn",
@@ -82,7 +84,7 @@ def test_a_few_pairs_are_all_drawn(results):
 def test_a_system_that_knows_two_classes_stands_out(results):
     titles = {
         axes.get_title().partition("\n")[0]: axes.title
-        for axes in pictures.draw_confusion_matrices(results, SESSION).figure.axes
+        for axes in charts.draw_confusion_matrices(results, SESSION).figure.axes
     }
     assert titles["audio"].get_text() == "audio\npredicts 2 of 7 classes"
     assert titles["audio"].get_fontweight() == "bold" and to_hex(titles["audio"].get_color()) == "#d55e00"
@@ -92,12 +94,12 @@ def test_a_system_that_knows_two_classes_stands_out(results):
 def test_what_is_not_there_is_not_drawn():
     smallest = make_smallest()
     for draw in (
-        pictures.draw_differences,
-        pictures.draw_learning_curves,
-        pictures.draw_reliability,
-        pictures.draw_cost,
+        charts.draw_differences,
+        charts.draw_learning_curves,
+        charts.draw_reliability,
+        charts.draw_cost,
     ):
         assert draw(smallest, PAPER) is None
-    assert pictures.draw_flattery(smallest) is None
+    assert charts.draw_flattery(smallest) is None
     smallest.scores = []
-    assert pictures.draw_scores(smallest) is None and pictures.draw_confusion_matrices(smallest, PAPER) is None
+    assert charts.draw_scores(smallest) is None and charts.draw_confusion_matrices(smallest, PAPER) is None

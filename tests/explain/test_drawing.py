@@ -1,6 +1,5 @@
 """The picture of an explanation: all words and half-seconds are in it, in their order, inside it, in real letters."""
 
-import logging
 import warnings
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from matplotlib import colors as mpl_colors
 
 from explain import Explanation, draw_explanation
-from foundation.figures import families_for
 
 
 LABELS = ["neutral", "happy", "sad"]
@@ -77,12 +75,3 @@ def test_what_is_missing_has_no_panel(fields, panels, tmp_path):
     figure = draw_explanation(make_explanation(**fields))
     figure.savefig(tmp_path / "explanation.png")
     assert len(figure.axes) == panels  # with a colour bar for each but the probabilities
-
-
-def test_letters_that_no_font_has_are_named(caplog):
-    with caplog.at_level(logging.WARNING):
-        assert families_for("plain") == ["DejaVu Sans"]
-        assert len(families_for("정말")) == 2
-        assert not caplog.records
-        families_for("정말 \U000f0000")
-    assert "No installed font has \U000f0000, drawn as boxes; install one" in caplog.text

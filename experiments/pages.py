@@ -1,0 +1,168 @@
+"""The report of experiments: results.json, results.csv, runs.csv, results.md with its pictures, and report.html.
+Markdown and HTML are made of the same blocks, and nothing in them depends on the day or the machine but the costs."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from experiments import charts, sheets
+from experiments.answer import answer
+from experiments.records import run_frame, system_frame
+from experiments.results import Results
+from foundation.figures import Picture
+from foundation.files import write_json
+from foundation.words import cell
+from training.arguments import DEMO_DIR
+
+
+PICTURES_DIR = "pictures"
+DEMO_NOTICE = (
+    "These are the scores of synthetic sounds, to try software. No human speaks in them, and a generator made up the "
+    "labels: nothing below means anything about emotion."
+)
+
+
+@dataclass
+class Paragraph:
+    text: str
+    is_notice: bool = False
+    kind = "paragraph"
+
+
+@dataclass
+class Code:
+    text: str
+    language: str
+    kind = "code"
+
+    @property
+    def fence(self) -> str:
+        """Longer than any in the text."""
+        longest = max((len(list(run)) for mark, run in groupby(self.text) if mark == "`"), default=0)
+        return "`" * max(3, longest + 1)
+
+
+@dataclass
+class Image:
+    """A picture that was saved as `file` in the folder of the report."""
+
+    folder: Path
+    file: str
+    caption: str
+    alt: str
+    kind = "image"
+
+    @property
+    def data_uri(self) -> str:
+        return f"data:image/png;base64,{base64.b64encode((self.folder / self.file).read_bytes()).decode('ascii')}"
+
+
+def write_report(results: Results, folder: Path) -> None:
+    """
+    Write `results.json`, `results.csv` (one line for each system and protocol), `runs.csv`, `results.md` with its
+    pictures in `pictures/`, and `report.html`, which needs no other file.
+
+    Args:
+        results ([`Results`]): All that the report says.
+        folder (`Path`): Made if it isn't there; files of the same names are overwritten. The files of
+            `results.attention` are there already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", results.to_dict())
+    system_frame(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
+    run_frame(results).to_csv(folder / "runs.csv", index=False, lineterminator="\n")
+    with charts.fitting_fonts(results):
+        sections = report_sections(results, folder)
+    for name in ("results.md", "report.html"):
+        template = _environment(name).get_template(f"{name}.jinja")
+        (folder / name).write_text(template.render(title=results.name, sections=sections), encoding="utf-8")
+
+
+def _environment(name: str) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"markdown": escape_markdown, "cell": lambda text: cell(escape_markdown(text))}
+    return environment
+
+
+def escape_markdown(text: str) -> str:
+    """Text as Markdown that shows it, without HTML, emphasis or code."""
+    return re.sub(r"([\\`*])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def report_sections(results: Results, folder: Path) -> dict[str, list]:
+    """All that the report shows, in its order: blocks by the title of their section. Pictures are saved on the way."""
+
+    def shown(*blocks) -> list:
+        """Pictures as they were saved, without what there is none of."""
+        return [save(block, folder) if isinstance(block, Picture) else block for block in blocks if block is not None]
+
+    def each_protocol(*makers: Callable) -> list:
+        return shown(*(maker(results, protocol) for protocol in results.protocols for maker in makers))
+
+    is_published = any(row.published is not None for table in results.tables for row in table.rows)
+    differences = each_protocol(charts.draw_differences, sheets.comparisons_sheet)
+    commands = "\n\n".join(f"# {run.name}\n{run.command}" for run in results.runs)
+    sections = {
+        "In short": shown(*_summary(results), sheets.failures_sheet(results)),
+        "Scores": shown(charts.draw_scores(results)) + each_protocol(sheets.scores_sheet),
+        "The paper's tables" if is_published else "The plan's tables": [
+            sheets.paper_sheet(results, table) for table in results.tables
+        ],
+        "Which differences are real": differences or [Paragraph("There were no two systems to compare.")],
+        "Classes": each_protocol(sheets.classes_sheet, charts.draw_confusion_matrices),
+        "How much the paper's protocol flatters": shown(charts.draw_flattery(results), sheets.flattery_sheet(results)),
+        "Learning curves": each_protocol(charts.draw_learning_curves),
+        "Calibration": each_protocol(charts.draw_reliability),
+        "Attention": _attention(results, folder),
+        "Cost": each_protocol(charts.draw_cost, sheets.cost_sheet),
+        "Every run": [sheets.runs_sheet(results)],
+        "The command of every run": [Code(commands, "bash")],
+        "All of it again": shown(
+            Code(results.command, "bash"),
+            Paragraph("The plan:"),
+            Code(json.dumps(results.plan, ensure_ascii=False, indent=2), "json"),
+            sheets.versions_sheet(results),
+        ),
+    }
+    return {title: blocks for title, blocks in sections.items() if blocks}
+
+
+def _summary(results: Results) -> list[Paragraph]:
+    finished = sum(run.error is None for run in results.runs)
+    blocks = [Paragraph(results.description)] if results.description else []
+    if Path(results.dataset).parts[-2:] == Path(DEMO_DIR).parts:
+        blocks.append(Paragraph(DEMO_NOTICE, is_notice=True))
+    counts = (
+        f"Dataset {results.dataset}, {len(results.label_names)} classes: {', '.join(results.label_names)}. "
+        f"{finished} of {len(results.runs)} runs finished, {len(results.runs) - finished} failed."
+    )
+    return [*blocks, *map(Paragraph, [counts, *answer(results)])]
+
+
+def _attention(results: Results, folder: Path) -> list[Image]:
+    about = "the median attention weight of each feature, neutral utterances against the rest."
+    return [
+        Image(folder, file, f"{system}: {about}", f"Curves of attention weights of {system}")
+        for system, file in results.attention.items()
+    ]
+
+
+def save(picture: Picture, folder: Path) -> Image:
+    """Write a picture below the folder of the report."""
+    file = f"{PICTURES_DIR}/{picture.name}.png"
+    (folder / PICTURES_DIR).mkdir(exist_ok=True)
+    picture.figure.savefig(folder / file, dpi=charts.DPI, facecolor="white")
+    return Image(folder, file, picture.caption, picture.alt)
