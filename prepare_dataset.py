@@ -12,11 +12,12 @@ import sys
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
-from corpora import CorpusError, OneLineParser, PushError, kemdy19, kemdy20, metadata
+from corpora import kemdy19, kemdy20, metadata
 from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
 from corpora.report import REPORT_FILE, conversion_report, format_report, skipped_table
 from corpora.rows import Corpus
 from corpora.shards import write_shards
+from foundation.errors import InputError, OneLineParser, PushError
 
 
 CORPORA = ("kemdy20", "kemdy19", "csv", "demo")
@@ -86,7 +87,7 @@ def prepare(
         The report that is also stored as `conversion_report.json` in `output_dir`.
 
     Raises:
-        CorpusError: an argument or the shape of the corpus is wrong; nothing was written.
+        InputError: an argument or the shape of the corpus is wrong; nothing was written.
         NothingToWriteError: no row can be used; nothing was written.
     """
     _check_arguments(corpus, corpus_dir, num_proc, metadata_file)
@@ -135,21 +136,21 @@ def _check_arguments(
     corpus: str, corpus_dir: str | Path | None, num_proc: int | None, metadata_file: str | Path | None
 ) -> None:
     if corpus not in CORPORA:
-        raise CorpusError(f"--corpus {corpus} is unknown: give one of {', '.join(CORPORA)}")
+        raise InputError(f"--corpus {corpus} is unknown: give one of {', '.join(CORPORA)}")
     if num_proc is not None and num_proc < 1:
-        raise CorpusError(f"--num_proc {num_proc} is less than one process: give 1 or more")
+        raise InputError(f"--num_proc {num_proc} is less than one process: give 1 or more")
     if corpus in ("kemdy20", "kemdy19") and corpus_dir is None:
         name = corpus.replace("kemdy", "KEMDy")
-        raise CorpusError(f"--corpus_dir is missing: give the {name} folder, or --corpus demo to try without one")
+        raise InputError(f"--corpus_dir is missing: give the {name} folder, or --corpus demo to try without one")
     if corpus == "csv" and metadata_file is None:
-        raise CorpusError("--metadata is missing: give a csv with the columns path, text and label")
+        raise InputError("--metadata is missing: give a csv with the columns path, text and label")
     if corpus != "csv" and metadata_file is not None:
-        raise CorpusError(f"--metadata has no use with --corpus {corpus}: give --corpus csv, or leave it out")
+        raise InputError(f"--metadata has no use with --corpus {corpus}: give --corpus csv, or leave it out")
 
 
 def _check_demo_dir(corpus_dir: Path | None) -> None:
     if corpus_dir is not None and corpus_dir.exists() and not (corpus_dir.is_dir() and not any(corpus_dir.iterdir())):
-        raise CorpusError(
+        raise InputError(
             f"--corpus_dir {corpus_dir} is not an empty folder, but the demo corpus is generated into a new one: "
             "give a new folder, or leave out --corpus demo to convert what is there"
         )
@@ -159,11 +160,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse_arguments(arguments)
     try:
         if given.public and not given.push_to_hub:
-            raise CorpusError("--public has no use without --push_to_hub: give --push_to_hub USER/NAME too")
+            raise InputError("--public has no use without --push_to_hub: give --push_to_hub USER/NAME too")
         # Refused, if it has to be, before the conversion.
         destination = _check_destination(given) if given.push_to_hub else None
         report = prepare(given.corpus, given.corpus_dir, given.output_dir, given.num_proc, given.metadata)
-    except CorpusError as error:
+    except InputError as error:
         print(f"prepare_dataset.py: {error}", file=sys.stderr)
         return 2
     except (NothingToWriteError, BrokenExecutor, PushError) as error:

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
-from corpora import CorpusError, PushError
-from corpora.report import first_names
-from training import InputError, RunStopped
+from foundation.errors import InputError, PushError, RunStopped
+from foundation.words import first_names
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
 from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
 from training.checks import check_rows, check_same_run
@@ -196,7 +195,7 @@ def build_trainer(
 
     def compute_metrics(scored) -> dict[str, float]:
         # Imported with the first score: scikit-learn and evaluate would hold up the first step for seconds.
-        from training.metrics import EmotionMetric
+        from metrics.emotion_metric import EmotionMetric
 
         is_scored = scored.label_ids != IGNORED
         predictions = scored.predictions[is_scored].argmax(axis=1)
@@ -311,7 +310,7 @@ def _predict(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> 
     logits, labels = output.predictions[is_scored], output.label_ids[is_scored]
     metrics = {**output.metrics, f"{prefix}_rows": len(table)}
     if "votes" in table.column_names:
-        from training.metrics import rater_scores  # see compute_metrics
+        from metrics.raters import rater_scores  # see compute_metrics
 
         votes_before = splits.tables["train"]["votes"][:] if "train" in splits.tables else None
         scores = rater_scores(table["votes"][:], logits, votes_before)
@@ -331,7 +330,7 @@ def run(arguments: list[str]) -> int:
     """
     try:
         main(*parse_arguments(arguments), command=arguments)
-    except (InputError, CorpusError) as error:
+    except InputError as error:
         print(f"run_classification.py: {error}", file=sys.stderr)
         return 2
     except PushError as error:

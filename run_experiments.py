@@ -13,7 +13,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from corpora import CorpusError, OneLineParser, holds_code
 from experiments.assemble import make_results
 from experiments.cells import check_arguments, is_finished
 from experiments.plan import Plan, read_plan
@@ -21,7 +20,8 @@ from experiments.progress import Progress
 from experiments.report import write_report
 from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
-from training import InputError
+from foundation.errors import InputError, OneLineParser
+from foundation.files import holds_code
 from training.arguments import TINY
 from training.data import load_splits
 from training.parsing import parse_arguments
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
         0 if all cells are finished, 1 if some failed, which the report names; 128 and its number after a signal.
 
     Raises:
-        InputError, CorpusError: Something given can't be used; nothing was trained.
+        InputError, InputError: Something given can't be used; nothing was trained.
     """
     args, overrides = parse_command(arguments)
     plan = read_plan(args.plan, overrides)
@@ -124,7 +124,7 @@ def run(arguments: list[str]) -> int:
     """The script: what `main` returns, or 2 if something given can't be used."""
     try:
         return main(arguments)
-    except (InputError, CorpusError) as error:
+    except InputError as error:
         print(f"run_experiments.py: {error}", file=sys.stderr)
         return REFUSED
 

@@ -3,14 +3,14 @@ Every number in it is counted from the dataset or comes from the report of its c
 
 import shlex
 from dataclasses import dataclass, field
-from pathlib import PurePath
 
 import numpy as np
 import pandas
 from datasets import Audio, ClassLabel, DatasetDict, Features, List
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from corpora.columns import MEANINGS, TIE, UNLABELLED, read_table, sizes, vote_entropy, with_share
+from corpora.columns import MEANINGS, TIE, UNLABELLED, read_table, sizes, vote_entropy
+from foundation.words import cell, with_share, without_folders
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,6 @@ def _command_text(arguments: list[str]) -> str:
     return f"With `prepare_dataset.py` of the RSA-CFN repository:\n\n```bash\n{command}\n```"
 
 
-def without_folders(argument: str) -> str:
-    """The folders of the machine that a corpus was converted on are nobody's business."""
-    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    path = PurePath(value)
-    return option + equals + (path.name if path.is_absolute() else value)
-
-
 def _columns_table(features: Features) -> str:
     lines = ["| column | type | |", "|---|---|---|"]
     for name, feature in features.items():
@@ -157,11 +150,6 @@ def _type_in_words(feature) -> str:
         length = f" of {feature.length}" if feature.length > 0 else ""
         return f"list{length}: {_type_in_words(feature.feature)}"
     return str(getattr(feature, "dtype", feature))
-
-
-def cell(text: str) -> str:
-    """As it can stand in a Markdown table."""
-    return " ".join(text.replace("|", r"\|").split())
 
 
 def _rows_text(rows: pandas.DataFrame, report: dict) -> str:

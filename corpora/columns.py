@@ -5,6 +5,8 @@ import numpy as np
 import pandas
 from datasets import DatasetDict
 
+from foundation.words import time_in_words
+
 
 MEANINGS = {
     "audio": "encoded recording in `bytes`, file name in `path`; not decoded on loading",
@@ -94,13 +96,3 @@ def sizes(rows: pandas.DataFrame) -> list[str]:
     if "duration" in rows:
         phrases.append(time_in_words(rows["duration"].sum()))
     return phrases + [f"{rows[name].nunique():,} {name}s" for name in ("session", "speaker") if name in rows]
-
-
-def time_in_words(seconds: float) -> str:
-    """Hours, or less than one in minutes."""
-    return f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
-
-
-def with_share(count: int, total: int) -> str:
-    """A count, and in brackets its share of a total."""
-    return f"{count:,} ({count / max(total, 1):.1%})"

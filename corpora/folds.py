@@ -11,10 +11,11 @@ from functools import partial
 from itertools import combinations
 
 import numpy as np
+from datasets import Dataset
 
-from corpora import CorpusError, OneLineParser
 from corpora.loading import encode_labels, load_parts, read_columns
-from corpora.report import first_names
+from foundation.errors import InputError, OneLineParser
+from foundation.words import first_names
 
 
 PARTS = TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -70,6 +71,21 @@ class Overlap:
         return f"{first} and {second} share {count} (rows of {second}: {self.num_rows}): {values}"
 
 
+def find_groups(table: Dataset) -> tuple[str, list] | None:
+    """
+    The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group.
+
+    Args:
+        table (`Dataset`): Columns of the scored rows. One with a value missing doesn't count.
+    """
+    for name in GROUP_COLUMNS:
+        if name in table.column_names:
+            values = table[name][:]
+            if None not in values and len(set(values)) > 1:
+                return name, values
+    return None
+
+
 def split_rows(
     columns: dict[str, list],
     name: str | None = None,
@@ -90,7 +106,7 @@ def split_rows(
         with_validation (`bool`): Take a validation part also where the split has none of its own.
 
     Raises:
-        CorpusError: The columns or the numbers don't allow this split.
+        InputError: The columns or the numbers don't allow this split.
     """
     name = name or default_split(columns)
     check_folds(name, num_folds, fold)
@@ -115,14 +131,14 @@ def check_folds(name: str, num_folds: int | None, fold: int | None) -> None:
     """Refuse numbers that no dataset could make legal."""
     for option, number, least in (("--num_folds", num_folds, 2), ("--fold", fold, 1)):
         if number is not None and name not in GROUP_COLUMNS:
-            raise CorpusError(
+            raise InputError(
                 f"{option} {number} has no use with --split {name}, which has no folds; leave it out, or give --split "
                 f"{' or '.join(GROUP_COLUMNS)}"
             )
         if number is not None and number < least:
-            raise CorpusError(f"{option} {number} is too small; give {least} or more")
+            raise InputError(f"{option} {number} is too small; give {least} or more")
     if num_folds is not None and fold is not None and fold > num_folds:
-        raise CorpusError(f"--fold {fold} is more than --num_folds {num_folds}; give 1 to {num_folds}")
+        raise InputError(f"--fold {fold} is more than --num_folds {num_folds}; give 1 to {num_folds}")
 
 
 def make_folds(columns: dict[str, list], column: str, num_folds: int | None) -> list[list]:
@@ -135,22 +151,22 @@ def make_folds(columns: dict[str, list], column: str, num_folds: int | None) -> 
         num_folds (`int`, *optional*): 5 by default, or as many as there are groups.
 
     Raises:
-        CorpusError: A row has no group, or there are too few of them.
+        InputError: A row has no group, or there are too few of them.
     """
     if column not in columns:
         others = " or ".join(f"--split {name}" for name in SPLITS if name != column)
-        raise CorpusError(f"--split {column} needs a column named {column}; give {others}")
+        raise InputError(f"--split {column} needs a column named {column}; give {others}")
     lost = [str(name) for name, group in zip(columns["segment_id"], columns[column]) if _is_null(group)]
     if lost:
-        raise CorpusError(
+        raise InputError(
             f"--split {column} can't divide {len(lost)} rows that have no {column}: {first_names(lost)}; fill the "
             "column, or give another --split"
         )
     groups = sorted(set(columns[column]))
     if len(groups) < 2:
-        raise CorpusError(f"--split {column} needs two {column}s, there is only {groups}; give --split paper")
+        raise InputError(f"--split {column} needs two {column}s, there is only {groups}; give --split paper")
     if num_folds is not None and num_folds > len(groups):
-        raise CorpusError(f"--num_folds {num_folds} is more than the {len(groups)} {column}s; give 2 to {len(groups)}")
+        raise InputError(f"--num_folds {num_folds} is more than the {len(groups)} {column}s; give 2 to {len(groups)}")
     blocks = np.array_split(np.arange(len(groups)), num_folds or min(NUM_FOLDS, len(groups)))
     return [[groups[index] for index in block] for block in blocks]
 
@@ -161,7 +177,7 @@ def _split_by_group(
     """One fold of whole sessions or speakers is tested; those that follow it in the order validate."""
     folds = make_folds(columns, column, num_folds)
     if fold is not None and fold > len(folds):
-        raise CorpusError(f"--fold {fold} is more than the {len(folds)} folds; give 1 to {len(folds)}")
+        raise InputError(f"--fold {fold} is more than the {len(folds)} folds; give 1 to {len(folds)}")
     fold = fold or len(folds)
     tested = folds[fold - 1]
     # From the group after the tested ones around to the one before them.
@@ -175,7 +191,7 @@ def _split_by_group(
     if num_folds is None and len(folds) < NUM_FOLDS:
         warnings.append(f"only {len(folds)} folds, not {NUM_FOLDS}: there are no more {column}s")
     if with_validation and not kept:
-        raise CorpusError(
+        raise InputError(
             f"--eval_strategy needs a {column} to compare epochs on, and there are only {len(tested) + 1}; leave it out"
         )
     return Split(
@@ -203,7 +219,7 @@ def _split_as_paper(columns: dict[str, list], num_folds: None, fold: None, with_
             labelled, test_size=TEST_SIZE, random_state=SPLIT_SEED, stratify=[labels[row] for row in labelled]
         )
     except ValueError as error:
-        raise CorpusError(f"--split paper can't be stratified ({error}); give --split session") from error
+        raise InputError(f"--split paper can't be stratified ({error}); give --split session") from error
     # Ties have no label to be scored by; they stay on the training side for what --ties makes of them.
     parts: list[str | None] = [TRAIN] * len(labels)
     for row in test:
@@ -218,7 +234,7 @@ def _split_as_given(columns: dict[str, list], num_folds: None, fold: None, with_
     given = list(dict.fromkeys(columns["part"]))
     test = TEST if TEST in given else VALIDATION
     if TRAIN not in given or test not in given:
-        raise CorpusError(
+        raise InputError(
             "--split predefined needs splits named train and test (or validation); this dataset has "
             f"{', '.join(given)}: give --split {' or --split '.join(name for name in SPLITS if name != 'predefined')}"
         )
@@ -260,7 +276,7 @@ def _keep_last_groups(split: Split, column: list, kind: str, rows: list[int]) ->
     groups = sorted({column[row] for row in rows})
     kept = min(_num_validation_groups(len(groups)), len(groups) - 1)
     if not kept:
-        raise CorpusError(f"one training {kind} is too few to take a validation part from; leave out --eval_strategy")
+        raise InputError(f"one training {kind} is too few to take a validation part from; leave out --eval_strategy")
     last = groups[-kept:]
     for row in rows:
         if column[row] in last:
@@ -280,7 +296,7 @@ def _keep_stratified_tenth(split: Split, labels: list, rows: list[int]) -> None:
     except ValueError:  # a class of one row, or fewer rows than classes
         if len(rows) < 2:
             message = "one training row is too few to take a validation part from; leave out --eval_strategy"
-            raise CorpusError(message) from None
+            raise InputError(message) from None
         _, kept = train_test_split(rows, **options)
         how = "a random tenth"
         split.warnings.append("a class has too few training rows for a stratified validation part; it is random")
@@ -344,7 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
         parts = list(load_parts(given.dataset).items())
         columns = read_columns(parts, ("segment_id", "label", *OVERLAPS.values()))
         if "label" not in columns:
-            raise CorpusError(f"{given.dataset} has no column named label; prepare_dataset.py writes one")
+            raise InputError(f"{given.dataset} has no column named label; prepare_dataset.py writes one")
         columns["label"], label_names = encode_labels(parts, "label", columns["label"])
         name = given.split or default_split(columns)
         check_folds(name, given.num_folds, given.fold)
@@ -354,7 +370,7 @@ def main(arguments: list[str] | None = None) -> int:
             split = split_rows(columns, name, given.num_folds, given.fold)
             header, values = "part", split.parts
             _print_warnings(split, columns, label_names)
-    except CorpusError as error:
+    except InputError as error:
         print(f"corpora.folds: {error}", file=sys.stderr)
         return 2
     writer = csv.writer(sys.stdout, lineterminator="\n")

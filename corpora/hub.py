@@ -12,16 +12,10 @@ from datasets import DatasetDict
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from corpora import CorpusError, PushError
 from corpora.card import FACTS, dataset_card
-from corpora.hub_access import (
-    check_namespace,
-    check_visibility,
-    errors_in_one_line,
-    split_name,
-    writable_namespaces,
-)
 from corpora.report import REPORT_FILE, SKIPPED_FILE
+from foundation.errors import InputError, PushError
+from foundation.hub import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
 
 
 SHARD_SIZE = "200MB"
@@ -62,20 +56,20 @@ def check_destination(
         confirm (`Callable[[str], str]`): Shows a prompt and returns the answer, which must be `repo_id` to go on.
 
     Raises:
-        CorpusError: The name is malformed, or publishing was not confirmed.
+        InputError: The name is malformed, or publishing was not confirmed.
         PushError: The Hub can't be reached, or the token may not write there, or there is a dataset already.
     """
     try:
         namespace, _ = split_name(repo_id)
     except ValueError:
-        raise CorpusError(
+        raise InputError(
             f"--push_to_hub {repo_id} names no dataset: give USER/NAME, in letters, digits, '-', '_' and '.'"
         ) from None
     clause = FACTS[corpus].clause
     if public and clause is not None:
         print(clause)
         if confirm(f"To make it public all the same, type {repo_id}: ").strip() != repo_id:
-            raise CorpusError(
+            raise InputError(
                 f"--push_to_hub {repo_id} --public was not confirmed, nothing is pushed: leave out --public"
             )
     with errors_in_one_line(_asked(repo_id)):

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corpora import EMOTIONS, CorpusError
+from corpora import EMOTIONS
 from corpora.recordings import read_recording
 from corpora.rows import Corpus, UnusableRow, Utterance
 from corpora.transcripts import decode_transcript, remove_tags
+from foundation.errors import InputError
 
 
 COLUMNS = (
@@ -172,7 +173,7 @@ def read_corpus(
         read_sessions: makes sessions of the annotation files, and notes what is worth telling of them.
 
     Raises:
-        CorpusError: the folder or one of its csv files does not have the shape of the corpus.
+        InputError: the folder or one of its csv files does not have the shape of the corpus.
     """
     corpus_dir = Path(corpus_dir)
     annotation_files = _find_annotation_files(corpus_dir, layout)
@@ -189,11 +190,11 @@ def _find_annotation_files(corpus_dir: Path, layout: Layout) -> list[Path]:
     """The annotation files of a corpus folder, in session order."""
     if not corpus_dir.is_dir():
         what = "is not a folder" if corpus_dir.exists() else "does not exist"
-        raise CorpusError(f"{corpus_dir} {what}: give the {layout.corpus} folder that holds annotation/ and wav/")
+        raise InputError(f"{corpus_dir} {what}: give the {layout.corpus} folder that holds annotation/ and wav/")
     missing = [name for name in ("annotation", "wav") if not (corpus_dir / name).is_dir()]
     if missing:
         hint = _where_to_point(corpus_dir, layout.corpus)
-        raise CorpusError(f"{corpus_dir} has no {'/ and no '.join(missing)}/: {hint}")
+        raise InputError(f"{corpus_dir} has no {'/ and no '.join(missing)}/: {hint}")
     names = sorted(os.listdir(corpus_dir / "annotation"))
     files = [corpus_dir / "annotation" / name for name in names if layout.annotation_file.fullmatch(name)]
     if not files:
@@ -201,7 +202,7 @@ def _find_annotation_files(corpus_dir: Path, layout: Layout) -> list[Path]:
         hint = f"give the {layout.corpus} folder, whose annotation/ holds one for each session"
         if any(other.annotation_file.fullmatch(name) for name in names):
             hint = f"its files look like {other.corpus}, give --corpus {other.corpus.lower()}"
-        raise CorpusError(f"{corpus_dir}/annotation has no file like {layout.example}: {hint}")
+        raise InputError(f"{corpus_dir}/annotation has no file like {layout.example}: {hint}")
     return files
 
 
@@ -253,14 +254,14 @@ def read_annotation_file(path: Path, layout: Layout, notes: dict[str, list[str]]
     """The rows of one csv, in their order; their Segment IDs are not looked at yet.
 
     Raises:
-        CorpusError: the csv does not have the two header rows and the columns of the corpus.
+        InputError: the csv does not have the two header rows and the columns of the corpus.
     """
     try:
         content = path.read_bytes()
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         rows = [(cells, reader.line_num) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path} is not readable as a csv in utf-8 ({error}): restore it from the corpus") from None
+        raise InputError(f"{path} is not readable as a csv in utf-8 ({error}): restore it from the corpus") from None
     _check_header(path, [[cell.strip() for cell in cells] for cells, _ in rows[:2]], layout)
     if content.startswith(b"\xef\xbb\xbf"):
         notes.setdefault(WITH_BOM, []).append(path.name)
@@ -303,7 +304,7 @@ def _check_header(path: Path, header: list[list[str]], layout: Layout) -> None:
     else:
         cells = (first[layout.segment_id], second[layout.total : layout.total + 1])
         found = f"the headers {cells[0]!r} and {cells[1]} in columns {place} and {place + 1}"
-    raise CorpusError(f"{path} has {found}; {expected}: restore the file or take it out of annotation/")
+    raise InputError(f"{path} has {found}; {expected}: restore the file or take it out of annotation/")
 
 
 def _read_files(path: str, encoding: str, repairs: list[str]) -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datasets import ClassLabel, Dataset, IterableDataset, load_dataset, load_dataset_builder, load_from_disk
 
-from corpora import CorpusError
+from foundation.errors import InputError
 
 
 def load_parts(
@@ -22,11 +22,11 @@ def load_parts(
         columns (`list[str]`, *optional*): No others are needed, so don't read them where the files allow it (parquet).
 
     Raises:
-        CorpusError: It can't be loaded.
+        InputError: It can't be loaded.
     """
     folder = Path(name)
     if (folder / "annotation").is_dir():
-        raise CorpusError(
+        raise InputError(
             f"{name} is a corpus, not a dataset; convert it first: "
             f"python prepare_dataset.py --corpus_dir {name} --output_dir data/kemdy20"
         )
@@ -40,7 +40,7 @@ def load_parts(
             loaded = load_dataset(name, config_name, streaming=streaming, **options)
     except Exception as error:  # whatever a dataset's files and loading code make `datasets` raise
         reason = " ".join(str(error).split())
-        raise CorpusError(
+        raise InputError(
             f"dataset {name} can't be loaded; give a folder from prepare_dataset.py or a dataset that `datasets` "
             f"loads ({type(error).__name__}: {reason})"
         ) from error
@@ -80,7 +80,7 @@ def encode_labels(parts: Iterable[tuple[str, Dataset]], column: str, labels: lis
         labels (`list`): Its values in all parts.
 
     Raises:
-        CorpusError: The labels are of another kind, or differ in kind between the parts.
+        InputError: The labels are of another kind, or differ in kind between the parts.
     """
     features = [dataset.features[column] for _, dataset in parts]
     values = {label for label in labels if label is not None}
@@ -89,7 +89,7 @@ def encode_labels(parts: Iterable[tuple[str, Dataset]], column: str, labels: lis
         for feature in features:
             if feature != features[0]:
                 others = ", ".join(getattr(feature, "names", [str(feature)]))
-                raise CorpusError(f"the parts have different classes in {column}: {', '.join(names)} and {others}")
+                raise InputError(f"the parts have different classes in {column}: {', '.join(names)} and {others}")
     elif values and all(isinstance(value, str) for value in values):
         names = sorted(values)
         index_of = {name: index for index, name in enumerate(names)} | {None: None}
@@ -97,7 +97,7 @@ def encode_labels(parts: Iterable[tuple[str, Dataset]], column: str, labels: lis
     elif values and all(isinstance(value, int) and value >= -1 for value in values):
         names = [f"LABEL_{index}" for index in range(max(values) + 1)]
     else:
-        raise CorpusError(f"the labels in {column} are of type {features[0]}; give class names, or indices from 0 on")
+        raise InputError(f"the labels in {column} are of type {features[0]}; give class names, or indices from 0 on")
     # -1 is how `datasets` marks a ClassLabel that is not known.
     return [None if label == -1 else label for label in labels], names
 

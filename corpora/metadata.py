@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corpora import EMOTIONS, CorpusError
+from corpora import EMOTIONS
 from corpora.recordings import read_recording
 from corpora.rows import Corpus, UnusableRow, Utterance
+from foundation.errors import InputError
 
 
 REQUIRED = ("path", "text", "label")
@@ -95,12 +96,12 @@ def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpu
         folder: where the paths of the csv start; the csv's own folder when left out.
 
     Raises:
-        CorpusError: the csv can't be read, or lacks a column.
+        InputError: the csv can't be read, or lacks a column.
     """
     metadata = Path(metadata)
     folder = metadata.parent if folder is None else Path(folder)
     if not folder.is_dir():
-        raise CorpusError(f"--corpus_dir {folder} is not a folder: give the one in which the paths of {metadata} start")
+        raise InputError(f"--corpus_dir {folder} is not a folder: give the one in which the paths of {metadata} start")
     notes: dict[str, list[str]] = {}
     header, lines = read_table(metadata, "--metadata", notes)
     header = [name.lower() for name in header]
@@ -133,12 +134,12 @@ def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> tuple[
         notes: what is worth telling of it is added here.
 
     Raises:
-        CorpusError: it can't be read, or two columns have one name.
+        InputError: it can't be read, or two columns have one name.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CorpusError(f"{argument} {path} can't be read ({error.strerror}): give a csv") from None
+        raise InputError(f"{argument} {path} can't be read ({error.strerror}): give a csv") from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -146,18 +147,18 @@ def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> tuple[
             text = content.decode("cp949")
             notes["csv read as cp949"] = [path.name]
         except UnicodeDecodeError as error:
-            raise CorpusError(f"{argument} {path} is neither utf-8 nor cp949 ({error}): save it as utf-8") from None
+            raise InputError(f"{argument} {path} is neither utf-8 nor cp949 ({error}): save it as utf-8") from None
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         rows = [([cell.strip() for cell in cells], reader.line_num) for cells in reader]
     except csv.Error as error:
-        raise CorpusError(f"{argument} {path} is not a csv ({error}): save it as csv with a header") from None
+        raise InputError(f"{argument} {path} is not a csv ({error}): save it as csv with a header") from None
     header = rows[0][0] if rows else []
     names = [name.lower() for name in header]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise CorpusError(f"{argument} {path} has several columns named {', '.join(twice)}: keep one of each")
+        raise InputError(f"{argument} {path} has several columns named {', '.join(twice)}: keep one of each")
     return header, rows[1:]
 
 
@@ -165,7 +166,7 @@ def _check_header(header: list[str], path: Path, notes: dict[str, list[str]]) ->
     missing = [name for name in REQUIRED if name not in header]
     if missing:
         wanted = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
-        raise CorpusError(
+        raise InputError(
             f"--metadata {path} has no column named {' and none named '.join(missing)}, only "
             f"{', '.join(header) or 'none'}: give a header with {wanted}"
         )

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import xxhash
 
-from corpora import CorpusError, holds_code
 from corpora.report import REPORT_FILE, SKIPPED_FILE
 from corpora.rows import Corpus
+from foundation.errors import InputError
+from foundation.files import holds_code
 
 
 SOURCE_FILE = "source.json"
@@ -61,29 +62,27 @@ def check_output_dir(output_dir: str | Path, corpus_dir: str | Path | None, sour
     """The absolute path of a folder that may be created, or that holds an older dataset from the same corpus.
 
     Raises:
-        CorpusError: the folder has other content, or lies where it would mix with the corpus or the repository.
+        InputError: the folder has other content, or lies where it would mix with the corpus or the repository.
     """
     output_dir = Path(output_dir).expanduser().resolve()
     another = "give --output_dir a new folder"
     if holds_code(output_dir):
-        raise CorpusError(f"{output_dir} is or holds the code of this repository: {another}")
+        raise InputError(f"{output_dir} is or holds the code of this repository: {another}")
     if corpus_dir is not None:
         corpus_dir = Path(corpus_dir).expanduser().resolve()
         if output_dir.is_relative_to(corpus_dir):
-            raise CorpusError(f"{output_dir} is or lies in the corpus folder {corpus_dir}: {another} outside of it")
+            raise InputError(f"{output_dir} is or lies in the corpus folder {corpus_dir}: {another} outside of it")
         if corpus_dir.is_relative_to(output_dir):
-            raise CorpusError(f"{output_dir} holds the corpus folder {corpus_dir}: {another} elsewhere")
+            raise InputError(f"{output_dir} holds the corpus folder {corpus_dir}: {another} elsewhere")
     if output_dir.exists() and not output_dir.is_dir():
-        raise CorpusError(f"{output_dir} is a file: {another}")
+        raise InputError(f"{output_dir} is a file: {another}")
     if output_dir.exists() and any(output_dir.iterdir()):
         older = read_source(output_dir)
         if older is None:
-            raise CorpusError(f"{output_dir} is not empty: {another}, or remove this one first")
+            raise InputError(f"{output_dir} is not empty: {another}, or remove this one first")
         if (older["corpus"], older["corpus_dir"]) != (source["corpus"], source["corpus_dir"]):
             made_from = f"{older['corpus']} {older['corpus_dir'] or ''}".strip()
-            raise CorpusError(
-                f"{output_dir} holds a dataset made from {made_from}: {another}, or remove this one first"
-            )
+            raise InputError(f"{output_dir} holds a dataset made from {made_from}: {another}, or remove this one first")
     return output_dir
 
 
@@ -94,7 +93,7 @@ def incomplete_folder(output_dir: Path) -> Iterator[Path]:
     A lock that dies with its process tells the remains of a killed run, which are removed, from a run under way.
 
     Raises:
-        CorpusError: another run is writing the same folder, or the parent folder can't be written.
+        InputError: another run is writing the same folder, or the parent folder can't be written.
     """
     prefix = f".{output_dir.name}.incomplete-"
     try:
@@ -106,9 +105,9 @@ def incomplete_folder(output_dir: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=output_dir.parent))
         folder.chmod(0o777 & ~_umask())
     except BlockingIOError:
-        raise CorpusError(f"{output_dir} is being written by another run: wait for it or give another folder") from None
+        raise InputError(f"{output_dir} is being written by another run: wait for it or give another folder") from None
     except OSError as error:
-        raise CorpusError(f"{output_dir} can't be written ({error.strerror}): give --output_dir a new folder") from None
+        raise InputError(f"{output_dir} can't be written ({error.strerror}): give --output_dir a new folder") from None
     with _locked(folder):
         try:
             yield folder
@@ -144,7 +143,7 @@ def publish(folder: Path, report: dict, skipped: str, source: dict, output_dir: 
     """Adds the report to the finished dataset in `folder`, an [`incomplete_folder`]'s, and gives it its name.
 
     Raises:
-        CorpusError: something was put into `output_dir` in the meantime.
+        InputError: something was put into `output_dir` in the meantime.
     """
     dataset = folder / "dataset"
     report_text = json.dumps(report, ensure_ascii=False, indent=2)
@@ -157,7 +156,7 @@ def publish(folder: Path, report: dict, skipped: str, source: dict, output_dir: 
             os.rename(output_dir, folder / "older")
         os.rename(dataset, output_dir)
     except OSError as error:
-        raise CorpusError(f"{output_dir} can't be made ({error.strerror}): give --output_dir a new folder") from None
+        raise InputError(f"{output_dir} can't be made ({error.strerror}): give --output_dir a new folder") from None
 
 
 def is_complete(output_dir: Path) -> bool:

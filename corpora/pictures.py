@@ -4,7 +4,6 @@ What a corpus doesn't have is left out. Recordings are never read."""
 import base64
 import html
 from collections import Counter
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -12,11 +11,12 @@ import numpy as np
 import pandas
 from datasets import DatasetDict
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from corpora.columns import TIE, UNLABELLED, read_table, sizes, time_in_words, vote_entropy, with_share
+from corpora.columns import TIE, UNLABELLED, read_table, sizes, vote_entropy
+from foundation.figures import INK, Picture, new_figure
+from foundation.words import time_in_words, with_share
 
 
 PAGE_FILE = "index.html"
@@ -35,17 +35,7 @@ COLORS = {
     "disgust": "#009E73",
 }
 MORE_COLORS = ("#E69F00", "#000000")
-INK, PLAIN = "#333333", "#C8C8C8"
-
-
-@dataclass
-class Picture:
-    """A drawing, its numbers in words, and what it looks like for those who don't see it."""
-
-    name: str
-    figure: Figure
-    caption: str
-    alt: str
+PLAIN = "#C8C8C8"
 
 
 def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Path]:
@@ -77,7 +67,7 @@ def draw_labels(rows: pandas.DataFrame) -> Picture:
     """Rows per label, in each split."""
     counts = pandas.crosstab(rows["label"], rows["split"], dropna=False)
     num_labels, num_splits = counts.shape
-    figure = _figure(0.7 + num_splits * (0.4 + 0.27 * num_labels))
+    figure = new_figure(WIDTH, 0.7 + num_splits * (0.4 + 0.27 * num_labels))
     panels = figure.subplots(num_splits, sharex=True, squeeze=False)[:, 0]
     styles, phrases = _styles(counts.index), []
     for axes, split in zip(panels, counts):
@@ -105,7 +95,7 @@ def draw_ties(rows: pandas.DataFrame) -> Picture | None:
     counts = np.array([[pairs[frozenset((row, column))] for column in classes] for row in classes])
     # Each pair once: a row under the diagonal, a column left of it.
     lower = np.ma.array(counts, mask=np.triu(np.ones_like(counts)))[1:, :-1]
-    figure = _figure(WIDTH * 0.9)
+    figure = new_figure(WIDTH, WIDTH * 0.9)
     axes = figure.subplots()
     axes.imshow(lower, cmap="Blues", vmin=0)
     for (row, column), count in np.ndenumerate(lower):
@@ -136,7 +126,7 @@ def draw_durations(rows: pandas.DataFrame) -> Picture | None:
     seconds = rows["duration"].dropna().to_numpy()
     # A few very long clips would squeeze all others into the first bar.
     last = max(min(seconds.max(), 2 * np.quantile(seconds, 0.99, method="lower")), 1.05 * DEFAULT_CROP)
-    figure = _figure(3.2)
+    figure = new_figure(WIDTH, 3.2)
     axes = figure.subplots()
     axes.hist(seconds.clip(max=last), bins=40, range=(0, last), color=PLAIN, edgecolor=INK, linewidth=0.5)
     over = with_share((seconds > DEFAULT_CROP).sum(), len(seconds))
@@ -169,7 +159,7 @@ def draw_entropy(rows: pandas.DataFrame) -> Picture | None:
     if not labels:
         return None
     num_lines = -(-len(labels) // 2)
-    figure = _figure(0.6 + 1.35 * num_lines)
+    figure = new_figure(WIDTH, 0.6 + 1.35 * num_lines)
     panels = figure.subplots(num_lines, 2, sharex=True, sharey=True, squeeze=False).flatten()
     styles, most = _styles(rows["label"].cat.categories), max(np.log2(votes.shape[1]), 1.0)
     for axes, label in zip(panels, labels):
@@ -201,7 +191,7 @@ def draw_sessions(rows: pandas.DataFrame) -> Picture | None:
     counts = pandas.crosstab(rows["session"], rows["label"], dropna=False)
     counts = counts[counts.index.notna()]
     totals = counts.sum(axis=1)
-    figure = _figure(1.6 + min(max(0.2 * len(counts), 0.8), 12))
+    figure = new_figure(WIDTH, 1.6 + min(max(0.2 * len(counts), 0.8), 12))
     shares_axes, rows_axes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     places, left = np.arange(len(counts)), np.zeros(len(counts))
     styles = _styles(counts.columns)
@@ -247,7 +237,7 @@ def draw_valence_arousal(rows: pandas.DataFrame) -> Picture | None:
         return None
     groups = rows.groupby("label", observed=True)[["valence", "arousal"]]
     means, deviations = groups.mean(), groups.std().fillna(0)
-    figure = _figure(1.0 + 0.3 * len(means))
+    figure = new_figure(WIDTH, 1.0 + 0.3 * len(means))
     styles, places = _styles(rows["label"].cat.categories), range(len(means))
     for axes, scale in zip(figure.subplots(1, 2, sharey=True), means):
         axes.errorbar(means[scale], places, xerr=deviations[scale], fmt="none", ecolor=INK, capsize=2, linewidth=1)
@@ -263,12 +253,6 @@ def draw_valence_arousal(rows: pandas.DataFrame) -> Picture | None:
 
 
 PICTURES = (draw_labels, draw_ties, draw_durations, draw_entropy, draw_sessions, draw_valence_arousal)
-
-
-def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
-    return figure
 
 
 def _styles(labels: pandas.Index) -> dict[str, dict]:

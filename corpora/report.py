@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora.rows import Corpus, Utterance
+from foundation.words import first_names
 
 
 REPORT_FILE = "conversion_report.json"
 SKIPPED_FILE = "skipped.csv"
 TIE = "tie"
-NAMES_SHOWN = 5
 
 
 @dataclass
@@ -109,9 +109,3 @@ def _listed(kinds: dict[str, list[str]]) -> list[str]:
         return []
     width = max(map(len, kinds))
     return [f"  {kind:<{width}}  {len(names):6d}  {first_names(names)}" for kind, names in kinds.items()]
-
-
-def first_names(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more

@@ -19,10 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from accelerate import PartialState
 
-from corpora import CorpusError, OneLineParser
 from demo.examples import write_examples
 from demo.recognizer import Recognizer
-from training import InputError
+from foundation.errors import InputError, OneLineParser
 from training.model import load_saved
 from training.transcription import Transcriber
 
@@ -71,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             recognizer = load_recognizer(arguments.model, arguments.asr_model)
             examples = write_examples(Path(folder))
-        except (InputError, CorpusError) as error:
+        except InputError as error:
             print(f"demo: {error}", file=sys.stderr)
             return 2
         try:

@@ -30,7 +30,7 @@ def write_examples(folder: Path, dataset_dir: Path = Path(DEMO_DIR)) -> list[Exa
     sessions out.
 
     Raises:
-        CorpusError: `dataset_dir` is there and can't be loaded.
+        InputError: `dataset_dir` is there and can't be loaded.
     """
     if not dataset_dir.is_dir():
         dataset_dir = folder / "dataset"

@@ -4,19 +4,18 @@ import logging
 import platform
 import shlex
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
-from corpora import REPOSITORY, CorpusError
 from experiments.cells import is_finished
 from experiments.comparisons import compare_systems, measure_flattery
 from experiments.plan import OF_A_CELL, Cell, Plan
 from experiments.results import PAPER, SESSION, Results, Run
 from experiments.scored_run import ScoredRun, read_run
 from experiments.statistics import majority_runs, score_system
-from training import InputError
+from foundation.errors import InputError
+from foundation.files import REPOSITORY
+from foundation.versions import package_versions
 from training.arguments import DEMO_DIR
-from training.card_sections import PACKAGES
 from training.parsing import parse_arguments, read_json
 
 
@@ -113,7 +112,7 @@ def _scores(logged: dict) -> dict[str, float]:
 
 def _versions() -> dict[str, str]:
     """Of Python and the packages, and the commit of this repository where it is one."""
-    versions = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    versions = {"python": platform.python_version()} | package_versions()
     try:
         git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
         versions["commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -141,7 +140,7 @@ def _draw_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun]
                 dataset,
                 segment_ids=set(finished[cell.name].segment_ids),
             )
-        except (InputError, CorpusError, OSError) as error:
+        except (InputError, OSError) as error:
             logger.warning(f"No picture of the attention of {system.name}: {error}")
             continue
         files[system.name] = f"pictures/attention-{cell.name.split('/')[1]}.png"

@@ -18,7 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 import run_classification
 from experiments.plan import Cell
-from training import InputError
+from foundation.errors import InputError
 from training.checkpoints import delete, list_checkpoints
 
 

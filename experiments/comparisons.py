@@ -10,14 +10,8 @@ from scipy.stats import binomtest
 from experiments.results import Comparison, Difference, Flattery, McNemar
 from experiments.scored_run import ScoredRun
 from experiments.statistics import MIN_GROUPS, find_group_column, group_matrices
-from training.intervals import (
-    NUM_RESAMPLES,
-    bootstrap_scores,
-    expanded_interval,
-    matrix_scores,
-    seed_means,
-    two_sided_p,
-)
+from metrics.intervals import NUM_RESAMPLES, bootstrap_scores, expanded_interval, two_sided_p
+from metrics.scores import matrix_scores, seed_means
 
 
 FLATTERED_SCORES = ("weighted_f1", "macro_f1")

@@ -12,12 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
-from corpora.pictures import INK, Picture
 from experiments.results import PAPER, SESSION, Difference, LearningCurve, Results
 from experiments.tables import (
-    LEADING,
     MINUS,
-    SCORES,
     SINGLE_MODALITIES,
     find_difference,
     find_protocols,
@@ -27,7 +24,8 @@ from experiments.tables import (
     is_fusion,
     is_significant,
 )
-from explain.fonts import families_for
+from foundation.figures import BLUE, GREEN, GREY, INK, VERMILLION, Picture, families_for
+from metrics.scores import LEADING, SCORES
 
 
 WIDTH = 9.0  # inches: shown 900 pixels wide, writing of 9 points is 12 pixels high
@@ -36,8 +34,6 @@ DPI = 140
 MOST_PAIRS = 15
 MOST_MARKERS = 30
 NAME_WIDTH = 34  # letters of a line
-# Of Okabe and Ito, which the colour-blind can tell apart.
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 STYLES = {SESSION: {"color": BLUE, "marker": "o"}, PAPER: {"color": VERMILLION, "marker": "^"}}
 
 
@@ -194,7 +190,7 @@ def draw_flattery(results: Results) -> Picture | None:
             axes.plot([min(values.values()), max(values.values())], [place] * 2, color="#BBBBBB", linewidth=3, zorder=1)
             for name, value in values.items():
                 axes.scatter(value, place, s=45, zorder=2, **points[name])
-        axes.set_xlabel(SCORES[score])
+        axes.set_xlabel(SCORES[score].short)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         _name_rows(axes, names)
     handles = [Line2D([], [], linestyle="", **style) for style in points.values()]

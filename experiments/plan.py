@@ -10,7 +10,7 @@ from configuration_rsa_cfn import FUSIONS
 from corpora.folds import NUM_FOLDS
 from experiments.published import published_weighted_f1
 from experiments.results import MAJORITY, PAPER, SESSION, System, Table, TableRow
-from training import InputError
+from foundation.errors import InputError
 from training.arguments import TINY, DataArguments, ModelArguments
 from training.checkpoints import LAST
 from training.parsing import as_command_line, parse_arguments, read_json

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from corpora.card import cell
-from corpora.pictures import Picture
 from experiments import pictures, tables
 from experiments.answer import answer
 from experiments.results import Results
 from experiments.tables import Cell, Sheet, find_protocols
+from foundation.figures import Picture
+from foundation.words import cell
 from training.arguments import DEMO_DIR
 
 

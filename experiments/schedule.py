@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import torch
 
-from corpora import REPOSITORY
 from experiments.cells import LOG, run_cell
 from experiments.plan import Cell
+from foundation.files import REPOSITORY
 from training.stopping import SIGNALS
 
 

@@ -17,7 +17,8 @@ from experiments.results import (
     SystemScores,
 )
 from experiments.scored_run import ScoredRun
-from training.intervals import bootstrap_scores, expanded_interval, matrix_scores, seed_means
+from metrics.intervals import bootstrap_scores, expanded_interval
+from metrics.scores import matrix_scores, seed_means
 
 
 # No 95 % interval can be had from fewer, however often they are drawn (see `expanded_interval`).

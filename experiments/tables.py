@@ -15,16 +15,10 @@ from experiments.results import (
     SystemScores,
     Table,
 )
-from training.card_sections import FEW_GROUPS
+from metrics.intervals import FEW_GROUPS
+from metrics.scores import LEADING, SCORES
 
 
-SCORES = {
-    "macro_f1": "macro F1",
-    "unweighted_average_recall": "UAR",
-    "weighted_f1": "weighted F1",
-    "accuracy": "accuracy",
-}
-LEADING = "macro_f1"
 PROTOCOLS = {
     SESSION: "folds of whole sessions; the epoch is chosen on rows of the training side",
     PAPER: "a random split, with speakers on both sides; the epoch is the one that is best on the reported rows",
@@ -262,7 +256,7 @@ def scores_sheet(results: Results, protocol: str) -> Sheet:
             format_count(record["rows"]),
         ]
         rows.append(cells)
-    head = ["system", *SCORES.values(), "ECE", "runs", "rows"]
+    head = ["system", *(score.short for score in SCORES.values()), "ECE", "runs", "rows"]
     notes = [_intervals_note(find_scores(results, protocol))]
     if protocol == PAPER:
         notes.append(
@@ -407,7 +401,7 @@ def flattery_sheet(results: Results) -> Sheet:
         difference = entry.difference
         cells = [
             entry.system,
-            SCORES.get(entry.score, entry.score),
+            SCORES[entry.score].short,
             *(format_score(value) for value in (entry.best_epoch, entry.last_epoch, entry.session)),
             format_score(entry.best_epoch - entry.last_epoch, is_difference=True),
         ]
@@ -470,7 +464,7 @@ def runs_sheet(results: Results) -> Sheet:
                 "" if number is None else f"{number:,}",
             ]
         )
-    head = ["run", "protocol", "system", "fold", "seed", "state", *SCORES.values()]
+    head = ["run", "protocol", "system", "fold", "seed", "state", *(score.short for score in SCORES.values())]
     head += ["seconds", "peak memory (GiB)", "parameters"]
     return Sheet("Runs", head, "lllrrl" + "r" * (len(head) - 6), rows)
 

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from corpora.loading import encode_labels, load_parts, read_columns
-from corpora.report import first_names
+from foundation.errors import InputError
+from foundation.words import first_names
 from processing_rsa_cfn import decode_audio
-from training import InputError
 
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
     Raises:
         InputError: The fusion has no attention, the dataset lacks a column or the class neutral, or it doesn't have
             both neutral and other rows that can be read.
-        CorpusError: The dataset can't be loaded.
+        InputError: The dataset can't be loaded.
     """
     check_attention(model)
     parts = load_parts(dataset_name)

@@ -7,8 +7,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from explain.fonts import families_for
 from explain.prediction import Explanation
+from foundation.figures import families_for
 
 
 WIDTH = 8.0  # inches

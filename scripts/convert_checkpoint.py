@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
-from corpora import holds_code
+from foundation.files import holds_code
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from corpora import CorpusError, OneLineParser, holds_code
 from explain import Explanation, collect_attention, draw_attention, draw_explanation, explain
-from training import InputError
+from foundation.errors import InputError, OneLineParser
+from foundation.files import holds_code
 from training.model import load_saved
 
 
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         model, processor = load_saved(arguments.model, "MODEL")
         names = (explain_clip if is_clip else explain_dataset)(model.eval(), processor, arguments)
-    except (InputError, CorpusError) as error:
+    except InputError as error:
         print(f"explain: {error}", file=sys.stderr)
         return 2
     print(f"Written to {arguments.output_dir}: {', '.join(names)}")

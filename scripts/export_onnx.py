@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from corpora import OneLineParser, holds_code
+from foundation.errors import InputError, OneLineParser
+from foundation.files import holds_code
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
-from training import InputError
 from training.model import load_saved
 
 

@@ -25,7 +25,7 @@ from experiments.results import (
     Table,
     TableRow,
 )
-from training.intervals import matrix_scores
+from metrics.scores import matrix_scores
 
 
 LABELS = ["neutral", "happy", "angry", "surprise", "sad", "fear", "disgust"]

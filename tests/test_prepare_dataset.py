@@ -19,9 +19,9 @@ from datasets import Audio, ClassLabel, DatasetDict, List, Value, load_from_disk
 
 import prepare_dataset
 from configuration_rsa_cfn import EMOTIONS
-from corpora import CorpusError
 from corpora.demo import write_corpus
 from corpora.shards import BYTES_PER_BATCH
+from foundation.errors import InputError
 from prepare_dataset import NothingToWriteError, main, prepare
 
 
@@ -183,7 +183,7 @@ def test_killed_run_leaves_nothing_that_loads_and_can_be_repeated(corpus, tmp_pa
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob(".out.incomplete-*/shards/session03.arrow")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    with pytest.raises(CorpusError, match="being written by another run"):
+    with pytest.raises(InputError, match="being written by another run"):
         prepare("kemdy20", corpus, output)
     process.kill()
     process.join()
@@ -204,7 +204,7 @@ def wait_until_unlocked(corpus, output):
     while True:
         try:
             return prepare("kemdy20", corpus, output)
-        except CorpusError:
+        except InputError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from foundation.errors import InputError
 from run_classification import main
-from training import InputError
 from training.parsing import parse_arguments
 
 

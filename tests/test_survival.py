@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from transformers import RobertaConfig, TrainingArguments, Wav2Vec2Config
 
+from foundation.errors import InputError
 from run_classification import find_start, main
-from training import InputError
 from training.checkpoints import FILE_LIST, find_damage, list_checkpoints, remove_half_written, seal
 from training.parsing import parse_arguments
 

@@ -8,7 +8,7 @@ import torch
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES
 from corpora.folds import NUM_FOLDS
-from training import InputError
+from foundation.errors import InputError
 
 
 logger = logging.getLogger(__name__)

@@ -10,11 +10,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import TrainingArguments
 
 from corpora.card import CorpusFacts
+from corpora.folds import find_groups
+from metrics.intervals import bootstrap_intervals
+from metrics.scores import SCORES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 from training.arguments import ModelArguments
 from training.card_sections import (
-    SCORES,
     command_section,
     data_section,
     limits_section,
@@ -27,7 +29,6 @@ from training.checkpoints import FINISHED
 from training.curves import draw_training_curve, training_steps
 from training.data import Splits
 from training.hub import CARD_FILE, CURVE_FILE
-from training.intervals import bootstrap_intervals, find_groups
 from training.origins import Backbone, find_backbones, find_corpus, is_hub_id
 from training.report import ScoredPart
 
@@ -167,7 +168,7 @@ def eval_results(trained: TrainedModel, dataset: str) -> list[EvalResult]:
     if not trained.scores:
         return []
     scored, results = trained.scores[0], []
-    for name, (title, metric) in SCORES.items():
+    for name, kind in SCORES.items():
         results.append(
             EvalResult(
                 task_type="audio-classification",
@@ -175,8 +176,8 @@ def eval_results(trained: TrainedModel, dataset: str) -> list[EvalResult]:
                 dataset_type=dataset,
                 dataset_name=trained.facts.pretty_name or Path(trained.dataset_name).name,
                 dataset_split="test",
-                metric_type=metric,
-                metric_name=title,
+                metric_type=kind.hub_metric,
+                metric_name=kind.title,
                 metric_value=round(scored.metrics[f"{scored.prefix}_{name}"], 4),
             )
         )

@@ -3,17 +3,17 @@
 import json
 import platform
 import shlex
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
 
-from corpora.card import cell, without_folders
-from corpora.columns import with_share
-from corpora.report import first_names
+from corpora.folds import find_groups
+from foundation.versions import package_versions
+from foundation.words import cell, counted, first_names, with_share, without_folders
+from metrics.intervals import FEW_GROUPS, NUM_RESAMPLES
+from metrics.scores import SCORES
 from training.curves import COLUMNS
 from training.hub import CURVE_FILE
-from training.intervals import NUM_RESAMPLES, find_groups
 from training.report import ScoredPart
 
 
@@ -21,18 +21,8 @@ if TYPE_CHECKING:
     from training.card import TrainedModel
 
 
-# Title and the Hub's name of the metric.
-SCORES = {
-    "macro_f1": ("Macro F1", "f1"),
-    "unweighted_average_recall": ("Unweighted average recall", "recall"),
-    "weighted_f1": ("Weighted F1", "f1"),
-    "accuracy": ("Accuracy", "accuracy"),
-}
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "huggingface_hub", "scikit-learn")
 # A longer log is thinned out; the picture has all of it.
 ROWS_OF_LOG = 30
-# Fewer groups give the bootstrap too little to draw from.
-FEW_GROUPS = 20
 IMBALANCE = 3
 
 
@@ -102,7 +92,7 @@ def data_section(trained: "TrainedModel") -> str:
     parts = record["parts"]
     lines += [f"| class | {' | '.join(parts)} |", f"|---|{'---:|' * len(parts)}"]
     for label in trained.splits.label_names:
-        cells = [with_share_of(part["classes"][label], part["rows"]) for part in parts.values()]
+        cells = [with_share(part["classes"][label], part["rows"]) for part in parts.values()]
         lines.append(f"| {cell(label)} | {' | '.join(cells)} |")
     lines += [f"| rows | {' | '.join(format(part['rows'], ',') for part in parts.values())} |", ""]
     for overlap in record["overlaps"]:
@@ -114,16 +104,6 @@ def data_section(trained: "TrainedModel") -> str:
         lines.append("- As far as its columns tell, no session, speaker or transcript is in two of the parts.")
     lines += [f"- {warning[0].upper()}{warning[1:]}." for warning in record["warnings"]]
     return "\n".join(lines)
-
-
-def counted(number: float, things: str) -> str:
-    """A number of things, whose name is their plural."""
-    return f"1 {things[:-1]}" if number == 1 else f"{number:,.12g} {things}"
-
-
-def with_share_of(count: float, total: int) -> str:
-    """As `with_share`, for counts that are sums of shares, too."""
-    return with_share(int(count), total) if float(count).is_integer() else f"{count:,.1f} ({count / total:.1%})"
 
 
 def results_section(trained: "TrainedModel") -> str:
@@ -165,9 +145,9 @@ def scores_table(trained: "TrainedModel", scored: ScoredPart) -> list[str]:
     """One line per score, and a sentence on the raters where there are any."""
     metrics, prefix = scored.metrics, scored.prefix
     lines = ["| | this model | 95 % interval | always the most frequent class |", "|---|---:|---:|---:|"]
-    for name, (title, _) in SCORES.items():
+    for name, kind in SCORES.items():
         score, majority = metrics[f"{prefix}_{name}"], metrics[f"{prefix}_majority_{name}"]
-        lines.append(f"| {title} | {score:.3f} | {interval(trained, name)} | {majority:.3f} |")
+        lines.append(f"| {kind.title} | {score:.3f} | {interval(trained, name)} | {majority:.3f} |")
     if f"{prefix}_kl_to_raters" in metrics:
         prior = metrics.get(f"{prefix}_prior_kl_to_raters")
         lines += ["", f"Divergence from the raters' votes: {metrics[f'{prefix}_kl_to_raters']:.3f} nats"]
@@ -236,7 +216,7 @@ def training_section(trained: "TrainedModel", steps: list[dict]) -> str:
             lines.append(f"| {entry['step']:,} | {entry['epoch']:.4g} | {' | '.join(cells)} |")
         if len(shown) < len(steps):
             lines += ["", f"{len(shown)} of {len(steps)} entries of the log, evenly spaced."]
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    versions = ", ".join(f"{package} {version}" for package, version in package_versions().items())
     return "\n".join([*lines, "", f"Python {platform.python_version()}, {versions}."])
 
 

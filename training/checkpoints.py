@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from training import InputError, RunStopped
+from foundation.errors import InputError, RunStopped
 
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from transformers import AutoConfig, TrainingArguments
 
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.recordings import SAMPLING_RATE
-from training import InputError
+from foundation.errors import InputError
 from training.arguments import DataArguments, ModelArguments
 from training.data import Splits
 from training.model import TINY_AUDIO, TINY_TEXT

@@ -21,9 +21,9 @@ from corpora.folds import (
     split_rows,
 )
 from corpora.loading import encode_labels, load_parts, read_columns
-from corpora.report import first_names
+from foundation.errors import InputError
+from foundation.words import first_names
 from prepare_dataset import prepare
-from training import InputError
 from training.arguments import DEMO_DIR, KEMDY20_DIR, DataArguments
 from training.labels import make_targets, match_classes, target_shares
 from training.recordings import measure
@@ -113,7 +113,7 @@ def load_splits(
         classes (`list[str]`, *optional*): Those that a saved model knows, in its order; the dataset's are given that.
 
     Raises:
-        InputError, CorpusError: The dataset, a column, its labels or the split doesn't fit.
+        InputError, InputError: The dataset, a column, its labels or the split doesn't fit.
     """
     source = _open(data_args)
     columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from training import InputError
+from foundation.errors import InputError
 from training.arguments import DataArguments
 from training.data import Splits
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer

@@ -10,9 +10,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from corpora import PushError
-from corpora.hub_access import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
-from training import InputError
+from foundation.errors import InputError, PushError
+from foundation.hub import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
 from training.checkpoints import LAST, is_finished
 
 

@@ -6,7 +6,8 @@ import logging
 import numpy as np
 from datasets import Dataset
 
-from training import InputError
+from foundation.errors import InputError
+from metrics.raters import vote_shares
 
 
 logger = logging.getLogger(__name__)
@@ -123,21 +124,6 @@ def _log_outcomes(labels: list, rows: list[int], classes: dict, distributions: d
     for outcome, count in outcomes.items():
         if count:
             logger.info(f"{count} {outcome}.")
-
-
-def vote_shares(votes: list | None, num_labels: int) -> np.ndarray | None:
-    """
-    The share of its votes that each class has, float64 of shape `(num_rows, num_labels)`; all 0 in a row without votes.
-    `None` where this is no column of `num_labels` counts in each row.
-    """
-    try:
-        counts = np.array([row or [0] * num_labels for row in votes], dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    if counts.shape != (len(votes), num_labels):
-        return None
-    totals = counts.sum(axis=1, keepdims=True)
-    return np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
 
 
 def target_shares(train: Dataset, num_labels: int | None = None) -> np.ndarray:

@@ -13,9 +13,9 @@ from transformers.integrations import is_tensorboard_available
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
-from corpora import CorpusError, holds_code
 from corpora.folds import ALL, SPLITS, check_folds
-from training import InputError
+from foundation.errors import InputError
+from foundation.files import holds_code
 from training.arguments import (
     AUDIO_MODEL,
     COMPARED_ON,
@@ -233,7 +233,7 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
             raise InputError(f"--split {ALL} leaves nothing to train on; give --do_eval, which alone doesn't train")
         try:
             check_folds(data_args.split, data_args.num_folds, data_args.fold)
-        except CorpusError as error:
+        except InputError as error:
             raise InputError(str(error)) from error
     _check_choice("--compare_epochs_on", data_args.compare_epochs_on, COMPARED_ON)
     if data_args.compare_epochs_on == "test" and training_args.eval_strategy == "no":

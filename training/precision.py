@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 from transformers.utils.import_utils import is_torch_fp16_available_on_device
 
-from training import InputError
+from foundation.errors import InputError
 
 
 logger = logging.getLogger(__name__)

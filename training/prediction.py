@@ -15,10 +15,10 @@ from tqdm import tqdm
 from transformers import TrainingArguments
 
 from corpora.metadata import WRONG_WIDTH, read_table
-from corpora.report import first_names
 from corpora.transcripts import decode_transcript, remove_tags
+from foundation.errors import InputError
+from foundation.words import first_names
 from pipeline_rsa_cfn import RsaCfnPipeline
-from training import InputError
 from training.arguments import DataArguments, ModelArguments
 from training.model import load_saved
 from training.transcription import Transcriber
@@ -97,7 +97,7 @@ def read_rows(source: Path) -> list[Row]:
 
     Raises:
         InputError: It holds none, or the csv has neither column.
-        CorpusError: The csv can't be read.
+        InputError: The csv can't be read.
     """
     if source.is_dir():
         return _read_folder(source)

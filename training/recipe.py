@@ -5,7 +5,7 @@ from enum import Enum
 
 from transformers import TrainingArguments
 
-from corpora.card import without_folders
+from foundation.words import without_folders
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments, default_training_arguments
 
 

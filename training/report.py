@@ -10,9 +10,7 @@ import torch
 from datasets import Dataset
 
 from corpora.folds import GROUP_COLUMNS
-
-
-SUMMARY = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
+from metrics.scores import SCORES
 
 
 @dataclass
@@ -110,7 +108,7 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
 def format_summary(metrics: dict[str, float], label_names: list[str], prefix: str = "eval") -> str:
     """The scores named `prefix` as a table, beside those of always answering the most frequent class."""
     lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
-    for name in SUMMARY:
+    for name in SCORES:
         lines.append(f"{name:>27}  {metrics[f'{prefix}_{name}']:6.3f}  {metrics[f'{prefix}_majority_{name}']:14.3f}")
     if f"{prefix}_kl_to_raters" in metrics:
         lines.append(f"{'kl_to_raters (nats)':>27}  {metrics[f'{prefix}_kl_to_raters']:6.3f}")
@@ -126,7 +124,7 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
 
 def format_line(metrics: dict[str, float], prefix: str) -> str:
     """The scores named `prefix` in one line."""
-    shown = [name for name in (*SUMMARY, "kl_to_raters") if f"{prefix}_{name}" in metrics]
+    shown = [name for name in (*SCORES, "kl_to_raters") if f"{prefix}_{name}" in metrics]
     return ", ".join(f"{name} {metrics[f'{prefix}_{name}']:.3f}" for name in shown)
 
 

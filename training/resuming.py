@@ -9,7 +9,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from training import RunStopped
+from foundation.errors import RunStopped
 from training.checkpoints import FILE_LIST, FINISHED, delete, list_checkpoints, rotate, seal, writing
 from training.draws import EpochSampler, TrainingCollator
 from training.hub import HubTrainer

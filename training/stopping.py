@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from training import RunStopped
+from foundation.errors import RunStopped
 
 
 NON_FINITE_LOSS = 3

@@ -3,8 +3,8 @@
 import torch
 from transformers import pipeline
 
+from foundation.errors import InputError
 from processing_rsa_cfn import decode_audio
-from training import InputError
 
 
 # Longer recordings are recognised in overlapping stretches of this length.

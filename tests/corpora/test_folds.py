@@ -12,8 +12,8 @@ import pytest
 from datasets import Dataset, load_from_disk
 from sklearn.model_selection import train_test_split
 
-from corpora import CorpusError
 from corpora.folds import find_overlaps, main, split_rows
+from foundation.errors import InputError
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -179,7 +179,7 @@ def test_the_split_that_is_taken_when_none_is_named():
 )  # fmt: skip
 def test_what_does_not_fit_is_said_in_one_line(options, message):
     columns = make_columns(4, **options.pop("columns", {}))
-    with pytest.raises(CorpusError) as error:
+    with pytest.raises(InputError) as error:
         split_rows(columns, **options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -11,8 +11,8 @@ import pytest
 from datasets import load_from_disk
 from huggingface_hub import constants
 
-from corpora import CorpusError, PushError
 from corpora.hub import Destination, check_destination, push_dataset
+from foundation.errors import InputError, PushError
 from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_python
 
 
@@ -21,21 +21,21 @@ EXPLAINED_SKIPS = NO_LOCAL_HUB
 
 @pytest.mark.parametrize("name", ["speech", "me/speech/train", "me/my speech", "/speech", "me/", "me/speech.git"])
 def test_a_malformed_name_is_refused(name):
-    with pytest.raises(CorpusError, match=f"{re.escape(name)} names no dataset: give USER/NAME"):
+    with pytest.raises(InputError, match=f"{re.escape(name)} names no dataset: give USER/NAME"):
         check_destination(name, "demo")
 
 
 @pytest.mark.parametrize("answer", ["", "y", "yes", "me/other"])
 @pytest.mark.parametrize("corpus", ["kemdy20", "kemdy19"])
 def test_a_licensed_corpus_is_not_published_by_mistake(corpus, answer, capsys):
-    with pytest.raises(CorpusError, match="me/kemdy --public was not confirmed, nothing is pushed"):
+    with pytest.raises(InputError, match="me/kemdy --public was not confirmed, nothing is pushed"):
         check_destination("me/kemdy", corpus, public=True, confirm=lambda prompt: answer)
     assert "may not be redistributed" in capsys.readouterr().out
 
 
 def test_without_a_terminal_nothing_is_confirmed(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("me/kemdy\n"))
-    with pytest.raises(CorpusError, match="--public was not confirmed"):
+    with pytest.raises(InputError, match="--public was not confirmed"):
         check_destination("me/kemdy", "kemdy20", public=True)
 
 
@@ -67,7 +67,7 @@ def test_no_token(monkeypatch, tmp_path):
 
 def test_no_connection(tmp_path):
     code = """
-from corpora import PushError
+from foundation.errors import PushError
 from corpora.hub import check_destination
 try:
     check_destination("me/speech", "demo")
@@ -96,7 +96,7 @@ def test_a_recording_that_is_elsewhere_is_not_pushed(own_dataset, audio, tmp_pat
 def test_there_and_back(local_hub, prepared_dir, tmp_path):
     arguments = ["--corpus", "kemdy20", "--corpus_dir", "/home/jane/KEMDy20_v1_1"]
     push = f"""
-from corpora import PushError
+from foundation.errors import PushError
 from corpora.hub import check_destination, push_dataset
 (folder, arguments) = {str(prepared_dir)!r}, {arguments!r}
 print(push_dataset(folder, check_destination("lab/kemdy", "kemdy20"), arguments))
@@ -145,7 +145,7 @@ def test_what_the_hub_refuses(local_hub, own_dataset, tmp_path):
     (tmp_path / "skipped.csv").write_text("segment_id,reason\n")
     code = f"""
 import os
-from corpora import PushError
+from foundation.errors import PushError
 from corpora.hub import Destination, check_destination, push_dataset
 from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_python
 

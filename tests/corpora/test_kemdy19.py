@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora import EMOTIONS, CorpusError
+from corpora import EMOTIONS
 from corpora.kemdy import COLUMNS
 from corpora.kemdy19 import read_corpus
+from foundation.errors import InputError
 from prepare_dataset import main
 
 
@@ -133,11 +134,11 @@ def test_other_files_and_missing_sessions_are_noted(folder):
 
 def test_other_corpora_are_refused(folder, tmp_path):
     (folder.path / "annotation" / "Session02_F_res.csv").write_text("Numb,WAV, ,Segment ID\n , , , \n")
-    with pytest.raises(CorpusError, match="4 columns as in KEMDy20, give --corpus kemdy20"):
+    with pytest.raises(InputError, match="4 columns as in KEMDy20, give --corpus kemdy20"):
         read_corpus(folder.path)
     other = Folder(tmp_path / "other")
     (other.path / "annotation" / "Sess01_eval.csv").touch()
-    with pytest.raises(CorpusError, match="look like KEMDy20, give --corpus kemdy20"):
+    with pytest.raises(InputError, match="look like KEMDy20, give --corpus kemdy20"):
         read_corpus(other.path)
 
 

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 
 from configuration_rsa_cfn import EMOTIONS
-from corpora import CorpusError
 from corpora.kemdy20 import read_corpus
 from corpora.transcripts import remove_tags
+from foundation.errors import InputError
 
 
 RATERS = ("01F", "02M", "03M", "04F", "05M", "06F", "07F", "08M", "09F", "10M")
@@ -353,7 +353,7 @@ def kemdy19_header():
 def test_csv_of_another_shape_is_refused_by_name(one_row, content, told):
     file = one_row.path / "annotation" / "Sess03_eval.csv"
     file.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(CorpusError) as error:
+    with pytest.raises(InputError) as error:
         read_corpus(one_row.path)
     assert str(file) in str(error.value) and told in str(error.value) and "\n" not in str(error.value)
 
@@ -367,15 +367,15 @@ def test_folders_that_are_no_corpus(one_row, tmp_path):
         tmp_path: f"one folder below, give {one_row.path}",
     }
     for path, told in cases.items():
-        with pytest.raises(CorpusError) as error:
+        with pytest.raises(InputError) as error:
             read_corpus(path)
         assert str(path) in str(error.value) and told in str(error.value)
 
 
 def test_annotation_folder_without_csv_files(one_row):
     next((one_row.path / "annotation").iterdir()).unlink()
-    with pytest.raises(CorpusError, match="has no file like Sess01_eval.csv: give the KEMDy20 folder"):
+    with pytest.raises(InputError, match="has no file like Sess01_eval.csv: give the KEMDy20 folder"):
         read_corpus(one_row.path)
     Path(one_row.path, "annotation", "Session01_F_res.csv").touch()
-    with pytest.raises(CorpusError, match="look like KEMDy19"):
+    with pytest.raises(InputError, match="look like KEMDy19"):
         read_corpus(one_row.path)

@@ -3,8 +3,8 @@
 import pytest
 from datasets import ClassLabel, Dataset
 
-from corpora import CorpusError
 from corpora.loading import encode_labels, read_columns
+from foundation.errors import InputError
 
 
 def make_parts(*labels, feature=None):
@@ -59,6 +59,6 @@ def test_labels_become_indices(labels, feature, expected, names):
     ],
 )
 def test_labels_that_cannot_be_classes(parts, message):
-    with pytest.raises(CorpusError) as error:
+    with pytest.raises(InputError) as error:
         encode_labels(parts, "label", sum((part["label"][:] for _, part in parts), []))
     assert message in str(error.value)

@@ -8,8 +8,9 @@ import pytest
 import soundfile
 from datasets import ClassLabel, Value, load_from_disk
 
-from corpora import EMOTIONS, CorpusError
+from corpora import EMOTIONS
 from corpora.metadata import read_corpus
+from foundation.errors import InputError
 from prepare_dataset import main, prepare
 
 
@@ -167,7 +168,7 @@ def test_spreadsheets_in_cp949_and_tab_separated_files(folder):
 def test_what_is_no_csv_is_refused(folder, content, message):
     if content is not None:
         (folder.path / "metadata.csv").write_bytes(content)
-    with pytest.raises(CorpusError) as error:
+    with pytest.raises(InputError) as error:
         read_corpus(folder.path / "metadata.csv")
     assert message in str(error.value) and "\n" not in str(error.value)
 

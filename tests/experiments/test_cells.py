@@ -7,7 +7,7 @@ import torch
 
 from experiments.cells import ARGUMENTS, check_arguments, count_parameters
 from experiments.plan import Cell
-from training import InputError
+from foundation.errors import InputError
 
 
 @pytest.mark.parametrize("fusion", ["audio", "early_fusion", "rsa_cfn"])

@@ -5,7 +5,8 @@ import pytest
 
 from experiments.comparisons import compare_systems
 from experiments.scored_run import ScoredRun
-from training.intervals import bootstrap_intervals, matrix_scores
+from metrics.intervals import bootstrap_intervals
+from metrics.scores import matrix_scores
 
 
 NAMES = ["neutral", "happy", "sad", "angry"]

@@ -9,7 +9,7 @@ import pytest
 from configuration_rsa_cfn import FUSIONS
 from experiments.plan import read_plan
 from experiments.published import WEIGHTED_F1
-from training import InputError
+from foundation.errors import InputError
 from training.parsing import parse_arguments
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_s
 
 from experiments.results import MAJORITY
 from experiments.statistics import NUM_BINS, average_curve, calibrate, majority_runs, score_system
-from training.intervals import bootstrap_intervals
+from metrics.intervals import bootstrap_intervals
 
 
 NAMES = ["neutral", "happy", "sad"]

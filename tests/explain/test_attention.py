@@ -7,7 +7,7 @@ import pytest
 from datasets import Audio, Dataset, load_from_disk
 
 from explain import AttentionWeights, collect_attention, draw_attention
-from training import InputError
+from foundation.errors import InputError
 
 
 @pytest.mark.parametrize("fusion, sizes", [("rsa", (16, 12)), ("rsa_cfn", (6, 6)), ("hybrid_fusion", (6, 6))])

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import colors as mpl_colors
 
 from explain import Explanation, draw_explanation
-from explain.fonts import families_for
+from foundation.figures import families_for
 
 
 LABELS = ["neutral", "happy", "sad"]

@@ -10,10 +10,10 @@ from transformers import AutoConfig
 
 import attention_rsa_cfn
 from configuration_rsa_cfn import FUSIONS
+from foundation.errors import InputError
 from processing_rsa_cfn import RsaCfnProcessor
 from scripts import export_onnx
 from scripts.export_onnx import export, main
-from training import InputError
 
 
 # The time of an export grows with the nodes of its graph: the fusions are behind backbones without layers.

@@ -13,11 +13,11 @@ from matplotlib import image
 from safetensors.numpy import load_file
 
 from configuration_rsa_cfn import EMOTIONS
+from metrics.intervals import bootstrap_intervals
 from run_classification import main
 from tests.markdown import table
 from training.card import TrainedModel, model_card
 from training.data import Splits
-from training.intervals import bootstrap_intervals
 from training.parsing import parse_arguments
 from training.report import ScoredPart
 

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from training import InputError, RunStopped
+from foundation.errors import InputError, RunStopped
 from training.checkpoints import (
     FILE_LIST,
     delete,

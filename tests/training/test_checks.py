@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from training import InputError
+from foundation.errors import InputError
 from training.arguments import DataArguments
 from training.checks import check_rows, check_shared_memory
 

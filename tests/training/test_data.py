@@ -10,8 +10,7 @@ from datasets import Audio, ClassLabel, Dataset, DatasetDict, load_from_disk
 from sklearn.model_selection import train_test_split
 
 from configuration_rsa_cfn import EMOTIONS
-from corpora import CorpusError
-from training import InputError
+from foundation.errors import InputError
 from training.arguments import DataArguments
 from training.data import load_splits
 
@@ -273,17 +272,17 @@ def test_recordings_of_another_column_are_opened(prepared_dir, tmp_path, caplog)
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said_in_one_line(save, columns, arguments, message):
-    with pytest.raises((InputError, CorpusError)) as error:
+    with pytest.raises((InputError, InputError)) as error:
         load_splits(save({"label": [0, 1, 0, 1], **columns}, **arguments), with_validation=False)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_folders_that_are_no_dataset(demo_corpus_dir, tmp_path):
-    with pytest.raises(CorpusError, match="is a corpus, not a dataset; convert it first: python prepare_dataset.py"):
+    with pytest.raises(InputError, match="is a corpus, not a dataset; convert it first: python prepare_dataset.py"):
         load_splits(DataArguments(dataset_name=str(demo_corpus_dir)), with_validation=False)
     for name in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(CorpusError, match="can't be loaded; give a folder from prepare_dataset.py") as error:
+        with pytest.raises(InputError, match="can't be loaded; give a folder from prepare_dataset.py") as error:
             load_splits(DataArguments(dataset_name=str(name)), with_validation=False)
         assert "\n" not in str(error.value)
 

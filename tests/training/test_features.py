@@ -15,10 +15,10 @@ import torch
 from transformers import RobertaModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from corpora.demo import write_corpus
+from foundation.errors import InputError
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from prepare_dataset import prepare
 from run_classification import main
-from training import InputError
 from training.features import hash_weights
 from training.parsing import parse_arguments
 

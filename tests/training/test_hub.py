@@ -15,9 +15,8 @@ import soundfile
 from huggingface_hub import constants
 from transformers import TrainingArguments
 
-from corpora import PushError
+from foundation.errors import InputError, PushError
 from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_process, run_python
-from training import InputError
 from training.hub import check_destination, model_files
 
 

@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from training import InputError
-from training.labels import (
-    CLASS_WEIGHTS,
-    class_weights,
-    make_targets,
-    match_classes,
-    sampling_weights,
-    target_shares,
-    vote_shares,
-)
+from foundation.errors import InputError
+from metrics.raters import vote_shares
+from training.labels import CLASS_WEIGHTS, class_weights, make_targets, match_classes, sampling_weights, target_shares
 
 
 NAMES = ["neutral", "happy", "angry"]

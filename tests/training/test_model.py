@@ -7,7 +7,7 @@ import torch
 from transformers import Wav2Vec2FeatureExtractor
 
 from configuration_rsa_cfn import FUSIONS
-from training import InputError
+from foundation.errors import InputError
 from training.arguments import DataArguments, ModelArguments
 from training.features import hash_weights
 from training.model import load_model, train_tokenizer

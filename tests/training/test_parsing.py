@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import InputError
+from foundation.errors import InputError
 from training.arguments import default_training_arguments
 from training.parsing import parse_arguments
 from training.precision import Device

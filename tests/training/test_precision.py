@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from training import InputError
+from foundation.errors import InputError
 from training.precision import Device, LogitsDtypeCallback, PrecisionArguments, choose_precision, find_device
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 

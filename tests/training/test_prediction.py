@@ -24,10 +24,9 @@ from transformers import (
 )
 
 from configuration_rsa_cfn import EMOTIONS
-from corpora import CorpusError
+from foundation.errors import InputError
 from pipeline_rsa_cfn import RsaCfnPipeline
 from run_classification import main
-from training import InputError
 from training.parsing import parse_arguments
 
 
@@ -238,7 +237,7 @@ def test_what_the_recogniser_cant_read_is_predicted_from_audio_alone(saved, reco
         ("", InputError, "has no column named audio and none named text, only none"),
         ("text\n", InputError, "has no rows below its header"),
         ("text,prediction,error\nhello,sad,\n", InputError, "columns that the output needs: prediction, error; rename"),
-        ("text,Text\nhello,hello\n", CorpusError, "--predict_file .* has several columns named text"),
+        ("text,Text\nhello,hello\n", InputError, "--predict_file .* has several columns named text"),
     ],
 )
 def test_a_csv_that_cant_be_used_is_refused(content, error, message, saved, tmp_path):

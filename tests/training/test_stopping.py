@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training import RunStopped
+from foundation.errors import RunStopped
 from training.checkpoints import find_damage, list_checkpoints
 from training.stopping import StopOnSignalCallback, check_finite
 
@@ -21,7 +21,7 @@ import json, os, signal, sys
 import torch
 from datasets import Dataset
 from transformers import TrainingArguments
-from training import RunStopped
+from foundation.errors import RunStopped
 from training.stopping import StopOnSignalCallback
 from training.trainer import RsaCfnTrainer
 

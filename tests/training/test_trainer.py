@@ -14,8 +14,8 @@ import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainingArguments, Wav2Vec2FeatureExtractor, set_seed
 
+from foundation.errors import RunStopped
 from processing_rsa_cfn import RsaCfnProcessor
-from training import RunStopped
 from training.checkpoints import list_checkpoints
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 

@@ -7,16 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, t, ttest_1samp
 
-from training.intervals import (
-    CONFIDENCE_LEVEL,
-    bootstrap_intervals,
-    bootstrap_scores,
-    expanded_interval,
-    find_groups,
-    matrix_scores,
-    two_sided_p,
-)
-from training.metrics import EmotionMetric
+from corpora.folds import find_groups
+from metrics.emotion_metric import EmotionMetric
+from metrics.intervals import CONFIDENCE_LEVEL, bootstrap_intervals, bootstrap_scores, expanded_interval, two_sided_p
+from metrics.scores import matrix_scores
 
 
 NAMES = ["neutral", "happy", "sad"]

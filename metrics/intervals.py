@@ -4,32 +4,18 @@ Everything is computed from confusion matrices, one per session, so that thousan
 from collections.abc import Sequence
 
 import numpy as np
-from datasets import Dataset
 from scipy.stats import bootstrap, norm, t
 
-from corpora.folds import GROUP_COLUMNS
+from metrics.scores import matrix_scores, seed_means
 
 
 # The ends lie in the outermost draws where groups are few: fewer draws would leave them to chance.
 NUM_RESAMPLES = 10_000
 CONFIDENCE_LEVEL = 0.95
+# Fewer groups give the bootstrap too little to draw from.
+FEW_GROUPS = 20
 # Draws that are held in memory at once.
 BATCH_SIZE = 200
-
-
-def find_groups(table: Dataset) -> tuple[str, list] | None:
-    """
-    The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group.
-
-    Args:
-        table (`Dataset`): Columns of the scored rows. One with a value missing doesn't count.
-    """
-    for name in GROUP_COLUMNS:
-        if name in table.column_names:
-            values = table[name][:]
-            if None not in values and len(set(values)) > 1:
-                return name, values
-    return None
 
 
 def bootstrap_intervals(
@@ -159,46 +145,3 @@ def two_sided_p(draws: np.ndarray, num_groups: int) -> np.ndarray:
 def _expansion(num_groups: int) -> float:
     """A standard deviation that divides by `n - 1`, in units of one that divides by `n`."""
     return np.sqrt(num_groups / (num_groups - 1))
-
-
-def seed_means(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """
-    `matrix_scores` of each seed, and their means.
-
-    Args:
-        matrices (`np.ndarray` of shape `(..., num_seeds, num_labels, num_labels)`): An empty one has no part.
-
-    Returns:
-        By name, `np.ndarray` of shape `(...)`.
-    """
-    return {name: np.nanmean(values, axis=-1) for name, values in matrix_scores(matrices, label_names).items()}
-
-
-def matrix_scores(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """
-    The scores of [`~training.metrics.EmotionMetric`] for many confusion matrices at once.
-
-    Args:
-        matrices (`np.ndarray` of shape `(..., num_labels, num_labels)`): True classes in rows.
-        label_names (`Sequence[str]`): Names of the classes; without them, only the scores over all classes.
-
-    Returns:
-        By name, `np.ndarray` of shape `(...)`; NaN for an empty matrix.
-    """
-    matrices = np.asarray(matrices, dtype=np.float64)
-    hits = np.diagonal(matrices, axis1=-2, axis2=-1)  # (..., C)
-    true, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
-    rows = true.sum(axis=-1)
-    rows = np.where(rows > 0, rows, np.nan)
-    some = rows / rows  # 1, or NaN for an empty matrix
-    occurs = true + predicted > 0
-    f1 = 2 * hits / np.maximum(true + predicted, 1)
-    recall = hits / np.maximum(true, 1)
-    scores = {
-        "macro_f1": some * f1.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1),
-        "unweighted_average_recall": some * recall.sum(axis=-1) / np.maximum((true > 0).sum(axis=-1), 1),
-        "weighted_f1": (f1 * true).sum(axis=-1) / rows,
-        "accuracy": hits.sum(axis=-1) / rows,
-    }
-    scores |= {f"f1_{name}": some * f1[..., index] for index, name in enumerate(label_names)}
-    return scores | {f"recall_{name}": some * recall[..., index] for index, name in enumerate(label_names)}

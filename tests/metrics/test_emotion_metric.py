@@ -5,7 +5,8 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from training.metrics import EmotionMetric, kl_to_raters, rater_scores
+from metrics.emotion_metric import EmotionMetric
+from metrics.raters import kl_to_raters, rater_scores
 
 
 NAMES = ["neutral", "happy", "sad"]

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from corpora import PushError
+from foundation.errors import PushError
 
 
 def split_name(repo_id: str) -> tuple[str, str]:

@@ -1,15 +1,22 @@
-"""Fonts that have the letters of a text: matplotlib's own has no Hangul."""
+"""What all pictures share: colours, a figure without pyplot, and fonts that have the letters of a text.
+Without pyplot, pictures may be drawn in any thread."""
 
 import logging
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from matplotlib import font_manager
+from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
 
 logger = logging.getLogger(__name__)
+
+# Of Okabe and Ito, which the colour-blind can tell apart.
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+INK = "#333333"
 
 DEFAULT = "DejaVu Sans"
 # The Korean fonts of Linux, Windows and macOS. Others are tried after them.
@@ -18,6 +25,23 @@ PREFERRED = ("NanumGothic", "Noto Sans CJK KR", "Noto Sans KR", "Malgun Gothic",
 FONT_PACKAGE = "koreanize_matplotlib"
 # Fonts that have a box for every letter there is.
 BOXES = ("Last Resort", "LastResort")
+
+
+@dataclass
+class Picture:
+    """A drawing, its numbers in words, and what it looks like for those who don't see it."""
+
+    name: str
+    figure: Figure
+    caption: str
+    alt: str
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches, whose parts make room for each other."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
+    return figure
 
 
 def families_for(text: str) -> list[str]:

@@ -1,0 +1,39 @@
+"""Files that are there whole or not at all, and the folders that nothing may be written into."""
+
+import json
+import os
+from pathlib import Path
+
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def holds_code(folder: Path) -> bool:
+    """Whether `folder` is this repository, holds it, or lies in its .git, so that nothing may be written into it."""
+    folder = folder.expanduser().resolve()
+    return folder == REPOSITORY or folder in REPOSITORY.parents or folder.is_relative_to(REPOSITORY / ".git")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write UTF-8 text beside its place and give it its name once it is on the disk: no one reads half of it."""
+    written = file.with_name(f".{file.name}.tmp")
+    written.write_text(text, encoding="utf-8")
+    to_disk(written)
+    os.replace(written, file)
+    to_disk(file.parent)
+
+
+def write_json(file: Path, content: dict | list) -> None:
+    """Write JSON as [`write_whole`] does."""
+    write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, would survive a power cut."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

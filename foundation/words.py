@@ -1,0 +1,40 @@
+"""How names, counts, times and commands are written in messages, reports and cards."""
+
+from pathlib import PurePath
+
+
+NAMES_SHOWN = 5
+
+
+def first_names(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more
+
+
+def counted(number: float, things: str) -> str:
+    """A number of things, whose name is their plural."""
+    return f"1 {things[:-1]}" if number == 1 else f"{number:,.12g} {things}"
+
+
+def with_share(count: float, total: float) -> str:
+    """A count, which may be a sum of shares, and in brackets its share of a total."""
+    written = f"{count:,.0f}" if float(count).is_integer() else f"{count:,.1f}"
+    return f"{written} ({count / max(total, 1):.1%})"
+
+
+def time_in_words(seconds: float) -> str:
+    """Hours, or less than one in minutes."""
+    return f"{seconds / 3600:.2f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def without_folders(argument: str) -> str:
+    """An argument without the folders of the machine, which are nobody's business."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    path = PurePath(value)
+    return option + equals + (path.name if path.is_absolute() else value)
+
+
+def cell(text: str) -> str:
+    """As it can stand in a Markdown table."""
+    return " ".join(text.replace("|", r"\|").split())

@@ -1,0 +1,66 @@
+"""Agreement of a model's probabilities with the shares of the raters' votes."""
+
+import numpy as np
+from scipy.special import log_softmax
+
+
+def vote_shares(votes: list | None, num_labels: int) -> np.ndarray | None:
+    """
+    The share of its votes that each class has, float64 of shape `(num_rows, num_labels)`; all 0 in a row without votes.
+    `None` where this is no column of `num_labels` counts in each row.
+    """
+    try:
+        counts = np.array([row or [0] * num_labels for row in votes], dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if counts.shape != (len(votes), num_labels):
+        return None
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+
+
+def kl_to_raters(shares: np.ndarray, logits: np.ndarray) -> float | None:
+    """
+    Mean Kullback-Leibler divergence of a model's probabilities from the raters' shares, KL(raters || model), in nats.
+
+    Args:
+        shares (`np.ndarray` of shape `(num_rows, num_labels)`): Share of the votes of each class; a row of zeros has no
+            votes and no part.
+        logits (`np.ndarray` of shape `(num_rows, num_labels)`): The model's; logarithms of probabilities do as well.
+
+    Returns:
+        0 or more, infinite where a share meets the probability 0; `None` if no row has votes.
+    """
+    rated = shares.sum(axis=1) > 0
+    if not rated.any():
+        return None
+    shares, log_probabilities = shares[rated], log_softmax(logits[rated].astype(np.float64), axis=1)
+    voted = shares > 0
+    return float((shares[voted] * (np.log(shares[voted]) - log_probabilities[voted])).sum() / len(shares))
+
+
+def rater_scores(votes: list, logits: np.ndarray, train_votes: list | None) -> dict[str, float]:
+    """
+    Agreement with the raters, where there are votes to compare with, beside that of always answering the mean shares of
+    the training rows' votes.
+
+    Args:
+        votes (`list`): Counts for each class of the scored rows, or `None`.
+        logits (`np.ndarray` of shape `(num_rows, num_labels)`): The model's, of the same rows.
+        train_votes (`list`, *optional*): Counts of the training rows.
+
+    Returns:
+        `kl_to_raters` and `prior_kl_to_raters`, or neither.
+    """
+    shares, train_shares = (vote_shares(column, logits.shape[1]) for column in (votes, train_votes))
+    score = None if shares is None else kl_to_raters(shares, logits)
+    if score is None:
+        return {}
+    scores = {"kl_to_raters": score}
+    if train_shares is not None and train_shares.any():
+        with np.errstate(divide="ignore"):
+            prior = np.log(train_shares.sum(axis=0) / train_shares.sum())
+        reference = kl_to_raters(shares, np.broadcast_to(prior, logits.shape))
+        if np.isfinite(reference):  # JSON knows no infinity
+            scores["prior_kl_to_raters"] = reference
+    return scores
