@@ -52,6 +52,7 @@ NOT_RUN = {
     r"--push_to_hub|\b(me|USER)/": "needs an account of the Hub; tests of their own push to a Hub on this machine",
     r"--(asr_model|audio_model|text_model) (?!tiny)": "loads a model from the Hub",
     r"run_experiments\.py|-m benchmarks\.|scripts\.fusion_table": "takes from minutes to days",
+    r"scripts\.export_onnx": "takes a minute; its own test exports the same model",
     r"demo/app\.py": "serves until it is stopped; tests/demo opens it in a browser",
 }
 # Packages that a page may ask for and the tests do without.
