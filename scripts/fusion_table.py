@@ -3,7 +3,7 @@ Print a Markdown table of the fusions at full size: parameters, and the time of 
 and the time that the two backbones take of such a step, whatever the fusion.
 
 ```bash
-python -m scripts.fusion_table > docs/fusions.md
+python -m scripts.fusion_table
 python -m scripts.fusion_table --repeats 0
 ```
 """

@@ -1,6 +1,25 @@
-"""Markdown that is read back: what a card says in its tables."""
+"""Markdown that is read back: code, tables and headings of a page."""
 
 import re
+
+
+def blocks(text):
+    """The fenced blocks of code as pairs of language and code."""
+    return [
+        (language, re.sub(f"(?m)^{indent}", "", code))
+        for indent, language, code in re.findall(r"(?ms)^( *)```(\S*)\n(.*?)^ *```$", text)
+    ]
+
+
+def prose(text):
+    """The page without its blocks of code."""
+    return re.sub(r"(?ms)^ *```.*?^ *```$", "", text)
+
+
+def anchors(text):
+    """What a link may name behind `#`, as GitHub makes it of the headings."""
+    headings = re.findall(r"(?m)^#+ (.*)$", prose(text))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def table(text, *head):
