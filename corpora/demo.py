@@ -3,15 +3,15 @@ Words and voice each tell only part of the emotion, so a model that uses both he
 
 import csv
 import dataclasses
-import wave
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
+from audio_rsa_cfn import SAMPLING_RATE
 from corpora import EMOTIONS
 
 
-SAMPLING_RATE = 16_000
 NUM_SCRIPTS = 6
 RATERS = ("01F", "02M", "03M", "04F", "05M", "06F", "07F", "08M", "09F", "10M")
 
@@ -45,61 +45,35 @@ VALENCE_AROUSAL = {
 }
 
 # Past-tense stems, so that every ending below fits every one of them and no ending gives an emotion away.
-# fmt: off
 PREDICATES = {
     ("neutral",): (
-        "두 번 봤", "끝까지 들었", "집에 갔", "얘기를 했", "커피를 마셨", "시간이 좀 걸렸", "내용을 적었",
-        "자리에 앉았", "사진을 찍었", "일찍 잤", "옷을 갈아입었", "밥을 먹었", "설명을 들었", "다음 걸 골랐",
-        "창문을 닫았", "문자를 보냈",
+        "두 번 봤, 끝까지 들었, 집에 갔, 얘기를 했, 커피를 마셨, 시간이 좀 걸렸, 내용을 적었, 자리에 앉았, "
+        "사진을 찍었, 일찍 잤, 옷을 갈아입었, 밥을 먹었, 설명을 들었, 다음 걸 골랐, 창문을 닫았, 문자를 보냈"
     ),
-    ("happy",): (
-        "행복했", "기뻤", "기분이 좋았", "웃음이 나왔", "즐거웠", "신났", "뿌듯했", "재밌었",
-    ),
-    ("angry",): (
-        "화가 났", "짜증이 났", "열받았", "억울했", "따지고 싶었", "분통이 터졌", "약이 올랐", "괘씸했",
-    ),
-    ("surprise",): (
-        "깜짝 놀랐", "예상을 못 했", "눈이 동그래졌", "믿기지가 않았", "뜻밖이었", "상상도 못 했", "어리둥절했",
-        "신기했",
-    ),
-    ("sad",): (
-        "슬펐", "우울했", "마음이 아팠", "서러웠", "쓸쓸했", "서글펐", "외로웠", "속상했",
-    ),
-    ("fear",): (
-        "무서웠", "겁이 났", "불안했", "두려웠", "도망치고 싶었", "오싹했", "섬뜩했", "걱정이 됐",
-    ),
-    ("disgust",): (
-        "역겨웠", "징그러웠", "더러웠", "구역질이 났", "비위가 상했", "찝찝했", "토할 것 같았", "지저분했",
-    ),
+    ("happy",): "행복했, 기뻤, 기분이 좋았, 웃음이 나왔, 즐거웠, 신났, 뿌듯했, 재밌었",
+    ("angry",): "화가 났, 짜증이 났, 열받았, 억울했, 따지고 싶었, 분통이 터졌, 약이 올랐, 괘씸했",
+    ("surprise",): "깜짝 놀랐, 예상을 못 했, 눈이 동그래졌, 믿기지가 않았, 뜻밖이었, 상상도 못 했, 어리둥절했, 신기했",
+    ("sad",): "슬펐, 우울했, 마음이 아팠, 서러웠, 쓸쓸했, 서글펐, 외로웠, 속상했",
+    ("fear",): "무서웠, 겁이 났, 불안했, 두려웠, 도망치고 싶었, 오싹했, 섬뜩했, 걱정이 됐",
+    ("disgust",): "역겨웠, 징그러웠, 더러웠, 구역질이 났, 비위가 상했, 찝찝했, 토할 것 같았, 지저분했",
     ("happy", "sad"): (
-        "눈물이 났", "가슴이 뭉클했", "코끝이 찡했", "울컥했", "목이 메었", "옛날 생각이 났", "한참 울었",
-        "마음이 찡했",
+        "눈물이 났, 가슴이 뭉클했, 코끝이 찡했, 울컥했, 목이 메었, 옛날 생각이 났, 한참 울었, 마음이 찡했"
     ),
     ("surprise", "fear"): (
-        "심장이 쿵쾅거렸", "소리를 질렀", "몸이 굳었", "가슴이 철렁했", "숨이 멎을 뻔했", "뒤로 넘어졌",
-        "말이 안 나왔", "얼어붙었",
+        "심장이 쿵쾅거렸, 소리를 질렀, 몸이 굳었, 가슴이 철렁했, 숨이 멎을 뻔했, 뒤로 넘어졌, 말이 안 나왔, 얼어붙었"
     ),
     ("angry", "disgust"): (
-        "정이 떨어졌", "꼴도 보기 싫었", "참을 수 없었", "인상을 썼", "치가 떨렸", "고개를 돌렸", "얼굴을 찌푸렸",
-        "한숨만 나왔",
+        "정이 떨어졌, 꼴도 보기 싫었, 참을 수 없었, 인상을 썼, 치가 떨렸, 고개를 돌렸, 얼굴을 찌푸렸, 한숨만 나왔"
     ),
 }
-TIMES = (
-    "어제", "아까", "그날", "주말에", "작년에", "아침에", "저녁에", "지난주에", "며칠 전에", "방학 때", "어릴 때",
-    "그때",
-)
+TIMES = "어제, 아까, 그날, 주말에, 작년에, 아침에, 저녁에, 지난주에, 며칠 전에, 방학 때, 어릴 때, 그때".split(", ")
 SETTINGS = (
-    "영화 보고", "그 얘기 듣고", "사진 보고", "친구 만나고", "소식 듣고", "영상 보다가", "동생이랑", "밥 먹다가",
-    "마지막 장면에서", "전화 받고", "버스에서", "회사에서", "학교에서", "길 가다가", "뉴스 보고", "편지 읽고",
-    "엄마랑", "여행 가서", "그 노래 듣고", "시험 끝나고", "병원에서", "메일 보고", "면접 보고", "이사하고",
-)
-ADVERBS = (
-    "정말", "진짜", "사실", "솔직히", "좀", "막", "그냥", "저는", "나는",
-)
-ENDINGS = (
-    "어", "어요", "거든", "거든요", "지", "죠", "는데", "는데요", "네", "네요", "습니다", "던 것 같아", "던 것 같아요",
-)
-# fmt: on
+    "영화 보고, 그 얘기 듣고, 사진 보고, 친구 만나고, 소식 듣고, 영상 보다가, 동생이랑, 밥 먹다가, 마지막 장면에서, "
+    "전화 받고, 버스에서, 회사에서, 학교에서, 길 가다가, 뉴스 보고, 편지 읽고, 엄마랑, 여행 가서, 그 노래 듣고, "
+    "시험 끝나고, 병원에서, 메일 보고, 면접 보고, 이사하고"
+).split(", ")
+ADVERBS = "정말, 진짜, 사실, 솔직히, 좀, 막, 그냥, 저는, 나는".split(", ")
+ENDINGS = "어, 어요, 거든, 거든요, 지, 죠, 는데, 는데요, 네, 네요, 습니다, 던 것 같아, 던 것 같아요".split(", ")
 TAGS_BEFORE = ("n/", "b/", "l/", "c/", "아/", "음/")
 TAGS_AFTER = ("n/", "b/", "l/", "c/")
 
@@ -196,7 +170,7 @@ def write_corpus(folder, num_utterances=1000, num_sessions=40, seed=2023) -> Non
         for index, utterance in enumerate(utterances):
             rng = _generator(seed, session, 1 + index)
             samples = _synthesise(utterance, filters[utterance.speaker], rng)
-            _write_wav(audio_folder / f"{utterance.segment_id}.wav", samples)
+            soundfile.write(audio_folder / f"{utterance.segment_id}.wav", samples, SAMPLING_RATE, subtype="PCM_16")
             transcript = (utterance.transcript + "\n").encode("cp949")
             (audio_folder / f"{utterance.segment_id}.txt").write_bytes(transcript)
             lengths.append(len(samples))
@@ -330,7 +304,8 @@ def _take_turns(rng, speakers, size):
 def _compose_sentence(rng, speaker, cue, spoken):
     """A sentence that nobody has said yet, as far as the speaker's habits allow."""
     for _ in range(50):
-        words = [_pick(rng, speaker.settings), _pick(rng, PREDICATES[cue]) + _pick(rng, speaker.endings)]
+        words = [_pick(rng, speaker.settings)]
+        words.append(_pick(rng, PREDICATES[cue].split(", ")) + _pick(rng, speaker.endings))
         if rng.random() < 0.3:
             words.insert(0, _pick(rng, speaker.times))
         if rng.random() < 0.3:
@@ -419,7 +394,7 @@ def _synthesise(utterance, filters, rng):
     trail = max(trail, SHORTEST - lead - len(spoken))
     samples = np.concatenate([np.zeros(lead), spoken, np.zeros(trail)])[:LONGEST]
     samples += 0.0005 * rng.standard_normal(len(samples))
-    return np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    return np.rint(np.clip(samples, -1, 1) * 32767).astype(np.int16)
 
 
 def _melody(rng, time, centres, spread, rise):
@@ -455,14 +430,6 @@ def _filter_syllables(source, starts, lengths, responses, effort):
     for piece, start in zip(ringing, starts):
         spoken[start : start + FILTER_SIZE] += piece
     return spoken[: len(source) + 640]
-
-
-def _write_wav(path, samples):
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLING_RATE)
-        file.writeframes(samples.tobytes())
 
 
 def _annotation_rows(utterances, lengths, rng):

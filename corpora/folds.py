@@ -185,6 +185,7 @@ def _split_by_group(
     wanted = _num_validation_groups(len(tested) + len(others))
     kept = min(wanted, len(others) - 1)
     groups = {TRAIN: sorted(others[kept:]), VALIDATION: sorted(others[:kept]), TEST: tested}
+    part_of = {group: part for part, members in groups.items() for group in members}
     warnings = []
     if kept < wanted:
         warnings.append(f"only {kept} {column}s validate, not {wanted}: one has to be left to train on")
@@ -196,7 +197,7 @@ def _split_by_group(
         )
     return Split(
         name=column,
-        parts=_parts_of_groups(columns[column], groups),
+        parts=[part_of[group] for group in columns[column]],
         description=(
             f"fold {fold} of {len(folds)}, {column}s {first_names(list(map(str, tested)))} are tested"
             + (f", {first_names(list(map(str, groups[VALIDATION])))} validate" if kept else "")
@@ -264,11 +265,6 @@ SPLITS: dict[str, Callable[..., Split]] = {
 
 def _num_validation_groups(num_groups: int) -> int:
     return max(2, num_groups // VALIDATION_GROUPS)
-
-
-def _parts_of_groups(column: list, groups: dict[str, list]) -> list[str]:
-    part_of = {group: part for part, members in groups.items() for group in members}
-    return [part_of[group] for group in column]
 
 
 def _keep_last_groups(split: Split, column: list, kind: str, rows: list[int]) -> None:

@@ -1,6 +1,7 @@
 """Reads the rows of a corpus and writes them into Arrow files, one per shard, a few rows at a time.
 Memory does not grow with the corpus. `datasets` is not needed for it, nor imported before it is under way."""
 
+import io
 import multiprocessing
 import os
 import signal
@@ -90,61 +91,41 @@ def _prepare_worker() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-class _DigestedFile:
+class _DigestedFile(io.BufferedWriter):
     """A file for writing that knows the digest of what went into it."""
 
     def __init__(self, path: Path):
-        self._file = open(path, "wb")
-        self._digest = xxhash.xxh3_128()
+        super().__init__(io.FileIO(path, "w"))
+        self.digest = xxhash.xxh3_128()
 
     def write(self, content) -> int:
-        self._digest.update(content)
-        return self._file.write(content)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
+        self.digest.update(content)
+        return super().write(content)
 
 
 def write_shard(
     shard: Shard, file: Path, schema: pyarrow.Schema, label_names: tuple[str, ...], progress: tqdm | None = None
 ) -> ShardReport:
-    """Writes the usable utterances of a shard into `file`, unless there are none, and reports every row."""
+    """Writes the usable utterances of a shard into `file`, and reports every row."""
     report = ShardReport(shard.name)
     indices = {name: index for index, name in enumerate(label_names)}
-    batch, size, output, writer = [], 0, None, None
-    try:
-        for utterance in shard.utterances():
-            report.add(utterance)
-            if progress is not None:
-                progress.update()
-            if utterance.columns is None:
-                continue
-            batch.append(utterance.columns)
-            size += len(utterance.columns["audio"]["bytes"])
-            if writer is None:
-                output = _DigestedFile(file)
-                writer = pyarrow.ipc.new_stream(output, schema)
-            if size >= BYTES_PER_BATCH:
+    batch, size = [], 0
+    with _DigestedFile(file) as output:
+        with pyarrow.ipc.new_stream(output, schema) as writer:
+            for utterance in shard.utterances():
+                report.add(utterance)
+                if progress is not None:
+                    progress.update()
+                if utterance.columns is None:
+                    continue
+                batch.append(utterance.columns)
+                size += len(utterance.columns["audio"]["bytes"])
+                if size >= BYTES_PER_BATCH:
+                    writer.write_batch(_record_batch(batch, schema, indices))
+                    batch, size = [], 0
+            if batch:
                 writer.write_batch(_record_batch(batch, schema, indices))
-                batch, size = [], 0
-        if batch:
-            writer.write_batch(_record_batch(batch, schema, indices))
-        if writer is not None:
-            writer.close()
-            report.digest = output.hexdigest()
-    finally:
-        if output is not None:
-            output.close()
+        report.digest = output.digest.hexdigest()
     return report
 
 

@@ -6,18 +6,13 @@ python -m scripts.draw_architecture --output docs/rsa_cfn.png
 ```
 """
 
-import argparse
 from pathlib import Path
 
-import matplotlib
-
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from foundation.errors import OneLineParser
 from scripts.fusion_table import full_size_config
 
 
@@ -104,7 +99,8 @@ def joint_parts(config):
 def draw(output: str):
     """Save the diagram as an image; the ending of `output` is its format."""
     config = full_size_config("rsa_cfn")
-    figure, axes = plt.subplots(figsize=(9.2, 12.6))
+    figure = Figure(figsize=(9.2, 12.6))
+    axes = figure.subplots()
     axes.set(xlim=(0, 11), ylim=(0.2, 15.6), aspect="equal")
     axes.axis("off")
     audio_parts = modality_parts("audio", "a", "p", "h", "wav2vec 2.0 encoder", "input_values", config)
@@ -134,11 +130,10 @@ def draw(output: str):
     axes.text(JOINT_X, joint[-1].bottom - 0.57, labels, ha="center", va="center", size=10.5)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=150, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
 
 
 def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(description="Draw RSA-CFN.")
+    parser = OneLineParser(prog="draw_architecture", description="Draw RSA-CFN.")
     parser.add_argument("--output", default="docs/rsa_cfn.png", help="image file; default: docs/rsa_cfn.png")
     draw(parser.parse_args(argv).output)
 

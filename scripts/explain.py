@@ -8,7 +8,6 @@ python -m scripts.explain models/rsa_cfn --dataset_name data/demo --output_dir e
 """
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from explain import Explanation, collect_attention, draw_attention, draw_explanation, explain
 from foundation.errors import InputError, OneLineParser
-from foundation.files import holds_code
+from foundation.files import holds_code, write_json
 from training.model import load_saved
 
 
@@ -54,8 +53,7 @@ def explain_clip(model, processor, arguments: argparse.Namespace) -> list[str]:
         raise InputError(f"--audio {arguments.audio} --text {arguments.text!r}: {error}") from error
     folder = arguments.output_dir
     folder.mkdir(parents=True, exist_ok=True)
-    record = json.dumps(as_record(explanation), ensure_ascii=False, indent=2)
-    (folder / "explanation.json").write_text(record + "\n", encoding="utf-8")
+    write_json(folder / "explanation.json", as_record(explanation))
     draw_explanation(explanation).savefig(folder / "explanation.png", dpi=DPI, facecolor="white")
     names = ["explanation.json", "explanation.png"]
     if explanation.attentions:

@@ -8,13 +8,12 @@ python -m scripts.fusion_table --repeats 0
 ```
 """
 
-import argparse
-
 import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import median_seconds
 from configuration_rsa_cfn import FUSIONS, RsaCfnConfig
+from foundation.errors import OneLineParser
 from fusion_rsa_cfn import FUSION_CLASSES, Fusion
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 
@@ -92,7 +91,7 @@ def backbone_step_seconds(batch_size: int) -> float:
 
 
 def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(description="A Markdown table of the fusions at full size.")
+    parser = OneLineParser(prog="fusion_table", description="A Markdown table of the fusions at full size.")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5, help="measured steps; 0 leaves the column out")
     arguments = parser.parse_args(argv)
