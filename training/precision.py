@@ -16,15 +16,6 @@ logger = logging.getLogger(__name__)
 NAMES = {"fp16": "float16", "bf16": "bfloat16", "no": "float32"}
 
 
-@dataclass
-class PrecisionArguments:
-    """Those of TrainingArguments that decide the precision, read ahead of them: they raise where a device can't."""
-
-    fp16: bool = False
-    bf16: bool = False
-    use_cpu: bool = False
-
-
 @dataclass(frozen=True)
 class Device:
     """
@@ -54,12 +45,12 @@ def find_device(use_cpu: bool) -> Device:
     )
 
 
-def choose_precision(asked: PrecisionArguments, device: Device) -> tuple[str, str | None]:
+def choose_precision(fp16: bool, bf16: bool, device: Device) -> tuple[str, str | None]:
     """
-    The precision of a run on a device.
+    The precision of a run on a device. TrainingArguments would raise where the device can't.
 
     Args:
-        asked ([`PrecisionArguments`]): What was given.
+        fp16, bf16 (`bool`): What was asked for.
         device ([`Device`]): What can be had.
 
     Returns:
@@ -68,10 +59,10 @@ def choose_precision(asked: PrecisionArguments, device: Device) -> tuple[str, st
     Raises:
         InputError: Both were asked for.
     """
-    if asked.fp16 and asked.bf16:
+    if fp16 and bf16:
         raise InputError("--fp16 and --bf16 exclude each other; give one of them")
     available = {"fp16": device.has_fp16, "bf16": device.has_bf16, "no": True}
-    wanted = "fp16" if asked.fp16 else "bf16" if asked.bf16 else "no"
+    wanted = "fp16" if fp16 else "bf16" if bf16 else "no"
     order = {"fp16": ("fp16", "bf16", "no"), "bf16": ("bf16", "fp16", "no"), "no": ("no",)}[wanted]
     precision = next(name for name in order if available[name])
     if precision == wanted:

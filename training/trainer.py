@@ -18,8 +18,6 @@ from training.stopping import check_finite
 
 logger = logging.getLogger(__name__)
 
-MODALITIES = ("both", "audio", "text")
-
 
 @dataclass
 class RsaCfnDataCollator:
