@@ -19,7 +19,7 @@ from tests.markdown import table
 from training.card import TrainedModel, model_card
 from training.data import Splits
 from training.parsing import parse_arguments
-from training.report import ScoredPart
+from training.scoring import ScoredPart
 
 
 TITLES = {

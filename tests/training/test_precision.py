@@ -6,7 +6,8 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from foundation.errors import InputError
-from training.precision import Device, LogitsDtypeCallback, choose_precision, find_device
+from training.callbacks import LogitsDtypeCallback
+from training.precision import Device, choose_precision, find_device
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 
