@@ -57,6 +57,12 @@ def test_every_form_of_audio_gives_the_same_waveform(tone, tmp_path):
         np.testing.assert_allclose(decode_audio(form, None, 16000), tone, atol=1e-6)
 
 
+def test_a_list_of_numbers_of_any_kind_is_one_clip(tone, processor):
+    expected = processor(audio=tone, return_tensors="np")["input_values"]
+    for clip in (tone.tolist(), list(tone), tuple(tone), list(tone.astype(np.float64))):
+        np.testing.assert_allclose(processor(audio=clip, return_tensors="np")["input_values"], expected, atol=1e-6)
+
+
 def test_other_sampling_rates_are_resampled(tone):
     slow = np.sin(2 * np.pi * 440 * np.arange(8000) / 8000).astype(np.float32) * 0.5
     for audio, sampling_rate in ((wav_bytes(slow, 8000), None), (slow, 8000)):

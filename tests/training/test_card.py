@@ -237,6 +237,19 @@ def test_the_demo_says_that_it_means_nothing(trained):
     assert "means nothing about emotion" in model_card(trained, []).text.split("## ")[0]
 
 
+def test_a_model_that_was_only_scored_says_nothing_of_training_rows(trained):
+    """As `--split all` scores it, which has no training part."""
+    splits = trained.splits
+    record = {**splits.record, "parts": {"test": splits.record["parts"]["test"]}, "overlaps": []}
+    splits = replace(splits, tables={"test": splits.tables["test"]}, record=record)
+    scored = replace(trained, splits=splits)
+    scored.corpus = "demo"
+    card = model_card(scored, [])
+    assert "this run, which didn't train the model, doesn't know" in section(card, "Limits")
+    assert table(section(card, "Data"), "class") == [["no|yes", "0 (0.0%)"], ["yes", "2 (100.0%)"], ["rows", "2"]]
+    assert "**Scored on synthetic sounds" in card.text and "Trained on" not in card.text
+
+
 def test_few_groups_and_single_rows_are_said(trained):
     table = Dataset.from_dict({"session": [1, 2], "label": [1, 1]})
     names = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
