@@ -1,5 +1,6 @@
 """RSA-CFN processor: audio and transcripts in, padded tensors with a mask of each modality out."""
 
+import numbers
 import threading
 from collections.abc import Iterator
 
@@ -113,7 +114,7 @@ class RsaCfnProcessor(ProcessorMixin):
         if audio_crop is None:
             audio_crop = self.audio_crop
         _check_audio_crop(audio_crop, (*AUDIO_CROPS, "random"))
-        is_one_clip = isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], (int, float))
+        is_one_clip = isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], numbers.Real)
         clips = list(audio) if isinstance(audio, (list, tuple)) and not is_one_clip else [audio]
         transcripts = [text] if text is None or isinstance(text, str) else list(text)
         if audio is None:

@@ -40,6 +40,12 @@ def test_each_clip_is_normalised_alone(processor, clips):
         assert (row[mask == 0] == 0).all()
 
 
+def test_a_list_of_numbers_of_any_kind_is_one_clip(tone, processor):
+    expected = processor(audio=tone, return_tensors="np")["input_values"]
+    for clip in (tone.tolist(), list(tone), tuple(tone), list(tone.astype(np.float64))):
+        np.testing.assert_allclose(processor(audio=clip, return_tensors="np")["input_values"], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "num_samples, starts", [(0, [0]), (5, [0]), (10, [0]), (11, [0, 1]), (15, [0, 5]), (27, [0, 5, 10, 15, 17])]
 )

@@ -1,34 +1,44 @@
-"""The arguments of run_classification.py: model and data beside all TrainingArguments, with fitting defaults."""
+"""
+The arguments of run_classification.py: model and data beside all TrainingArguments. `parse_arguments` makes them, and
+gives each the value that is in force: what was given, what the saved model says, or a default that fits the run.
+"""
 
-import logging
 import os
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
+from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy, IntervalStrategy
 
-from configuration_rsa_cfn import FUSIONS, POOLING_MODES
-from corpora.folds import NUM_FOLDS
+from configuration_rsa_cfn import FUSIONS, POOLING_MODES, Fusion, PoolingMode
+from corpora.folds import ALL, NUM_FOLDS, SPLITS
 from foundation.errors import InputError
+from training.labels import CLASS_WEIGHTS
 
-
-logger = logging.getLogger(__name__)
 
 TINY = "tiny"
 KEMDY20_DIR = "data/kemdy20"
 DEMO_DIR = "data/demo"
-TRAINING_CROPS = ("random", "head")
-COMPARED_ON = ("validation", "test")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
 # Of the original's main.py where they differ from 6.
 PAPER_BATCH_SIZES = {"audio": 16, "text": 16, "rsa_cfn": 4, "hybrid_fusion": 4}
+# Fields of RsaCfnConfig: those that decide which weights a model has, and those that a saved model can change.
+OF_THE_WEIGHTS = ("fusion", "pooling_mode", "cross_fusion_rank", "use_weighted_layer_sum")
+OF_THE_TRAINING = ("modality_dropout", "label_smoothing", "freeze_feature_encoder", "freeze_audio_encoder")
+OF_THE_TRAINING += ("freeze_text_encoder", "freeze_audio_layers", "freeze_text_layers")
+# What the processor cuts.
+LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop")
 
 
 @dataclass
 class ModelArguments:
     """Which model is trained."""
 
-    fusion: str = field(default="rsa_cfn", metadata={"help": f"How the modalities are joined: {', '.join(FUSIONS)}."})
+    fusion: Fusion = field(
+        default="rsa_cfn", metadata={"help": f"How the modalities are joined: {', '.join(FUSIONS)}."}
+    )
     audio_model: str | None = field(
         default=None,
         metadata={
@@ -45,9 +55,12 @@ class ModelArguments:
     )
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones."},
+        metadata={
+            "help": "A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones; what "
+            "isn't given is as it was saved."
+        },
     )
-    pooling_mode: str = field(
+    pooling_mode: PoolingMode = field(
         default="mean", metadata={"help": f"How hidden states become one vector: {', '.join(POOLING_MODES)}."}
     )
 
@@ -96,35 +109,18 @@ class ModelArguments:
     )
     label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing in the model's loss, below 1."})
 
+    def __post_init__(self):
+        if self.freeze_feature_encoder is None:
+            self.freeze_feature_encoder = not self.is_tiny
+
     @property
     def is_tiny(self) -> bool:
         return TINY in (self.audio_model, self.text_model)
 
     @property
     def config_fields(self) -> dict:
-        """The arguments that are fields of [`RsaCfnConfig`], those of the backbones' layers apart."""
-        names = ("fusion", "pooling_mode", "cross_fusion_rank", "modality_dropout", "label_smoothing")
-        return {name: getattr(self, name) for name in (*names, "use_weighted_layer_sum")}
-
-    @property
-    def saved_model_fields(self) -> dict:
-        """What was asked for and a saved model can change: how it trains, as fields of [`RsaCfnConfig`]."""
-        fields = {
-            "modality_dropout": self.modality_dropout,
-            "label_smoothing": self.label_smoothing,
-            **self.freeze_fields,
-        }
-        fields = {name: value for name, value in fields.items() if value and name != "freeze_feature_encoder"}
-        if self.freeze_feature_encoder is not None:
-            fields["freeze_feature_encoder"] = self.freeze_feature_encoder
-        return fields
-
-    @property
-    def freeze_fields(self) -> dict:
-        """The arguments that say what doesn't train, as fields of [`RsaCfnConfig`]."""
-        modalities = [f"freeze_{modality}_{part}" for modality in ("audio", "text") for part in ("encoder", "layers")]
-        convolutions = not self.is_tiny if self.freeze_feature_encoder is None else self.freeze_feature_encoder
-        return {"freeze_feature_encoder": convolutions, **{name: getattr(self, name) for name in modalities}}
+        """The arguments that are fields of [`RsaCfnConfig`]."""
+        return {name: getattr(self, name) for name in (*OF_THE_WEIGHTS, *OF_THE_TRAINING)}
 
 
 @dataclass
@@ -145,10 +141,11 @@ class DataArguments:
     split: str | None = field(
         default=None,
         metadata={
+            "choices": (*SPLITS, ALL),
             "help": "session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
             "that mixes speakers; predefined: the dataset's own splits; all: nothing is trained, and all labelled rows "
             "are scored (default: the first of predefined, session, "
-            "speaker and paper that the dataset allows)."
+            "speaker and paper that the dataset allows).",
         },
     )
     num_folds: int | None = field(
@@ -160,7 +157,7 @@ class DataArguments:
     fold: int | None = field(
         default=None, metadata={"help": "The fold that is held out, from 1 to --num_folds (default: the last)."}
     )
-    compare_epochs_on: str = field(
+    compare_epochs_on: Literal["validation", "test"] = field(
         default="validation",
         metadata={
             "help": "validation: with --eval_strategy, rows kept out of training and apart from those that are "
@@ -168,14 +165,14 @@ class DataArguments:
             "with published numbers."
         },
     )
-    label_target: str = field(
+    label_target: Literal["majority", "soft"] = field(
         default="majority",
         metadata={
             "help": "What a row trains on. majority: the class that most raters chose; soft: the share of the raters' "
             "votes that each class has."
         },
     )
-    ties: str | None = field(
+    ties: Literal["drop", "transform", "soft"] | None = field(
         default=None,
         metadata={
             "help": "Training rows whose raters tie. drop: they are left out; transform: those between neutral and one "
@@ -190,24 +187,28 @@ class DataArguments:
     class_weights: str | None = field(
         default=None,
         metadata={
+            "choices": tuple(CLASS_WEIGHTS),
             "help": "Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
-            "which tells frequent classes less apart (default: all alike)."
+            "which tells frequent classes less apart (default: all alike; a saved model keeps its own).",
         },
     )
     eval_modalities: list[str] = field(
         default_factory=lambda: ["both"],
-        metadata={"help": "What the model is given where it is scored, one or more of both, audio and text."},
+        metadata={
+            "choices": ("both", "audio", "text"),
+            "help": "What the model is given where it is scored, one or more of both, audio and text.",
+        },
     )
     streaming: bool = field(
         default=False,
         metadata={"help": "Read the recordings as they come, from disk or the Hub; needs --max_steps."},
     )
     max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cropped, in seconds."})
-    audio_crop: str | None = field(
-        default=None,
+    audio_crop: Literal["random", "head"] = field(
+        default="random",
         metadata={
             "help": "What is kept of them. random: a random place in training, the centre where they are scored; "
-            "head: the head, as in the paper (default: random; a saved model keeps its own)."
+            "head: the head, as in the paper."
         },
     )
     max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
@@ -238,32 +239,56 @@ class DataArguments:
         return self.dataset_name in (None, DEMO_DIR)
 
 
-def default_training_arguments(fusion: str, is_tiny: bool) -> dict:
+def _ours(name: str, default) -> field:
+    """A field of TrainingArguments with our default."""
+    return field(default=default, metadata=TrainingArguments.__dataclass_fields__[name].metadata)
+
+
+@dataclass
+class RsaCfnTrainingArguments(TrainingArguments):
+    """[`TrainingArguments`] with our defaults, of those that depend on no other argument."""
+
+    per_device_eval_batch_size: int = _ours("per_device_eval_batch_size", 16)
+    metric_for_best_model: str | None = _ours("metric_for_best_model", "macro_f1")
+    logging_strategy: IntervalStrategy | str = _ours("logging_strategy", "epoch")
+    train_sampling_strategy: str = _ours("train_sampling_strategy", "group_by_length")
+    length_column_name: str = _ours("length_column_name", "duration")
+    # A model without scores and a card reaches the Hub only where that is asked for.
+    hub_strategy: HubStrategy | str = _ours("hub_strategy", "end")
+
+    def __post_init__(self):
+        super().__post_init__()
+        # The collator makes the model's inputs out of columns that aren't any.
+        self.remove_unused_columns = False
+        self.label_names = ["labels"]
+
+
+def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
     """
-    Defaults of TrainingArguments for a run: the paper's recipe, or one under which tiny random backbones learn.
+    The defaults of TrainingArguments that depend on the machine or on other arguments: the paper's recipe, or one under
+    which tiny random backbones learn.
 
     Args:
         fusion (`str`): One of `FUSIONS`.
         is_tiny (`bool`): Whether a backbone is tiny and random.
+        given (`dict`): The arguments that were given.
     """
+    # Without any of them, a run trains and scores.
+    is_scored_only = (given.get("do_eval") or given.get("do_predict")) and not given.get("do_train")
+    is_prediction = "predict_file" in given
     defaults = {
-        "output_dir": f"models/{fusion}",
-        "do_train": True,
-        "do_eval": True,
+        "output_dir": "predictions" if is_prediction else f"models/{fusion}",
+        "do_train": not (is_scored_only or is_prediction),
+        "do_eval": not is_prediction,
         "do_predict": True,
-        "per_device_eval_batch_size": 16,
-        "metric_for_best_model": "macro_f1",
-        "logging_strategy": "epoch",
-        "train_sampling_strategy": "group_by_length",
-        "length_column_name": "duration",
         # Beside an accelerator the cores are free to decode, crop and tokenize; alone they are the model's. Workers are
         # not persistent: a resumed run starts fresh ones, which would draw other crops than those that went on.
         "dataloader_num_workers": min(4, os.cpu_count()) if torch.accelerator.is_available() else 0,
-        # A model without scores and a card reaches the Hub only where that is asked for.
-        "hub_strategy": "end",
         # bf16 and two processes on a machine without an accelerator need it said.
         "use_cpu": not torch.accelerator.is_available(),
     }
+    if given.get("streaming"):
+        defaults["train_sampling_strategy"] = "random"
     if is_tiny:
         return defaults | {
             "learning_rate": 1e-3,

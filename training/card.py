@@ -2,41 +2,39 @@
 Every number in it comes from the run's own files and rows, so that it can be walked back to them."""
 
 import json
+import platform
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import TrainingArguments
 
 from corpora.catalogue import KnownCorpus
 from corpora.folds import find_groups
-from metrics.intervals import bootstrap_intervals
+from foundation.versions import package_versions
+from foundation.words import cell, counted, first_names, with_share, without_folders
+from metrics.intervals import FEW_GROUPS, NUM_RESAMPLES, bootstrap_intervals
 from metrics.scores import SCORES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 from training.arguments import ModelArguments
-from training.card_sections import (
-    command_section,
-    data_section,
-    limits_section,
-    loading_section,
-    model_section,
-    results_section,
-    training_section,
-)
 from training.checkpoints import FINISHED
-from training.curves import draw_training_curve, training_steps
+from training.curves import COLUMNS, draw_training_curve, training_steps
 from training.data import Splits
 from training.hub import CARD_FILE, CURVE_FILE
 from training.origins import Backbone, find_backbones, find_corpus, is_hub_id
-from training.report import ScoredPart
+from training.scoring import ScoredPart
 
 
-PAPER = (
-    "*Residual Self-Attention Cross Fusion Network* (RSA-CFN), 2023 Human Understanding AI paper competition: emotion "
-    "recognition from the speech and text of KEMDy20."
-)
+TEMPLATE = "card.md.jinja"
+ROWS_OF_LOG = 30
+# How many times as frequent the most frequent class is as the rarest where the card warns of mistakes.
+IMBALANCE = 3
+UNKNOWN_SPEAKERS = "nobody knows how many speakers are in its training rows"
 
 
 @dataclass
@@ -66,6 +64,7 @@ class TrainedModel:
     backbones: list[Backbone] = field(init=False)
     corpus: str = field(init=False)
     facts: KnownCorpus = field(init=False)
+    groups: tuple[str, list] | None = field(init=False, default=None)
     intervals: dict[str, tuple[float, float]] = field(init=False, default_factory=dict)
     state: dict | None = field(init=False, default=None)
 
@@ -74,9 +73,9 @@ class TrainedModel:
         self.corpus, self.facts = find_corpus(self.dataset_name)
         if self.scores:
             scored = self.scores[0]
-            groups = find_groups(scored.table)
+            self.groups = find_groups(scored.table)
             predictions = np.argmax(scored.logits, axis=1)
-            values = None if groups is None else groups[1]
+            values = None if self.groups is None else self.groups[1]
             self.intervals = bootstrap_intervals(scored.labels, predictions, self.splits.label_names, values)
         record = Path(self.training_args.output_dir) / FINISHED
         if record.is_file():
@@ -94,6 +93,10 @@ class TrainedModel:
     @property
     def name(self) -> str:
         return (self.repo_id or str(Path(self.training_args.output_dir).resolve())).split("/")[-1]
+
+    def interval(self, name: str) -> str:
+        """Both ends for a score; nothing where there is a single group."""
+        return "{:.3f} to {:.3f}".format(*self.intervals[name]) if name in self.intervals else ""
 
 
 def write_card(trained: TrainedModel, revision: str = "main") -> None:
@@ -113,34 +116,91 @@ def write_card(trained: TrainedModel, revision: str = "main") -> None:
 
 def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main") -> ModelCard:
     """
+    The template `card.md.jinja`, filled in.
+
     Args:
         trained ([`TrainedModel`]): What it is about.
         steps (`list[dict]`): From `training_steps`; empty for a model that was only scored.
         revision (`str`): The one that its example loads.
     """
-    fusion = trained.model.config.fusion
-    inputs = {"audio": "speech", "text": "transcripts"}.get(fusion, "speech and its transcript")
-    parts = [f"---\n{card_metadata(trained).to_yaml()}\n---", f"# {trained.name}"]
-    if trained.corpus == "demo":
-        parts.append(
-            "> **Trained on synthetic sounds, to try software.** No human speaks in them, and a generator made up the "
-            "labels: what this model answers, and every score below, means nothing about emotion."
-        )
-    classes = ", ".join(trained.splits.label_names)
-    parts.append(f"Emotion recognition from {inputs}: one of {classes}.")
-    sections = {
-        "Load it": loading_section(trained, revision),
-        "Model": model_section(trained),
-        "Data": data_section(trained),
-        "Results": results_section(trained),
-        "Training": training_section(trained, steps),
-        "The same again": command_section(trained),
-        "Limits": limits_section(trained),
-        "Citation": "\n".join(f"- {line}" for line in (PAPER, trained.facts.citation) if line is not None),
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": cell, "counted": counted, "with_share": with_share, "score": "{:.3f}".format}
+    environment.filters |= {"without_folders": without_folders, "number": "{:,}".format}
+    environment.globals |= {"SCORES": SCORES, "NUM_RESAMPLES": NUM_RESAMPLES, "FEW_GROUPS": FEW_GROUPS}
+    args, command = trained.training_args, trained.command or ["recipe.json"]
+    text = environment.get_template(TEMPLATE).render(
+        run=trained,
+        metadata=card_metadata(trained).to_yaml(),
+        model=trained.model,
+        config=trained.model.config,
+        processor=trained.processor,
+        labels=trained.splits.label_names,
+        source=trained.repo_id or without_folders(args.output_dir),
+        pin="" if trained.repo_id is None else f', revision="{revision}"',
+        revision=revision,
+        record=trained.splits.record,
+        facts=trained.facts,
+        args=args,
+        command=shlex.join(["run_classification.py", *map(without_folders, command)]),
+        recipe=json.dumps(trained.recipe, ensure_ascii=False, indent=2),
+        **training_facts(trained, steps),
+        **training_rows(trained),
+    )
+    return ModelCard(text)
+
+
+def training_facts(trained: TrainedModel, steps: list[dict]) -> dict:
+    """How the model was trained, and on what."""
+    args, state = trained.training_args, trained.state
+    logged = [] if state is None else state["log_history"]
+    seconds = next((entry["train_runtime"] for entry in reversed(logged) if "train_runtime" in entry), None)
+    # The kind of device, without the name of the machine.
+    device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type.upper()
+    return {
+        "state": state,
+        "steps": steps,
+        # A longer log is thinned out; the picture has all of it.
+        "every": max(-(-len(steps) // ROWS_OF_LOG), 1),
+        "columns": {name: title for name, title in COLUMNS.items() if any(name in entry for entry in steps)},
+        "CURVE_FILE": CURVE_FILE,
+        "minutes": None if seconds is None else seconds / 60,
+        "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "device": device if args.world_size == 1 else f"{args.world_size} processes ({device})",
+        "python_version": platform.python_version(),
+        "versions": ", ".join(f"{package} {version}" for package, version in package_versions().items()),
     }
-    for heading, text in sections.items():
-        parts += [f"## {heading}", text]
-    return ModelCard("\n\n".join(parts) + "\n")
+
+
+def training_rows(trained: TrainedModel) -> dict[str, str]:
+    """Whom and what the model has heard in training."""
+    if "train" not in trained.splits.tables:
+        return {
+            "speakers": "this run, which didn't train the model, doesn't know whom it has heard",
+            "classes": "how often each was in its training rows isn't known here; rare ones may be missed.",
+        }
+    train, classes = trained.splits.tables["train"], trained.splits.record["parts"]["train"]["classes"]
+    heard = [
+        counted(len({value for value in train[name][:] if value is not None}), f"{name}s")
+        for name in ("speaker", "session")
+        if name in train.column_names
+    ]
+    total = max(sum(classes.values()), 1)
+    frequent, rare = max(classes, key=classes.get), min(classes, key=classes.get)
+    shares = f"{classes[frequent] / total:.1%} of the training rows are {frequent}, {classes[rare] / total:.1%} {rare}."
+    if classes[frequent] > IMBALANCE * classes[rare]:
+        shares += " Rare classes are the ones to expect mistakes in."
+    missing = [label for label, count in classes.items() if not count]
+    if missing:
+        shares += f" It has never seen {first_names(missing)}."
+    return {
+        "speakers": f"trained on {' in '.join(heard)}" if heard else UNKNOWN_SPEAKERS,
+        "classes": shares,
+    }
 
 
 def card_metadata(trained: TrainedModel) -> ModelCardData:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import shutil
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from foundation.errors import InputError, RunStopped
+from foundation.files import to_disk, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -28,22 +28,9 @@ def seal(folder: Path) -> None:
     """Make a checkpoint whole: all of it is on the disk, then the list of its files appears at once."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != FILE_LIST)
     for file in files:
-        _to_disk(file)
-    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
-    written = folder / f"{FILE_LIST}.tmp"
-    written.write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
-    _to_disk(written)
-    written.rename(folder / FILE_LIST)
-    _to_disk(folder)
-    _to_disk(folder.parent)
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        to_disk(file)
+    write_json(folder / FILE_LIST, {file.relative_to(folder).as_posix(): file.stat().st_size for file in files})
+    to_disk(folder.parent)
 
 
 def delete(folder: Path) -> None:

@@ -1,19 +1,25 @@
-"""What can be seen to be wrong once the rows of a run are known, before a model is loaded."""
+"""What is refused before a model is loaded: arguments that don't fit each other, the saved model or the rows."""
 
 import json
 import os
 import sys
 from pathlib import Path
 
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, TrainingArguments
+from transformers.integrations import is_tensorboard_available
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from configuration_rsa_cfn import RsaCfnConfig
+from corpora.folds import ALL, check_folds
 from corpora.recordings import SAMPLING_RATE
 from foundation.errors import InputError
-from training.arguments import DataArguments, ModelArguments
+from foundation.files import holds_code
+from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, TINY, DataArguments, ModelArguments
+from training.checkpoints import LAST, is_finished
 from training.data import Splits
-from training.model import TINY_AUDIO, TINY_TEXT
+from training.model import TINY_AUDIO, TINY_TEXT, max_audio_frames, max_text_positions, read_config, read_saved
 
 
 SHARED_MEMORY = "/dev/shm"
@@ -23,6 +29,246 @@ BATCHES_PER_WORKER = 2
 # Of a backbone's configuration, what its weights and their meaning depend on.
 BACKBONE_FIELDS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 BACKBONE_FIELDS += ("vocab_size", "conv_dim", "conv_kernel", "conv_stride", "feat_extract_norm")
+
+
+def check_saved_model(given: dict, saved: dict, config: RsaCfnConfig) -> None:
+    """
+    Refuse what was asked for and a saved model can't do.
+
+    Args:
+        given (`dict`): The arguments that were given.
+        saved (`dict`): From `read_saved`.
+        config ([`RsaCfnConfig`]): The model's.
+
+    Raises:
+        InputError: Something can't be had of it.
+    """
+    name = given["model_name_or_path"]
+    for field in OF_THE_WEIGHTS:
+        if given.get(field, saved[field]) != saved[field]:
+            raise InputError(
+                f"--model_name_or_path brings its own {field}, {saved[field]}, not {given[field]}; leave out --{field}"
+            )
+    _check_version(name, config)
+    # Ranges of what may be changed.
+    changed = {field: given[field] for field in OF_THE_TRAINING if field in given}
+    _check_config(lambda: RsaCfnConfig.from_dict({**config.to_dict(), **changed}))
+    for modality in ("audio", "text"):
+        _check_frozen(modality, given, saved)
+    _check_limits(given, saved, config)
+
+
+def _check_version(name: str, config: RsaCfnConfig) -> None:
+    """A field that came later would be passed over in silence, and the model be another one than was saved."""
+    saved, _ = RsaCfnConfig.get_config_dict(name)
+    # The Trainer writes fields of language models, such as use_cache, into any configuration.
+    known = {"transformers_version", "quantization_config", *config.text_config.to_dict(), *RsaCfnConfig().to_dict()}
+    unknown = [field for field in saved if field not in known and not field.startswith("_")]
+    if unknown:
+        raise InputError(
+            f"--model_name_or_path {name} has fields in config.json that this version doesn't know: "
+            f"{', '.join(unknown)}; update this repository and transformers (saved with "
+            f"{saved.get('transformers_version', 'an unknown version')}, here is {transformers.__version__})"
+        )
+
+
+def _check_config(make_config) -> RsaCfnConfig:
+    """Let the configuration refuse what it can."""
+    try:
+        return make_config()
+    except (ValueError, StrictDataclassError) as error:
+        raise InputError(f"--{' '.join(str(error).split())}") from error
+
+
+def _check_frozen(modality: str, given: dict, saved: dict) -> None:
+    """Refuse arguments without effect, because the saved model freezes more of a backbone than they are about."""
+    encoder, layers = f"freeze_{modality}_encoder", f"freeze_{modality}_layers"
+    names = [f"{modality}_learning_rate", layers] + ["freeze_feature_encoder"] * (modality == "audio")
+    useless = [name for name in names if name in given and given[name] != saved.get(name)]
+    if saved[encoder] and encoder not in given and useless:
+        raise InputError(
+            f"--{useless[0]} has no use: the saved model keeps its {modality} backbone from training; give "
+            f"--{encoder} false too, or leave it out"
+        )
+    if saved[layers] and layers not in given and "freeze_feature_encoder" in useless:
+        raise InputError(
+            f"--freeze_feature_encoder has no use: the saved model keeps {saved[layers]} layers of its audio backbone "
+            f"and all below them from training; give --{layers} 0 too, or leave it out"
+        )
+
+
+def _check_limits(given: dict, saved: dict, config: RsaCfnConfig) -> None:
+    """Refuse longer transcripts and clips than a saved model takes."""
+    tokens, seconds = given.get("max_text_tokens"), given.get("max_audio_seconds")
+    is_mixer = config.fusion == "mlp_mixer"
+    if tokens is not None and tokens != saved.get("max_text_tokens"):
+        limit = config.max_text_tokens if is_mixer else max_text_positions(config.text_config)
+        if tokens > limit:
+            raise InputError(
+                f"--max_text_tokens {tokens} is more than the {limit} that the saved model takes; give at most that"
+            )
+    if is_mixer and seconds is not None and max_audio_frames(config.audio_config, seconds) > config.max_audio_frames:
+        raise InputError(
+            f"--max_audio_seconds {seconds:g} is more than the {config.max_audio_frames} frames that the saved "
+            "mlp_mixer was made for; give less, or leave it out"
+        )
+
+
+def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
+    """Refuse what can be seen to be wrong before anything is loaded."""
+    _check_model(model_args, data_args)
+    _check_data(data_args, training_args)
+    _check_prediction(model_args, data_args, training_args)
+    if not training_args.do_train and model_args.model_name_or_path is None:
+        raise InputError("without training there is nothing to evaluate; give a saved model by --model_name_or_path")
+    _check_training(training_args)
+    if data_args.streaming:
+        _check_streaming(model_args, data_args, training_args)
+    _check_early_stopping(model_args.early_stopping_patience, training_args)
+    _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
+
+
+def _check_model(model_args: ModelArguments, data_args: DataArguments) -> None:
+    if model_args.is_tiny and model_args.audio_model != model_args.text_model:
+        raise InputError(
+            f"--audio_model {model_args.audio_model} and --text_model {model_args.text_model} don't go together: "
+            f"give {TINY} for both or for neither"
+        )
+    if model_args.model_name_or_path is None:
+        # Without the backbones: how many layers they have is seen later.
+        given = {name: value for name, value in model_args.config_fields.items() if not name.startswith("freeze")}
+        config = _check_config(lambda: RsaCfnConfig(**given))
+    else:
+        config = read_config(model_args.model_name_or_path)
+    unimodal = model_args.fusion if model_args.fusion in ("audio", "text") else None
+    if model_args.cache_features:
+        _check_cacheable(config)
+        for modality in data_args.eval_modalities:
+            if unimodal and modality not in ("both", unimodal):
+                raise InputError(
+                    f"--eval_modalities {modality} can't be scored from features: --fusion {unimodal} has none of it"
+                )
+    for modality in ("audio", "text"):
+        learning_rate = getattr(model_args, f"{modality}_learning_rate")
+        if learning_rate is None:
+            continue
+        if learning_rate < 0:
+            raise InputError(f"--{modality}_learning_rate {learning_rate} is below 0; give 0 or more")
+        if unimodal not in (None, modality):
+            raise InputError(f"--{modality}_learning_rate has no use: --fusion {unimodal} has no such backbone")
+        if getattr(model_args, f"freeze_{modality}_encoder"):
+            frozen_by = "--cache_features" if model_args.cache_features else f"--freeze_{modality}_encoder"
+            raise InputError(f"--{modality}_learning_rate has no use: {frozen_by} keeps that backbone from training")
+
+
+def _check_cacheable(config: RsaCfnConfig) -> None:
+    """What frozen backbones make of a row has to be the same in every batch and after every step."""
+    if config.use_weighted_layer_sum:
+        raise InputError(
+            "--cache_features can't go with use_weighted_layer_sum, whose weights of layers train; leave out one of "
+            "them, or freeze by --freeze_audio_encoder and --freeze_text_encoder"
+        )
+    if not config.mask_padding:
+        raise InputError(
+            "--cache_features needs mask_padding=True, without it the features of a row depend on its batch; freeze by "
+            "--freeze_audio_encoder and --freeze_text_encoder instead"
+        )
+
+
+def _check_data(data_args: DataArguments, training_args: TrainingArguments) -> None:
+    if data_args.split is not None:
+        if data_args.split == ALL and training_args.do_train:
+            raise InputError(f"--split {ALL} leaves nothing to train on; give --do_eval, which alone doesn't train")
+        if data_args.split == ALL and data_args.class_weights is not None:
+            raise InputError(f"--class_weights are those of training rows, and --split {ALL} has none; leave it out")
+        check_folds(data_args.split, data_args.num_folds, data_args.fold)
+    if data_args.compare_epochs_on == "test" and training_args.eval_strategy == "no":
+        raise InputError("--compare_epochs_on test compares no epochs by itself; give --eval_strategy epoch, or steps")
+    if not data_args.max_audio_seconds > 0:
+        raise InputError(f"--max_audio_seconds {data_args.max_audio_seconds} is not above 0; the paper's value is 6")
+    if data_args.max_text_tokens < 3:
+        raise InputError(f"--max_text_tokens {data_args.max_text_tokens} is less than 3; the paper's value is 256")
+
+
+def _check_training(training_args: TrainingArguments) -> None:
+    if training_args.label_smoothing_factor:
+        raise InputError(
+            f"--label_smoothing_factor {training_args.label_smoothing_factor} would replace the model's own loss; "
+            "give --label_smoothing"
+        )
+    if training_args.dataloader_persistent_workers and not training_args.dataloader_num_workers:
+        raise InputError("--dataloader_persistent_workers needs workers; give --dataloader_num_workers")
+    if training_args.hub_token is not None:
+        raise InputError("--hub_token would be written into training_args.bin; run `hf auth login`, or set HF_TOKEN")
+    for reporter in training_args.report_to:
+        if reporter not in INTEGRATION_TO_CALLBACK:
+            raise InputError(f"--report_to {reporter} is unknown; give one of {', '.join(INTEGRATION_TO_CALLBACK)}")
+    if "tensorboard" in training_args.report_to and not is_tensorboard_available():
+        raise InputError("--report_to tensorboard needs a package that isn't installed; pip install tensorboard")
+
+
+def _check_early_stopping(patience: int | None, training_args: TrainingArguments) -> None:
+    if patience is None:
+        return
+    if patience < 1:
+        raise InputError(f"--early_stopping_patience {patience} is too small; give 1 or more")
+    if training_args.eval_strategy == "no":
+        raise InputError(
+            f"--early_stopping_patience {patience} has no scores to look at; give --eval_strategy epoch or steps"
+        )
+    if not training_args.load_best_model_at_end:
+        raise InputError(
+            f"--early_stopping_patience {patience} would leave the model of the last step, not the best; give "
+            "--load_best_model_at_end"
+        )
+
+
+def _check_prediction(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
+    if data_args.predict_file is None:
+        if data_args.asr_model is not None:
+            raise InputError("--asr_model transcribes recordings of --predict_file; give that too, or leave it out")
+        return
+    if model_args.model_name_or_path is None:
+        raise InputError("--predict_file needs a model to predict with; give a saved one with --model_name_or_path")
+    if training_args.do_train or training_args.do_eval or not training_args.do_predict:
+        raise InputError("--predict_file is predicted for and nothing else; leave out --do_train and --do_eval")
+    if not Path(data_args.predict_file).exists():
+        raise InputError(
+            f"--predict_file {data_args.predict_file} isn't there; give a csv, a folder of recordings, or a recording"
+        )
+
+
+def _check_streaming(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
+    if training_args.do_train and training_args.max_steps <= 0:
+        raise InputError("--streaming needs --max_steps, since the end of a stream isn't known; give a number of steps")
+    if data_args.batch_weighted_sampler:
+        raise InputError("--streaming can't draw rows by --batch_weighted_sampler; give --class_weights instead")
+    if training_args.train_sampling_strategy != "random":
+        raise InputError(
+            f"--streaming can't order rows by --train_sampling_strategy {training_args.train_sampling_strategy}, only "
+            "by a shuffle buffer; leave it out"
+        )
+    if model_args.cache_features:
+        raise InputError("--cache_features looks rows up by their number, which --streaming can't; leave out one")
+
+
+def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> None:
+    resolved = output_dir.expanduser().resolve()
+    if holds_code(resolved):
+        raise InputError(f"--output_dir {output_dir} is or holds the code of this repository; give a new folder")
+    if resolved.is_file():
+        raise InputError(f"--output_dir {output_dir} is a file; give a new folder")
+    if resume_from_checkpoint or not resolved.is_dir() or not any(resolved.iterdir()):
+        return
+    if is_finished(resolved):
+        raise InputError(
+            f"--output_dir {output_dir} already holds a finished run; give a new folder, remove this one, or score it "
+            f"again by --resume_from_checkpoint {LAST}"
+        )
+    raise InputError(
+        f"--output_dir {output_dir} already holds files, and no finished run; give a new folder, remove this one, or "
+        f"go on with an interrupted run by --resume_from_checkpoint {LAST}"
+    )
 
 
 def check_rows(splits: Splits, data_args: DataArguments, training_args: TrainingArguments) -> None:
@@ -99,21 +345,20 @@ def check_same_run(
     """
     try:
         config = RsaCfnConfig.from_pretrained(folder)
+        saved = read_saved(folder, config)
     except (OSError, ValueError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"--resume_from_checkpoint: {folder} holds no RSA-CFN model ({reason})") from error
-    saved = {"classes": [config.id2label[index] for index in range(config.num_labels)]}
-    given = {"classes": splits.label_names}
-    fields = model_args.saved_model_fields | {"fusion": model_args.fusion}
+    saved |= {"classes": [config.id2label[index] for index in range(config.num_labels)]}
+    given = {"classes": splits.label_names, **model_args.config_fields}
+    given |= {name: getattr(data_args, name) for name in LIMITS if name in saved}
+    if model_args.model_name_or_path is None or class_weights is not None:
+        saved["class_weights"], given["class_weights"] = config.class_weights, class_weights
     if model_args.model_name_or_path is None:
-        fields = {**model_args.config_fields, **model_args.freeze_fields, "class_weights": class_weights}
-        fields["max_text_tokens"] = data_args.max_text_tokens
         for name, backbone in (("audio_model", config.audio_config), ("text_model", config.text_config)):
             for field, value in _backbone_fields(model_args, name).items():
                 saved[f"{name}'s {field}"] = _as_json(getattr(backbone, field, None))
                 given[f"{name}'s {field}"] = _as_json(value)
-    for name, value in fields.items():
-        saved[name], given[name] = getattr(config, name), value
     for record in (folder / "split.json", folder.parent / "split.json"):
         if record.is_file():
             before, now = json.loads(record.read_text(encoding="utf-8")), _as_json(splits.record)
@@ -138,8 +383,7 @@ def _backbone_fields(model_args: ModelArguments, name: str) -> dict:
     try:
         config = AutoConfig.from_pretrained(getattr(model_args, name))
     except (OSError, ValueError):
-        # Said by what loads the model.
-        return {}
+        return {}  # load_model reports this
     return {field: getattr(config, field) for field in BACKBONE_FIELDS if hasattr(config, field)}
 
 

@@ -42,11 +42,9 @@ def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = N
         best_step (`int`, *optional*): The step whose weights were kept.
     """
     # See draw_confusion_matrix.
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import MaxNLocator
+
+    from foundation.figures import new_figure
 
     panels = {
         "loss": ("loss", "eval_loss"),
@@ -56,7 +54,8 @@ def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = N
         label: [name for name in names if any(name in entry for entry in steps)] for label, names in panels.items()
     }
     panels = {label: names for label, names in panels.items() if names}
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.4), layout="constrained", squeeze=False)
+    figure = new_figure(4.5 * len(panels), 3.4)
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for panel, (label, names) in zip(axes[0], panels.items()):
         for name, style in zip(names, ("o-", "s--")):
             there = [entry for entry in steps if name in entry]
@@ -74,4 +73,3 @@ def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = N
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(fontsize=8)
     figure.savefig(file, dpi=120)
-    plt.close(figure)

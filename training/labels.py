@@ -12,8 +12,6 @@ from metrics.raters import vote_shares
 
 logger = logging.getLogger(__name__)
 
-LABEL_TARGETS = ("majority", "soft")
-TIES = ("drop", "transform", "soft")
 # The middle of the values tried in Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples".
 EFFECTIVE_BETA = 0.999
 

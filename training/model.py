@@ -1,5 +1,6 @@
 """The processor and the model of a run: pretrained backbones, tiny random ones, or a saved RSA-CFN model."""
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -7,6 +8,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     Wav2Vec2Config,
@@ -19,12 +21,13 @@ from encoder_rsa_cfn import conv_output_lengths
 from foundation.errors import InputError
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
-from training.arguments import TINY, DataArguments, ModelArguments
+from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, TINY, DataArguments, ModelArguments
 
 
 # --audio_crop → the processor's own crop: nothing random decides a score.
 SCORED_CROPS = {"random": "center", "head": "head"}
 VOCAB_SIZE = 800
+SAVED = "a folder or Hub id of a saved RSA-CFN model"
 # They learn on two cores in minutes. What decides at this size: no SpecAugment, no layerdrop, a hop of 20 ms, and clips
 # that keep their level (macro F1 on the demo corpus falls by .2 where each is normalised).
 TINY_AUDIO = {
@@ -53,11 +56,34 @@ TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64, "mixer_size": 6
 AutoConfig.register(RsaCfnConfig.model_type, RsaCfnConfig)
 
 
+def read_config(name: str) -> RsaCfnConfig:
+    """
+    The configuration of a saved model.
+
+    Raises:
+        InputError: There is none.
+    """
+    try:
+        return RsaCfnConfig.from_pretrained(name)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise _unloadable("--model_name_or_path", name, error, SAVED) from error
+
+
+def read_saved(name: str, config: RsaCfnConfig) -> dict:
+    """The arguments that a saved model brings along: fields of its configuration, and the limits of its processor."""
+    saved = {field: getattr(config, field) for field in (*OF_THE_WEIGHTS, *OF_THE_TRAINING)}
+    limits, _ = RsaCfnProcessor.get_processor_dict(name)
+    if limits:
+        # A processor from before the field existed crops the head, as from_pretrained knows.
+        limits["audio_crop"] = "random" if limits.get("audio_crop") == SCORED_CROPS["random"] else "head"
+    return saved | {field: limits[field] for field in LIMITS if field in limits}
+
+
 def saved_classes(model_args: ModelArguments) -> list[str] | None:
     """The classes of the saved model that a run starts from, in its order; `None` where it makes a new one."""
     if model_args.model_name_or_path is None:
         return None
-    config = RsaCfnConfig.from_pretrained(model_args.model_name_or_path)
+    config = read_config(model_args.model_name_or_path)
     return [config.id2label[index] for index in range(config.num_labels)]
 
 
@@ -76,23 +102,21 @@ def load_model(
         data_args ([`DataArguments`]): Limits of length.
         label_names (`list[str]`): Names of the classes, in the order of their indices.
         texts (`list[str]`): Transcripts of the training rows, from which a tiny model's tokenizer is built.
-        class_weights (`list[float]`, *optional*): Weight of each class in the loss.
+        class_weights (`list[float]`, *optional*): Weight of each class in the loss; a saved model keeps its own.
 
     Raises:
         InputError: A model can't be loaded, or doesn't fit the classes or the limits.
     """
     if model_args.model_name_or_path is not None:
-        training_fields = model_args.saved_model_fields
+        fields = {name: getattr(model_args, name) for name in OF_THE_TRAINING}
         if class_weights is not None:
-            training_fields["class_weights"] = class_weights
-        model, processor = load_saved(model_args.model_name_or_path, **training_fields)
+            fields["class_weights"] = class_weights
+        model, processor = load_saved(model_args.model_name_or_path, **fields)
         _check_labels(model_args.model_name_or_path, model, label_names)
-        if data_args.audio_crop is not None:
-            processor.audio_crop = SCORED_CROPS[data_args.audio_crop]
+        set_limits(model.config, processor, data_args)
         return model, processor
     fields = {
         **model_args.config_fields,
-        **model_args.freeze_fields,
         "max_text_tokens": data_args.max_text_tokens,
         "class_weights": class_weights,
         "id2label": dict(enumerate(label_names)),
@@ -101,14 +125,9 @@ def load_model(
     limits = {
         "max_audio_seconds": data_args.max_audio_seconds,
         "max_text_tokens": data_args.max_text_tokens,
-        "audio_crop": SCORED_CROPS[data_args.audio_crop or "random"],
+        "audio_crop": SCORED_CROPS[data_args.audio_crop],
     }
     if model_args.is_tiny:
-        if model_args.audio_model != model_args.text_model:
-            raise InputError(
-                f"--audio_model {model_args.audio_model} and --text_model {model_args.text_model} don't go together: "
-                f"give {TINY} for both or for neither"
-            )
         return _tiny_model(texts, fields, limits)
     return _pretrained_model(model_args.audio_model, model_args.text_model, fields, limits)
 
@@ -131,7 +150,37 @@ def load_saved(
         model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
         return model, RsaCfnProcessor.from_pretrained(name)
     except (OSError, ValueError, SafetensorError) as error:
-        raise _unloadable(argument, name, error, "a folder or Hub id of a saved RSA-CFN model") from error
+        raise _unloadable(argument, name, error, SAVED) from error
+
+
+def set_limits(config: RsaCfnConfig, processor: RsaCfnProcessor, data_args: DataArguments) -> None:
+    """Have a saved model cut clips and transcripts where the arguments say, which `check_limits` has looked at."""
+    processor.audio_crop = SCORED_CROPS[data_args.audio_crop]
+    is_padded_to_limits = config.fusion == "mlp_mixer"
+    if data_args.max_text_tokens != processor.max_text_tokens:
+        processor.max_text_tokens = data_args.max_text_tokens
+        if not is_padded_to_limits:
+            config.max_text_tokens = data_args.max_text_tokens
+    if data_args.max_audio_seconds != processor.max_audio_seconds:
+        processor.max_audio_seconds = data_args.max_audio_seconds
+        if not is_padded_to_limits:
+            rate = processor.feature_extractor.sampling_rate
+            config.max_audio_frames = max_audio_frames(config.audio_config, data_args.max_audio_seconds, rate)
+
+
+def max_audio_frames(
+    audio_config: PretrainedConfig, max_audio_seconds: float, sampling_rate: int = SAMPLING_RATE
+) -> int:
+    """Frames of the longest clip the processor lets through: the length `mlp_mixer` is made for."""
+    num_samples = round(max_audio_seconds * sampling_rate)
+    return max(conv_output_lengths(num_samples, audio_config.conv_kernel, audio_config.conv_stride), 1)
+
+
+def max_text_positions(text_config: PretrainedConfig) -> int:
+    """Tokens of the longest transcript that a text backbone takes."""
+    # RoBERTa counts positions from the pad token's index on.
+    start = text_config.pad_token_id + 1 if "roberta" in text_config.model_type else 0
+    return text_config.max_position_embeddings - start
 
 
 def _check_labels(name: str, model: RsaCfnForSequenceClassification, label_names: list[str]) -> None:
@@ -151,7 +200,7 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
     text_config = RobertaConfig(
         **TINY_TEXT,
         vocab_size=len(tokenizer),
-        # RoBERTa counts positions from the pad token's index on.
+        # See max_text_positions.
         max_position_embeddings=limits["max_text_tokens"] + tokenizer.pad_token_id + 1,
         type_vocab_size=1,
         bos_token_id=tokenizer.bos_token_id,
@@ -159,7 +208,7 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
         eos_token_id=tokenizer.eos_token_id,
     )
     audio_config = Wav2Vec2Config(**TINY_AUDIO)
-    fields["max_audio_frames"] = _max_audio_frames(audio_config, feature_extractor, limits["max_audio_seconds"])
+    fields["max_audio_frames"] = max_audio_frames(audio_config, limits["max_audio_seconds"])
     try:
         config = RsaCfnConfig(audio_config=audio_config, text_config=text_config, **TINY_FUSION, **fields)
     except ValueError as error:
@@ -168,12 +217,6 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
         # Draws what the audio backbone of any other fusion draws: a seed then stands for one text backbone.
         AutoModel.from_config(audio_config)
     return RsaCfnForSequenceClassification(config), RsaCfnProcessor(feature_extractor, tokenizer, **limits)
-
-
-def _max_audio_frames(audio_config, feature_extractor, max_audio_seconds: float) -> int:
-    """Frames of the longest clip the processor lets through: the length `mlp_mixer` is made for."""
-    num_samples = round(max_audio_seconds * feature_extractor.sampling_rate)
-    return max(conv_output_lengths(num_samples, audio_config.conv_kernel, audio_config.conv_stride), 1)
 
 
 def train_tokenizer(texts: list[str], vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:
@@ -210,7 +253,9 @@ def _pretrained_model(
         )
     try:
         audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(audio_model)).audio_config
-        fields["max_audio_frames"] = _max_audio_frames(audio_config, feature_extractor, limits["max_audio_seconds"])
+        fields["max_audio_frames"] = max_audio_frames(
+            audio_config, limits["max_audio_seconds"], feature_extractor.sampling_rate
+        )
         model = RsaCfnForSequenceClassification.from_audio_text_pretrained(audio_model, text_model, **fields)
     except (OSError, ValueError) as error:
         names = f"{audio_model} and {text_model}"

@@ -1,28 +1,15 @@
-"""The precision a run computes in: the one asked for or the nearest its device has, and the one seen in its logits."""
+"""The precision a run computes in: the one asked for, or the nearest that its device has."""
 
-import logging
 from dataclasses import dataclass
 
 import torch
-from transformers import TrainerCallback
 from transformers.utils import is_torch_bf16_gpu_available
 from transformers.utils.import_utils import is_torch_fp16_available_on_device
 
 from foundation.errors import InputError
 
 
-logger = logging.getLogger(__name__)
-
 NAMES = {"fp16": "float16", "bf16": "bfloat16", "no": "float32"}
-
-
-@dataclass
-class PrecisionArguments:
-    """Those of TrainingArguments that decide the precision, read ahead of them: they raise where a device can't."""
-
-    fp16: bool = False
-    bf16: bool = False
-    use_cpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,12 +41,12 @@ def find_device(use_cpu: bool) -> Device:
     )
 
 
-def choose_precision(asked: PrecisionArguments, device: Device) -> tuple[str, str | None]:
+def choose_precision(fp16: bool, bf16: bool, device: Device) -> tuple[str, str | None]:
     """
-    The precision of a run on a device.
+    The precision of a run on a device. TrainingArguments would raise where the device can't.
 
     Args:
-        asked ([`PrecisionArguments`]): What was given.
+        fp16, bf16 (`bool`): What was asked for.
         device ([`Device`]): What can be had.
 
     Returns:
@@ -68,38 +55,13 @@ def choose_precision(asked: PrecisionArguments, device: Device) -> tuple[str, st
     Raises:
         InputError: Both were asked for.
     """
-    if asked.fp16 and asked.bf16:
+    if fp16 and bf16:
         raise InputError("--fp16 and --bf16 exclude each other; give one of them")
     available = {"fp16": device.has_fp16, "bf16": device.has_bf16, "no": True}
-    wanted = "fp16" if asked.fp16 else "bf16" if asked.bf16 else "no"
+    wanted = "fp16" if fp16 else "bf16" if bf16 else "no"
     order = {"fp16": ("fp16", "bf16", "no"), "bf16": ("bf16", "fp16", "no"), "no": ("no",)}[wanted]
     precision = next(name for name in order if available[name])
     if precision == wanted:
         return precision, None
     instead = "float32" if precision == "no" else f"{NAMES[precision]}, as with --{precision}"
     return precision, f"--{wanted}: this {device.kind} device has no {NAMES[wanted]}, so the run computes in {instead}."
-
-
-class LogitsDtypeCallback(TrainerCallback):
-    """Logs, once, the dtype that logits had in the first training step, before anything casts them."""
-
-    def __init__(self):
-        self.dtype = None
-        self.is_logged = False
-
-    def on_train_begin(self, args, state, control, model, **kwargs):
-        # Around the whole model accelerate turns outputs into float32. Stays until the end of training: taking a hook
-        # off would have a compiled model compiled once more.
-        self.hook = model.fusion.register_forward_hook(self._look)
-
-    def _look(self, module, inputs, outputs):
-        self.dtype = outputs[0].dtype
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        if not self.is_logged:
-            asked = "no mixed precision" if args.mixed_precision == "no" else f"--{args.mixed_precision}"
-            logger.info(f"Logits are {self.dtype} ({asked} on {args.device.type}).")
-            self.is_logged = True
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.hook.remove()

@@ -20,7 +20,7 @@ from foundation.errors import InputError
 from foundation.words import first_names
 from pipeline_rsa_cfn import RsaCfnPipeline
 from training.arguments import DataArguments, ModelArguments
-from training.model import load_saved
+from training.model import load_saved, set_limits
 from training.transcription import Transcriber
 
 
@@ -60,6 +60,7 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
     """
     rows = read_rows(Path(data_args.predict_file))
     model, processor = load_saved(model_args.model_name_or_path)
+    set_limits(model.config, processor, data_args)
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     _check_columns(rows[0].columns, label_names, data_args.predict_file)
     transcriber = None

@@ -6,7 +6,16 @@ from enum import Enum
 from transformers import TrainingArguments
 
 from foundation.words import without_folders
-from training.arguments import DEMO_DIR, DataArguments, ModelArguments, default_training_arguments
+from training.arguments import (
+    DEMO_DIR,
+    LIMITS,
+    OF_THE_TRAINING,
+    OF_THE_WEIGHTS,
+    DataArguments,
+    ModelArguments,
+    RsaCfnTrainingArguments,
+    training_defaults,
+)
 
 
 # Where a run is written, what shows it, who it is pushed for, and what it runs on: none of it changes the weights.
@@ -42,13 +51,15 @@ def make_recipe(model_args: ModelArguments, data_args: DataArguments, training_a
             From `parse_arguments`, unchanged since.
     """
     recipe = {"dataset_name": DEMO_DIR}
+    # Where a saved model would have another value, the default has to be said.
+    always = {"fusion"} if model_args.model_name_or_path is None else {*OF_THE_WEIGHTS, *OF_THE_TRAINING, *LIMITS}
     for given in (model_args, data_args):
         for field in fields(given):
             value = getattr(given, field.name)
             default = field.default_factory() if callable(field.default_factory) else field.default
-            if value is not None and (value != default or field.name == "fusion"):
+            if value is not None and (value != default or field.name in always):
                 recipe[field.name] = value
-    named = default_training_arguments(model_args.fusion, model_args.is_tiny)
+    ours = {*training_defaults(model_args.fusion, model_args.is_tiny, {}), *RsaCfnTrainingArguments.__annotations__}
     for field in fields(training_args):
         value = getattr(training_args, field.name)
         value = value.value if isinstance(value, Enum) else value
@@ -56,6 +67,6 @@ def make_recipe(model_args: ModelArguments, data_args: DataArguments, training_a
         if is_of_one_run or not isinstance(value, (bool, int, float, str)):
             continue
         default = field.default.value if isinstance(field.default, Enum) else field.default
-        if value != default or field.name in named or field.name == "seed":
+        if value != default or field.name in ours or field.name == "seed":
             recipe[field.name] = value
     return {name: without_folders(value) if isinstance(value, str) else value for name, value in recipe.items()}

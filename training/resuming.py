@@ -1,8 +1,8 @@
 """A Trainer whose resumed run is the unbroken one bit for bit on a CPU, and whose last checkpoint is always whole."""
 
 import json
-import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from transformers import EarlyStoppingCallback, TrainerCallback
@@ -10,6 +10,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from foundation.errors import RunStopped
+from foundation.files import write_whole
 from training.checkpoints import FILE_LIST, FINISHED, delete, list_checkpoints, rotate, seal, writing
 from training.draws import EpochSampler, TrainingCollator
 from training.hub import HubTrainer
@@ -203,6 +204,5 @@ class ResumableTrainer(HubTrainer):
     def save_state(self):
         # Appears at once: it says that the run is finished.
         if self.is_world_process_zero():
-            written = os.path.join(self.args.output_dir, f"{FINISHED}.tmp")
-            self.state.save_to_json(written)
-            os.replace(written, os.path.join(self.args.output_dir, FINISHED))
+            state = json.dumps(asdict(self.state), indent=2, sort_keys=True)
+            write_whole(Path(self.args.output_dir) / FINISHED, f"{state}\n")

@@ -1,24 +1,16 @@
 """A Trainer for audio and text: the collator, the weighted sampler, and float16 that is float16 on a CPU too."""
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
-from transformers import ProcessorMixin, TrainerCallback
+from transformers import ProcessorMixin
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from training.labels import sampling_weights, target_shares
 from training.resuming import ResumableTrainer
 from training.stopping import check_finite
-
-
-logger = logging.getLogger(__name__)
-
-MODALITIES = ("both", "audio", "text")
 
 
 @dataclass
@@ -50,25 +42,6 @@ class RsaCfnDataCollator:
         audio = None if self.modality == "text" else [row["audio"] for row in rows]
         text = None if self.modality == "audio" else [row["text"] for row in rows]
         return self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
-
-
-class FirstStepCallback(TrainerCallback):
-    """
-    Logs, once, how long after its start the process had trained its first step.
-
-    Args:
-        model_seconds (`float`): Of these seconds, those in which the model was built.
-    """
-
-    def __init__(self, model_seconds: float):
-        self.model_seconds = model_seconds
-        self.is_logged = False
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        if not self.is_logged:
-            seconds = time.time() - psutil.Process().create_time()
-            logger.info(f"First training step after {seconds:.1f} s, {self.model_seconds:.1f} s of it for the model.")
-            self.is_logged = True
 
 
 class RsaCfnTrainer(ResumableTrainer):

@@ -19,7 +19,7 @@ from tests.markdown import table
 from training.card import TrainedModel, model_card
 from training.data import Splits
 from training.parsing import parse_arguments
-from training.report import ScoredPart
+from training.scoring import ScoredPart
 
 
 TITLES = {
@@ -235,6 +235,19 @@ def test_a_pushed_model_is_loaded_by_its_name_and_revision(trained):
 def test_the_demo_says_that_it_means_nothing(trained):
     trained.corpus = "demo"
     assert "means nothing about emotion" in model_card(trained, []).text.split("## ")[0]
+
+
+def test_a_model_that_was_only_scored_says_nothing_of_training_rows(trained):
+    """As `--split all` scores it, which has no training part."""
+    splits = trained.splits
+    record = {**splits.record, "parts": {"test": splits.record["parts"]["test"]}, "overlaps": []}
+    splits = replace(splits, tables={"test": splits.tables["test"]}, record=record)
+    scored = replace(trained, splits=splits)
+    scored.corpus = "demo"
+    card = model_card(scored, [])
+    assert "this run, which didn't train the model, doesn't know" in section(card, "Limits")
+    assert table(section(card, "Data"), "class") == [["no|yes", "0 (0.0%)"], ["yes", "2 (100.0%)"], ["rows", "2"]]
+    assert "**Scored on synthetic sounds" in card.text and "Trained on" not in card.text
 
 
 def test_few_groups_and_single_rows_are_said(trained):

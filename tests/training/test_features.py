@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import RobertaModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from corpora.demo import write_corpus
@@ -213,6 +214,23 @@ main(*parse_arguments({arguments!r}))
     assert metrics["eval_loss"] == pytest.approx(expected["eval_loss"], abs=1e-5)
     assert [path.name for path in cache.glob("*/features.arrow")] == ["features.arrow"]
     assert not list(cache.glob("*.incomplete"))
+
+
+def test_features_first_and_fine_tuning_then(run):
+    """The saved model has frozen backbones; told to, it trains them."""
+    cached, _ = run("cached", "--fusion", "early_fusion", "--cache_features", "--max_steps", "1")
+    saved = ["--model_name_or_path", str(cached), "--max_steps", "1", "--max_audio_seconds", "0.5"]
+    tuned, _ = run("tuned", *saved, "--freeze_audio_encoder", "false", "--freeze_text_encoder", "false")
+    before, after = (load_file(folder / "model.safetensors") for folder in (cached, tuned))
+    for backbone in ("audio_model", "text_model"):
+        names = {name for name in before if name.startswith(backbone)} - {"audio_model.masked_spec_embed"}
+        still = {name for name in names if torch.equal(before[name], after[name])}
+        # Nothing attends by the bias of a key; positions and tokens that don't occur have no gradient, but others do.
+        assert len(names) > 20 and all(name.endswith("k_proj.bias") or "key.bias" in name for name in still), still
+    config = json.loads((tuned / "config.json").read_text())
+    assert not config["freeze_audio_encoder"] and not config["freeze_text_encoder"]
+    assert json.loads((tuned / "processor_config.json").read_text())["max_audio_seconds"] == 0.5
+    assert "clips over 0.5 s are cropped" in (tuned / "README.md").read_text()
 
 
 def test_no_place_for_features_is_said_in_one_line(run, cache):

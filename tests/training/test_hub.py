@@ -189,6 +189,18 @@ def test_a_model_on_the_hub_is_scored_on_any_prepared_dataset(pushed, local_hub,
     assert "train_loss" not in now and not list((tmp_path / "scored").glob("*.safetensors"))
 
 
+def test_a_model_that_is_only_scored_is_pushed_with_its_scores(pushed, local_hub, prepared_dir, tmp_path):
+    folder, _ = pushed
+    options = ["--model_name_or_path", str(folder), "--do_eval", "--split", "all"]
+    run = arguments(prepared_dir, tmp_path / "scored", "lab/scored", *options)
+    finished = run_process("run_classification.py", *run, HF_TOKEN=TOKEN, **local_hub)
+    assert finished.returncode == 0, finished.stderr
+    assert re.search(r"^Uploaded to \S+/lab/scored, the model as revision \w+$", finished.stdout, re.M)
+    card = (tmp_path / "scored" / "README.md").read_text()
+    assert "Not trained in this run" in card and "this run, which didn't train the model" in card
+    assert (tmp_path / "scored" / "model.safetensors").exists()
+
+
 def test_what_the_hub_refuses_is_said_before_training(pushed, local_hub, prepared_dir, tmp_path):
     code = f"""
 import os

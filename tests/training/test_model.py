@@ -4,13 +4,15 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import Wav2Vec2FeatureExtractor
 
 from configuration_rsa_cfn import FUSIONS
 from foundation.errors import InputError
-from training.arguments import DataArguments, ModelArguments
+from training.arguments import LIMITS, DataArguments, ModelArguments
 from training.features import hash_weights
-from training.model import load_model, train_tokenizer
+from training.model import load_model, max_audio_frames, train_tokenizer
+from training.parsing import parse_arguments
 
 
 NAMES = ["calm", "upset"]
@@ -67,21 +69,64 @@ def test_pretrained_backbones_come_from_folders(make_model, processor, tmp_path)
     assert "audio_attention_mask" in loaded_processor(audio=[torch.randn(800)], return_tensors="pt")
 
 
-def test_saved_model_goes_on(tmp_path, monkeypatch):
+@pytest.fixture
+def saved(tmp_path):
+    """A function that saves a tiny model, and loads it as the arguments of a command line say."""
+    folder = tmp_path / "saved"
+
+    def saved(arguments="", labels=NAMES, class_weights=None, **fields):
+        if not folder.exists():
+            limits = {name: fields.pop(name) for name in LIMITS if name in fields}
+            data_args = DataArguments(**limits)
+            model, processor = load_model(ModelArguments(**TINY, **fields), data_args, NAMES, TEXTS, class_weights)
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
+        given = ["--model_name_or_path", str(folder), *arguments.split(), "--output_dir", str(tmp_path / "out")]
+        return load_model(*parse_arguments(given)[:2], labels, TEXTS)
+
+    return saved
+
+
+def test_saved_model_goes_on(saved, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the folder's code"))
-    model, processor = load_model(ModelArguments(**TINY), DataArguments(), NAMES, TEXTS)
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    arguments = ModelArguments(model_name_or_path=str(tmp_path))
-    loaded, _ = load_model(arguments, DataArguments(), NAMES, TEXTS)
-    for name, weight in model.state_dict().items():
+    loaded, _ = saved(class_weights=[0.5, 1.5], label_smoothing=0.1)
+    for name, weight in load_file(tmp_path / "saved" / "model.safetensors").items():
         assert torch.equal(loaded.state_dict()[name], weight), name
-    options = ModelArguments(model_name_or_path=str(tmp_path), modality_dropout=0.2, freeze_text_encoder=True)
-    other, _ = load_model(options, DataArguments(), NAMES, TEXTS, class_weights=[0.5, 1.5])
-    assert (other.config.modality_dropout, other.config.class_weights) == (0.2, [0.5, 1.5])
+    assert (loaded.config.class_weights, loaded.config.label_smoothing) == ([0.5, 1.5], 0.1)
+    other, _ = saved("--modality_dropout 0.2 --freeze_text_encoder --label_smoothing 0")
+    assert (other.config.modality_dropout, other.config.label_smoothing) == (0.2, 0)
     assert not any(parameter.requires_grad for parameter in other.text_model.parameters())
     with pytest.raises(InputError, match="knows the classes calm, upset; the dataset has calm, cross"):
-        load_model(arguments, DataArguments(), ["calm", "cross"], TEXTS)
+        saved(labels=["calm", "cross"])
+
+
+def test_frozen_backbones_of_a_saved_model_train_when_that_is_said(saved):
+    """What is cached as features first, and fine-tuned then."""
+    frozen, _ = saved(freeze_audio_encoder=True, freeze_text_encoder=True)
+    trained, _ = saved("--freeze_audio_encoder false --freeze_text_encoder false")
+    for modality in ("audio", "text"):
+        parameters = dict(getattr(trained, f"{modality}_model").named_parameters())
+        # SpecAugment is off, so nothing would reach it.
+        trains = {name for name, parameter in parameters.items() if parameter.requires_grad}
+        assert trains == set(parameters) - {"masked_spec_embed"}
+        assert not any(parameter.requires_grad for parameter in getattr(frozen, f"{modality}_model").parameters())
+    trained.train()
+    assert trained.audio_model.training and trained.text_model.training
+
+
+@pytest.mark.parametrize("fusion", ["early_fusion", "mlp_mixer"])
+def test_a_saved_model_takes_other_limits(fusion, saved):
+    model, processor = saved(fusion=fusion, max_audio_seconds=1, max_text_tokens=12)
+    assert (processor.max_audio_seconds, processor.max_text_tokens) == (1, 12)
+    frames = model.config.max_audio_frames
+    model, processor = saved("--max_audio_seconds 0.5 --max_text_tokens 8")
+    assert (processor.max_audio_seconds, processor.max_text_tokens) == (0.5, 8)
+    # The mixer's weights are made for a length, up to which it pads.
+    expected = (12, frames) if fusion == "mlp_mixer" else (8, max_audio_frames(model.config.audio_config, 0.5))
+    assert (model.config.max_text_tokens, model.config.max_audio_frames) == expected
+    batch = processor(audio=[torch.randn(32000)], text=[" ".join(TEXTS * 3)], return_tensors="pt")
+    assert batch["input_values"].shape == (1, 8000) and batch["input_ids"].shape == (1, 8)
+    assert torch.isfinite(model(**batch).logits).all()
 
 
 def test_a_truncated_saved_model_is_said_in_one_line(tmp_path):
@@ -110,15 +155,11 @@ def test_options_reach_the_configuration():
     assert trains & {"0", "1"} == {"1"}
 
 
-def test_what_is_scored_of_a_long_clip_is_a_matter_of_the_processor(tmp_path):
-    for given, kept in ((None, "center"), ("random", "center"), ("head", "head")):
-        model, processor = load_model(ModelArguments(**TINY), DataArguments(audio_crop=given), NAMES, TEXTS)
-        assert processor.audio_crop == kept
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    saved = ModelArguments(model_name_or_path=str(tmp_path))
-    for given, kept in ((None, "head"), ("random", "center")):
-        assert load_model(saved, DataArguments(audio_crop=given), NAMES, TEXTS)[1].audio_crop == kept
+def test_what_is_scored_of_a_long_clip_is_a_matter_of_the_processor(saved):
+    for given, kept in (("random", "center"), ("head", "head")):
+        assert load_model(ModelArguments(**TINY), DataArguments(audio_crop=given), NAMES, TEXTS)[1].audio_crop == kept
+    for arguments, kept in (("", "head"), ("--audio_crop random", "center"), ("--audio_crop head", "head")):
+        assert saved(arguments, audio_crop="head")[1].audio_crop == kept
 
 
 def test_the_mixer_is_made_for_the_longest_clip():
@@ -133,7 +174,6 @@ def test_the_mixer_is_made_for_the_longest_clip():
     "arguments, message",
     [
         ({**TINY, "freeze_text_layers": 3}, "--freeze_text_layers=3 is out of range; text_config has 2 layers"),
-        ({"audio_model": "tiny", "text_model": "some/model"}, "give tiny for both or for neither"),
         ({"audio_model": "no/such", "text_model": "no/such"}, "--audio_model no/such can't be loaded; give a wav2vec2"),
         ({"model_name_or_path": "no/such"}, "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),
     ],

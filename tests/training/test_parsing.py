@@ -1,5 +1,6 @@
 """The arguments: defaults that fit the run, JSON files, and one line for what is wrong."""
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -8,9 +9,10 @@ import pytest
 import torch
 
 from foundation.errors import InputError
-from training.arguments import default_training_arguments
-from training.parsing import parse_arguments
+from training.arguments import training_defaults
+from training.parsing import as_command_line, parse_arguments
 from training.precision import Device
+from training.recipe import make_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +49,7 @@ def test_pretrained_backbones_train_as_in_the_paper(fusion, learning_rate, batch
 @pytest.mark.parametrize("accelerator, num_workers", [(True, min(4, os.cpu_count())), (False, 0)])
 def test_workers_decode_beside_an_accelerator(accelerator, num_workers, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda *_: accelerator)
-    assert default_training_arguments("rsa_cfn", is_tiny=False)["dataloader_num_workers"] == num_workers
+    assert training_defaults("rsa_cfn", is_tiny=False, given={})["dataloader_num_workers"] == num_workers
 
 
 def test_what_is_given_wins_over_the_defaults():
@@ -87,8 +89,7 @@ def test_a_stream_is_not_grouped_by_length():
 )
 def test_what_is_frozen(arguments, frozen):
     model_args, *_ = parse_arguments(arguments.split())
-    fields = model_args.freeze_fields
-    assert (fields["freeze_audio_encoder"], fields["freeze_text_encoder"]) == frozen
+    assert (model_args.freeze_audio_encoder, model_args.freeze_text_encoder) == frozen
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,7 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        ("--split all --do_eval --class_weights balanced", "--split all has none; leave it out"),
         ("--split all", "--split all leaves nothing to train on; give --do_eval"),
         ("--hub_token hf_secret", "--hub_token would be written into training_args.bin; run `hf auth login`"),
         ("--fusion sum", "--fusion sum is unknown; give one of audio, text, early_fusion"),
@@ -147,7 +149,6 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ("--do_eval", "nothing to evaluate; give a saved model"),
         ("--label_smoothing_factor 0.1", "would replace the model's own loss"),
         ("--model_name_or_path x --audio_model y", "brings its own backbones"),
-        ("--model_name_or_path x --pooling_mode max", "brings its own pooling_mode"),
         ("--model_name_or_path no/such", "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),
         ("--eval_strategy sometimes", "sometimes"),
         ("--predict_file full", "--predict_file needs a model to predict with; give a saved one with --model_name"),
@@ -171,6 +172,11 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ("--text_learning_rate -1", "--text_learning_rate -1.0 is below 0"),
         ("--freeze_text --text_learning_rate 0.1", "no use: --freeze_text_encoder keeps that backbone from training"),
         ("--cache_features --audio_learning_rate 0.1", "no use: --cache_features keeps that backbone from training"),
+        (
+            "--cache_features --freeze_text false",
+            "--cache_features freezes both backbones; leave out --freeze_text_enc",
+        ),
+        ("--audio_model tiny --text_model some/model", "give tiny for both or for neither"),
         ("--cache_features --use_weighted_layer_sum", "--cache_features can't go with use_weighted_layer_sum"),
         ("--cache_features --fusion text --eval_modalities audio", "--fusion text has none of it"),
         (f"--output_dir {Path(__file__).parents[2]}", "holds the code of this repository"),
@@ -216,7 +222,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
 
 
 def test_without_tensorboard_a_run_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("training.parsing.is_tensorboard_available", lambda: False)
+    monkeypatch.setattr("training.checks.is_tensorboard_available", lambda: False)
     with pytest.raises(InputError, match="pip install tensorboard$"):
         parse_arguments(["--report_to", "tensorboard"])
     parse_arguments([])
@@ -231,6 +237,102 @@ def test_a_model_of_a_later_version_is_refused(make_model):
     Path("saved/config.json").write_text(json.dumps({**saved, "gate_size": 4, "transformers_version": "9.1.0"}))
     with pytest.raises(InputError, match=r"doesn't know: gate_size; update this .* \(saved with 9.1.0, here is 5"):
         parse_arguments(["--model_name_or_path", "saved"])
+
+
+@pytest.fixture
+def save(make_model, processor):
+    """A function that saves a model and its processor, and parses a command line that starts from it."""
+
+    def save(arguments="", limits=(), **fields):
+        make_model(**fields).save_pretrained("saved")
+        limited = copy.copy(processor)
+        vars(limited).update(limits)
+        limited.save_pretrained("saved")
+        return parse_arguments(["--model_name_or_path", "saved", *arguments.split()])
+
+    return save
+
+
+IN_FORCE = {
+    "fusion": "stack",
+    "pooling_mode": "max",
+    "modality_dropout": 0.2,
+    "label_smoothing": 0.1,
+    "freeze_feature_encoder": True,
+    "freeze_audio_encoder": True,
+    "freeze_text_encoder": True,
+    "freeze_text_layers": 1,
+}
+
+
+def test_what_is_not_given_is_as_the_model_was_saved(save):
+    limits = {"max_audio_seconds": 1.5, "max_text_tokens": 12, "audio_crop": "head"}
+    model_args, data_args, training_args = save(limits=limits, **IN_FORCE)
+    assert {name: getattr(model_args, name) for name in IN_FORCE} == IN_FORCE
+    assert {name: getattr(data_args, name) for name in limits} == limits
+    assert training_args.output_dir == "models/stack"
+    # Nobody said anything of the backbones, which are the saved ones.
+    assert (model_args.audio_model, model_args.text_model) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        ("--freeze_audio_encoder false", "freeze_audio_encoder", False),
+        ("--freeze_text false", "freeze_text_encoder", False),
+        ("--freeze_audio_encoder false --freeze_feature_encoder false", "freeze_feature_encoder", False),
+        ("--freeze_text false --freeze_text_layers 0", "freeze_text_layers", 0),
+        ("--freeze_text false --text_learning_rate 0.1", "text_learning_rate", 0.1),
+        ("--label_smoothing 0", "label_smoothing", 0.0),
+        ("--modality_dropout 0", "modality_dropout", 0.0),
+        ("--pooling_mode max", "pooling_mode", "max"),
+        ("--cache_features", "freeze_audio_encoder", True),
+    ],
+)
+def test_what_is_given_wins_over_the_saved_model(arguments, name, value, save):
+    """Also where it is the default of a new model."""
+    model_args, *_ = save(arguments, **IN_FORCE)
+    assert getattr(model_args, name) == value
+    recipe = as_command_line(make_recipe(*save(arguments, **IN_FORCE)))
+    assert getattr(parse_arguments(recipe)[0], name) == value
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments", "message"),
+    [
+        ({}, "--fusion text", "--model_name_or_path brings its own fusion, rsa_cfn, not text; leave out --fusion"),
+        ({}, "--pooling_mode max", "brings its own pooling_mode, mean, not max; leave out --pooling_mode"),
+        ({"cross_fusion_rank": 2}, "--cross_fusion_rank 3", "brings its own cross_fusion_rank, 2, not 3"),
+        ({"use_weighted_layer_sum": True}, "--use_weighted_layer_sum false", "brings its own use_weighted_layer_sum"),
+        (
+            {"freeze_audio_encoder": True},
+            "--audio_learning_rate 0.1",
+            "--audio_learning_rate has no use: the saved model keeps its audio backbone from training; give "
+            "--freeze_audio_encoder false too, or leave it out",
+        ),
+        ({"freeze_text_encoder": True}, "--freeze_text_layers 1", "--freeze_text_layers has no use: the saved model"),
+        (
+            {"freeze_audio_encoder": True, "freeze_feature_encoder": True},
+            "--freeze_feature_encoder false",
+            "--freeze_feature_encoder has no use: the saved model keeps its audio backbone from training",
+        ),
+        (
+            {"freeze_audio_layers": 1, "freeze_feature_encoder": True},
+            "--freeze_feature_encoder false",
+            "keeps 1 layers of its audio backbone and all below them from training; give --freeze_audio_layers 0 too",
+        ),
+        ({}, "--freeze_text_layers 3", "--freeze_text_layers=3 is out of range; text_config has 2 layers"),
+        ({}, "--max_text_tokens 65", "--max_text_tokens 65 is more than the 64 that the saved model takes"),
+        ({"fusion": "mlp_mixer"}, "--max_text_tokens 17", "--max_text_tokens 17 is more than the 16 that the saved"),
+        ({"fusion": "mlp_mixer"}, "--max_audio_seconds 7", "is more than the 100 frames that the saved mlp_mixer"),
+        ({"fusion": "text"}, "--audio_learning_rate 0.1", "--fusion text has no such backbone"),
+    ],
+)
+def test_what_a_saved_model_cannot_change_is_refused(fields, arguments, message, save):
+    with pytest.raises(InputError) as error:
+        save(arguments, **fields)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_prediction_for_files_does_nothing_else(make_model):

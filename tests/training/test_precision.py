@@ -6,7 +6,8 @@ from datasets import Dataset
 from transformers import TrainingArguments
 
 from foundation.errors import InputError
-from training.precision import Device, LogitsDtypeCallback, PrecisionArguments, choose_precision, find_device
+from training.callbacks import LogitsDtypeCallback
+from training.precision import Device, choose_precision, find_device
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -41,15 +42,14 @@ NEITHER = Device("mps", has_fp16=False, has_bf16=False)
     ],
 )
 def test_what_a_device_lacks_is_replaced_and_said(asked, device, precision, said):
-    arguments = PrecisionArguments(**({} if asked == "no" else {asked: True}))
-    chosen, message = choose_precision(arguments, device)
+    chosen, message = choose_precision(asked == "fp16", asked == "bf16", device)
     assert chosen == precision
     assert message is None if said is None else said in message
 
 
 def test_two_precisions_are_refused():
     with pytest.raises(InputError, match="--fp16 and --bf16 exclude each other; give one of them"):
-        choose_precision(PrecisionArguments(fp16=True, bf16=True), CUDA)
+        choose_precision(True, True, CUDA)
 
 
 def test_a_cpu_has_both():

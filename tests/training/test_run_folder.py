@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset
 from matplotlib import image
 
-from training.report import (
+from training.run_folder import (
     draw_confusion_matrix,
     format_closing,
     format_line,

@@ -1,8 +1,6 @@
-"""What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing table."""
+"""What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing lines."""
 
 import csv
-import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +8,8 @@ import torch
 from datasets import Dataset
 
 from corpora.folds import GROUP_COLUMNS
-from metrics.scores import SCORES
-
-
-@dataclass
-class ScoredPart:
-    """
-    A part that was scored.
-
-    Args:
-        table (`Dataset`): Its rows without audio.
-        logits (`np.ndarray` of shape `(num_rows, num_labels)`), labels (`np.ndarray` of shape `(num_rows,)`): Of them.
-        metrics (`dict[str, float]`): All scores, whose names start with `prefix`.
-        prefix (`str`): `"validation"`, or `"eval"` and what the model was given where that isn't both modalities.
-        modality (`str`): What the model was given: `"both"`, `"audio"` or `"text"`.
-    """
-
-    table: Dataset
-    logits: np.ndarray
-    labels: np.ndarray
-    metrics: dict[str, float]
-    prefix: str
-    modality: str = "both"
+from foundation.files import write_json
+from metrics.scores import SCORES, confusion_matrix
 
 
 def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:
@@ -45,7 +23,7 @@ def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -
         membership (`list[tuple[str, str]]`): ID and part, `""` for a row that the run leaves out.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "split.json").write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "split.json", record)
     with (folder / "splits.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["segment_id", "part"])
@@ -80,29 +58,24 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
 
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
     """Counts per pair of true and predicted class, coloured by their share of the true class."""
-    # Imported for the picture: together they would hold up the first training step for seconds.
-    import matplotlib
+    # Imported for the picture: it would hold up the first training step.
+    from foundation.figures import families_for, new_figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    from sklearn.metrics import ConfusionMatrixDisplay
-
+    matrix = confusion_matrix(references, predictions, len(label_names))  # (C, C)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     size = max(5.0, 0.9 * len(label_names) + 1.5)
-    figure, axes = plt.subplots(figsize=(size, size * 0.9), layout="constrained")
-    labels = range(len(label_names))
-    options = {"labels": labels, "display_labels": label_names, "ax": axes, "cmap": "Blues", "colorbar": False}
-    shares = ConfusionMatrixDisplay.from_predictions(
-        references, predictions, normalize="true", include_values=False, im_kw={"vmin": 0, "vmax": 1}, **options
-    )
-    counts = ConfusionMatrixDisplay.from_predictions(references, predictions, **options)
-    for text, share in zip(counts.text_.flat, shares.confusion_matrix.flat):
-        text.set_color("white" if share > 0.5 else "black")
-    axes.images[-1].remove()
-    figure.colorbar(axes.images[0], ax=axes, label="share of the true class", fraction=0.046)
+    figure = new_figure(size, size * 0.9)
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), count in np.ndenumerate(matrix):
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{count}", color=color, ha="center", va="center")
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+    ticks, family = range(len(label_names)), families_for("".join(label_names))
+    axes.set_xticks(ticks, label_names, rotation=45, ha="right", fontfamily=family)
+    axes.set_yticks(ticks, label_names, fontfamily=family)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(references)} utterances")
-    plt.setp(axes.get_xticklabels(), rotation=45, ha="right")
     figure.savefig(file, dpi=120)
-    plt.close(figure)
 
 
 def format_summary(metrics: dict[str, float], label_names: list[str], prefix: str = "eval") -> str:

@@ -1,10 +1,59 @@
-"""What a run shows while it goes on: the loss beside the bar of training, and curves for TensorBoard."""
+"""What a run shows while it goes on: its first step, its precision, the loss beside the bar, curves for TensorBoard."""
 
+import logging
 import time
 from pathlib import Path
 
-from transformers import ProgressCallback, Trainer
+import psutil
+from transformers import ProgressCallback, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
+
+
+logger = logging.getLogger(__name__)
+
+
+class FirstStepCallback(TrainerCallback):
+    """
+    Logs, once, how long after its start the process had trained its first step.
+
+    Args:
+        model_seconds (`float`): Of these seconds, those in which the model was built.
+    """
+
+    def __init__(self, model_seconds: float):
+        self.model_seconds = model_seconds
+        self.is_logged = False
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if not self.is_logged:
+            seconds = time.time() - psutil.Process().create_time()
+            logger.info(f"First training step after {seconds:.1f} s, {self.model_seconds:.1f} s of it for the model.")
+            self.is_logged = True
+
+
+class LogitsDtypeCallback(TrainerCallback):
+    """Logs, once, the dtype that logits had in the first training step, before anything casts them."""
+
+    def __init__(self):
+        self.dtype = None
+        self.is_logged = False
+
+    def on_train_begin(self, args, state, control, model, **kwargs):
+        # Around the whole model accelerate turns outputs into float32. Stays until the end of training: taking a hook
+        # off would have a compiled model compiled once more.
+        self.hook = model.fusion.register_forward_hook(self._look)
+
+    def _look(self, module, inputs, outputs):
+        self.dtype = outputs[0].dtype
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if not self.is_logged:
+            asked = "no mixed precision" if args.mixed_precision == "no" else f"--{args.mixed_precision}"
+            logger.info(f"Logits are {self.dtype} ({asked} on {args.device.type}).")
+            self.is_logged = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.hook.remove()
 
 
 class LossProgressCallback(ProgressCallback):

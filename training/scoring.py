@@ -1,0 +1,104 @@
+"""One pass over a part of the rows: its scores, and of the test part the files and tables that go with them."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import EvalPrediction
+
+from foundation.words import first_names
+from training.callbacks import log_scores
+from training.data import Splits
+from training.run_folder import draw_confusion_matrix, format_line, format_summary, write_predictions
+from training.streams import IGNORED
+from training.trainer import RsaCfnTrainer
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ScoredPart:
+    """
+    A part that was scored.
+
+    Args:
+        table (`Dataset`): Its rows without audio.
+        logits (`np.ndarray` of shape `(num_rows, num_labels)`), labels (`np.ndarray` of shape `(num_rows,)`): Of them.
+        metrics (`dict[str, float]`): All scores, whose names start with `prefix`.
+        prefix (`str`): `"validation"`, or `"eval"` and what the model was given where that isn't both modalities.
+        modality (`str`): What the model was given: `"both"`, `"audio"` or `"text"`.
+    """
+
+    table: Dataset
+    logits: np.ndarray
+    labels: np.ndarray
+    metrics: dict[str, float]
+    prefix: str
+    modality: str = "both"
+
+
+def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str, float]:
+    """The scores of all rows but those that can't be read."""
+    # Imported with the first score: scikit-learn and evaluate would hold up the first step for seconds.
+    from metrics.emotion_metric import EmotionMetric
+
+    is_scored = scored.label_ids != IGNORED
+    predictions = scored.predictions[is_scored].argmax(axis=1)
+    return EmotionMetric(label_names).compute(predictions=predictions, references=scored.label_ids[is_scored])
+
+
+def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
+    """Scores on the validation part, by which settings are chosen, so that the test part is read for the last one."""
+    metrics = _score_part(trainer, splits, "validation", "validation").metrics
+    logger.info(f"On the {metrics['validation_rows']} validation rows: {format_line(metrics, 'validation')}.")
+    return metrics
+
+
+def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
+    """
+    One pass over the test part gives the scores, the predictions and the confusion matrix. Nothing else reads that
+    part, but for a run that is told to compare its epochs on it.
+
+    Args:
+        modality (`str`): `"both"`, or the one the model is given: names of scores and files then say which.
+    """
+    suffix = "" if modality == "both" else f"_{modality}"
+    prefix = f"eval{suffix}"
+    trainer.data_collator = replace(trainer.data_collator, modality=modality)
+    scored = replace(_score_part(trainer, splits, "test", prefix), modality=modality)
+    if trainer.is_world_process_zero():
+        folder, names = Path(trainer.args.output_dir), splits.label_names
+        write_predictions(folder / f"predictions{suffix}.csv", scored.table, scored.logits, names)
+        picture = f"confusion_matrix{suffix}.png"
+        draw_confusion_matrix(folder / picture, scored.labels, np.argmax(scored.logits, axis=1), names)
+        print(f"\nScored on {'audio and text' if modality == 'both' else f'{modality} alone'}:")
+        print(format_summary(scored.metrics, names, prefix))
+        print(f"\nWritten to {folder}: the model, all_results.json, predictions{suffix}.csv and {picture}")
+    return scored
+
+
+def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> ScoredPart:
+    """Score a part and save its metrics, named `prefix`."""
+    output = trainer.predict(getattr(splits, part), metric_key_prefix=prefix)
+    table = splits.tables[part]
+    is_scored = output.label_ids != IGNORED
+    lost = [str(name) for name, scored in zip(table["segment_id"], is_scored) if not scored]
+    if lost:
+        logger.warning(
+            f"{len(lost)} of {len(table)} rows of {part} can't be read and are not scored: {first_names(lost)}"
+        )
+        table = table.select(np.flatnonzero(is_scored))
+    logits, labels = output.predictions[is_scored], output.label_ids[is_scored]
+    metrics = {**output.metrics, f"{prefix}_rows": len(table)}
+    if "votes" in table.column_names:
+        from metrics.raters import rater_scores  # see compute_metrics
+
+        votes_before = splits.tables["train"]["votes"][:] if "train" in splits.tables else None
+        scores = rater_scores(table["votes"][:], logits, votes_before)
+        metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
+    trainer.save_metrics(prefix, metrics)
+    log_scores(trainer, metrics, prefix)
+    return ScoredPart(table, logits, labels, metrics, prefix)
