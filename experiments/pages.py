@@ -3,13 +3,10 @@ Markdown and HTML are made of the same blocks, and nothing in them depends on th
 
 import base64
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from experiments import charts, sheets
 from experiments.answer import answer
@@ -17,7 +14,7 @@ from experiments.records import run_frame, system_frame
 from experiments.results import Results
 from foundation.figures import Picture
 from foundation.files import write_json
-from foundation.words import cell
+from foundation.templates import fill_template
 from training.arguments import DEMO_DIR
 
 
@@ -80,26 +77,8 @@ def write_report(results: Results, folder: Path) -> None:
     with charts.fitting_fonts(results):
         sections = report_sections(results, folder)
     for name in ("results.md", "report.html"):
-        template = _environment(name).get_template(f"{name}.jinja")
-        (folder / name).write_text(template.render(title=results.name, sections=sections), encoding="utf-8")
-
-
-def _environment(name: str) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=name.endswith(".html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"markdown": escape_markdown, "cell": lambda text: cell(escape_markdown(text))}
-    return environment
-
-
-def escape_markdown(text: str) -> str:
-    """Text as Markdown that shows it, without HTML, emphasis or code."""
-    return re.sub(r"([\\`*])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
+        text = fill_template(Path(__file__).with_name(f"{name}.jinja"), title=results.name, sections=sections)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def report_sections(results: Results, folder: Path) -> dict[str, list]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from foundation.words import cell, with_share
+from foundation import words
 
 
 def fill_template(template: Path, **values) -> str:
@@ -17,5 +17,7 @@ def fill_template(template: Path, **values) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"cell": cell, "with_share": with_share, "thousands": "{:,}".format}
+    for name in ("cell", "counted", "escape_markdown", "with_share", "without_folders"):
+        environment.filters[name] = getattr(words, name)
+    environment.filters |= {"thousands": "{:,}".format, "score": "{:.3f}".format}
     return environment.get_template(template.name).render(values)

@@ -1,5 +1,6 @@
 """How names, counts, times and commands are written in messages, reports and cards."""
 
+import re
 from pathlib import PurePath
 
 
@@ -38,3 +39,8 @@ def without_folders(argument: str) -> str:
 def cell(text: str) -> str:
     """As it can stand in a Markdown table."""
     return " ".join(text.replace("|", r"\|").split())
+
+
+def escape_markdown(text: str) -> str:
+    """Text as Markdown that shows it, without HTML, emphasis or code."""
+    return re.sub(r"([\\`*])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))

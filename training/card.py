@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import TrainingArguments
 
 from corpora.catalogue import KnownCorpus
 from corpora.folds import find_groups
+from foundation.templates import fill_template
 from foundation.versions import package_versions
-from foundation.words import cell, counted, first_names, with_share, without_folders
+from foundation.words import counted, first_names, without_folders
 from metrics.intervals import FEW_GROUPS, NUM_RESAMPLES, bootstrap_intervals
 from metrics.scores import SCORES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
@@ -30,7 +30,7 @@ from training.origins import Backbone, find_backbones, find_corpus, is_hub_id
 from training.scoring import ScoredPart
 
 
-TEMPLATE = "card.md.jinja"
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 ROWS_OF_LOG = 30
 # How many times as frequent the most frequent class is as the rarest where the card warns of mistakes.
 IMBALANCE = 3
@@ -123,17 +123,12 @@ def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main")
         steps (`list[dict]`): From `training_steps`; empty for a model that was only scored.
         revision (`str`): The one that its example loads.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"cell": cell, "counted": counted, "with_share": with_share, "score": "{:.3f}".format}
-    environment.filters |= {"without_folders": without_folders, "number": "{:,}".format}
-    environment.globals |= {"SCORES": SCORES, "NUM_RESAMPLES": NUM_RESAMPLES, "FEW_GROUPS": FEW_GROUPS}
     args, command = trained.training_args, trained.command or ["recipe.json"]
-    text = environment.get_template(TEMPLATE).render(
+    text = fill_template(
+        TEMPLATE,
+        SCORES=SCORES,
+        NUM_RESAMPLES=NUM_RESAMPLES,
+        FEW_GROUPS=FEW_GROUPS,
         run=trained,
         metadata=card_metadata(trained).to_yaml(),
         model=trained.model,
