@@ -90,10 +90,11 @@ def _describe(cell: Cell, folder: Path, run: ScoredRun | None, errors: dict[str,
 
 def _scores(logged: dict) -> dict[str, float]:
     """The scores of the reported rows, without how long the scoring took."""
+    times = ("_runtime", "_per_second", "_preparation_time")  # the last one only of a run that resumed after training
     return {
         name.removeprefix("eval_"): score
         for name, score in logged.items()
-        if name.startswith("eval_") and not name.endswith(("_runtime", "_per_second"))
+        if name.startswith("eval_") and not name.endswith(times)
     }
 
 
