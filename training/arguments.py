@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from transformers import TrainingArguments
+from transformers.hf_argparser import HfArg
 from transformers.trainer_utils import HubStrategy, IntervalStrategy
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, Fusion, PoolingMode
@@ -36,78 +37,63 @@ LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop")
 class ModelArguments:
     """Which model is trained."""
 
-    fusion: Fusion = field(
-        default="rsa_cfn", metadata={"help": f"How the modalities are joined: {', '.join(FUSIONS)}."}
-    )
-    audio_model: str | None = field(
+    fusion: Fusion = HfArg(default="rsa_cfn", help=f"How the modalities are joined: {', '.join(FUSIONS)}.")
+    audio_model: str | None = HfArg(
         default=None,
-        metadata={
-            "help": f"wav2vec2-family model: Hub id, folder, or '{TINY}' for a small random one "
-            f"(default {AUDIO_MODEL}; '{TINY}' on the demo corpus)."
-        },
+        help=f"wav2vec2-family model: Hub id, folder, or '{TINY}' for a small random one "
+        f"(default {AUDIO_MODEL}; '{TINY}' on the demo corpus).",
     )
-    text_model: str | None = field(
+    text_model: str | None = HfArg(
         default=None,
-        metadata={
-            "help": f"RoBERTa- or BERT-family model: Hub id, folder, or '{TINY}' for a small random one with a "
-            f"tokenizer built from the training transcripts (default {TEXT_MODEL}; '{TINY}' on the demo corpus)."
-        },
+        help=f"RoBERTa- or BERT-family model: Hub id, folder, or '{TINY}' for a small random one with a "
+        f"tokenizer built from the training transcripts (default {TEXT_MODEL}; '{TINY}' on the demo corpus).",
     )
-    model_name_or_path: str | None = field(
+    model_name_or_path: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones; what "
-            "isn't given is as it was saved."
-        },
+        help="A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones; what "
+        "isn't given is as it was saved.",
     )
-    pooling_mode: PoolingMode = field(
-        default="mean", metadata={"help": f"How hidden states become one vector: {', '.join(POOLING_MODES)}."}
+    pooling_mode: PoolingMode = HfArg(
+        default="mean", help=f"How hidden states become one vector: {', '.join(POOLING_MODES)}."
     )
 
-    cross_fusion_rank: int | None = field(
-        default=None,
-        metadata={"help": "Rank of the weights over the cross features of rsa_cfn and hybrid_fusion (default: full)."},
+    cross_fusion_rank: int | None = HfArg(
+        default=None, help="Rank of the weights over the cross features of rsa_cfn and hybrid_fusion (default: full)."
     )
-    modality_dropout: float = field(
-        default=0.0, metadata={"help": "Probability that a training row loses its audio or its text."}
+    modality_dropout: float = HfArg(default=0.0, help="Probability that a training row loses its audio or its text.")
+    freeze_feature_encoder: bool | None = HfArg(
+        default=None, help="Keep the audio backbone's convolutions from training (default: if pretrained)."
     )
-    freeze_feature_encoder: bool | None = field(
-        default=None,
-        metadata={"help": "Keep the audio backbone's convolutions from training (default: if pretrained)."},
+    freeze_audio_encoder: bool = HfArg(
+        default=False, aliases=["--freeze_audio"], help="Keep the audio backbone from training."
     )
-    freeze_audio_encoder: bool = field(
-        default=False, metadata={"aliases": ["--freeze_audio"], "help": "Keep the audio backbone from training."}
+    freeze_text_encoder: bool = HfArg(
+        default=False, aliases=["--freeze_text"], help="Keep the text backbone from training."
     )
-    freeze_text_encoder: bool = field(
-        default=False, metadata={"aliases": ["--freeze_text"], "help": "Keep the text backbone from training."}
+    freeze_audio_layers: int = HfArg(
+        default=0, help="Keep this many of its lowest layers, and all below them, from training."
     )
-    freeze_audio_layers: int = field(
-        default=0, metadata={"help": "Keep this many of its lowest layers, and all below them, from training."}
+    freeze_text_layers: int = HfArg(
+        default=0, help="Keep this many of its lowest layers, and all below them, from training."
     )
-    freeze_text_layers: int = field(
-        default=0, metadata={"help": "Keep this many of its lowest layers, and all below them, from training."}
+    audio_learning_rate: float | None = HfArg(
+        default=None, help="Learning rate of the audio backbone (default: --learning_rate)."
     )
-    audio_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the audio backbone (default: --learning_rate)."}
+    text_learning_rate: float | None = HfArg(
+        default=None, help="Learning rate of the text backbone (default: --learning_rate)."
     )
-    text_learning_rate: float | None = field(
-        default=None, metadata={"help": "Learning rate of the text backbone (default: --learning_rate)."}
+    early_stopping_patience: int | None = HfArg(
+        default=None, help="Stop training after this many evaluations in a row without a better score."
     )
-    early_stopping_patience: int | None = field(
-        default=None,
-        metadata={"help": "Stop training after this many evaluations in a row without a better score."},
+    use_weighted_layer_sum: bool = HfArg(
+        default=False, help="Pool a learned weighted sum of all layers of each backbone."
     )
-    use_weighted_layer_sum: bool = field(
-        default=False, metadata={"help": "Pool a learned weighted sum of all layers of each backbone."}
-    )
-    cache_features: bool = field(
+    cache_features: bool = HfArg(
         default=False,
-        metadata={
-            "help": "Freeze both backbones, run them once over the dataset, and train the fusion on what they gave, "
-            "which is kept in the cache of `datasets` for other fusions, folds and seeds."
-        },
+        help="Freeze both backbones, run them once over the dataset, and train the fusion on what they gave, "
+        "which is kept in the cache of `datasets` for other fusions, folds and seeds.",
     )
-    label_smoothing: float = field(default=0.0, metadata={"help": "Label smoothing in the model's loss, below 1."})
+    label_smoothing: float = HfArg(default=0.0, help="Label smoothing in the model's loss, below 1.")
 
     def __post_init__(self):
         if self.freeze_feature_encoder is None:
@@ -127,104 +113,79 @@ class ModelArguments:
 class DataArguments:
     """What it is trained on and how that is divided."""
 
-    dataset_name: str | None = field(
+    dataset_name: str | None = HfArg(
         default=None,
-        metadata={
-            "help": f"A folder from prepare_dataset.py, or any dataset that `datasets` loads (default {KEMDY20_DIR} "
-            f"where that exists, otherwise the demo corpus in {DEMO_DIR}, which is made if it isn't there)."
-        },
+        help=f"A folder from prepare_dataset.py, or any dataset that `datasets` loads (default {KEMDY20_DIR} "
+        f"where that exists, otherwise the demo corpus in {DEMO_DIR}, which is made if it isn't there).",
     )
-    dataset_config_name: str | None = field(default=None, metadata={"help": "The dataset's configuration on the Hub."})
-    audio_column_name: str = field(default="audio", metadata={"help": "Column with the recordings."})
-    text_column_name: str = field(default="text", metadata={"help": "Column with the transcripts."})
-    label_column_name: str = field(default="label", metadata={"help": "Column with the classes."})
-    split: str | None = field(
+    dataset_config_name: str | None = HfArg(default=None, help="The dataset's configuration on the Hub.")
+    audio_column_name: str = HfArg(default="audio", help="Column with the recordings.")
+    text_column_name: str = HfArg(default="text", help="Column with the transcripts.")
+    label_column_name: str = HfArg(default="label", help="Column with the classes.")
+    split: str | None = HfArg(
         default=None,
-        metadata={
-            "choices": (*SPLITS, ALL),
-            "help": "session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
-            "that mixes speakers; predefined: the dataset's own splits; all: nothing is trained, and all labelled rows "
-            "are scored (default: the first of predefined, session, "
-            "speaker and paper that the dataset allows).",
-        },
+        metadata={"choices": (*SPLITS, ALL)},
+        help="session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
+        "that mixes speakers; predefined: the dataset's own splits; all: nothing is trained, and all labelled rows "
+        "are scored (default: the first of predefined, session, "
+        "speaker and paper that the dataset allows).",
     )
-    num_folds: int | None = field(
+    num_folds: int | None = HfArg(
         default=None,
-        metadata={
-            "help": f"Folds that the sessions or speakers are divided into, in their order (default: {NUM_FOLDS})."
-        },
+        help=f"Folds that the sessions or speakers are divided into, in their order (default: {NUM_FOLDS}).",
     )
-    fold: int | None = field(
-        default=None, metadata={"help": "The fold that is held out, from 1 to --num_folds (default: the last)."}
-    )
-    compare_epochs_on: Literal["validation", "test"] = field(
+    fold: int | None = HfArg(default=None, help="The fold that is held out, from 1 to --num_folds (default: the last).")
+    compare_epochs_on: Literal["validation", "test"] = HfArg(
         default="validation",
-        metadata={
-            "help": "validation: with --eval_strategy, rows kept out of training and apart from those that are "
-            "reported; test: the reported rows themselves, as in the paper, which flatters and is there to be compared "
-            "with published numbers."
-        },
+        help="validation: with --eval_strategy, rows kept out of training and apart from those that are "
+        "reported; test: the reported rows themselves, as in the paper, which flatters and is there to be compared "
+        "with published numbers.",
     )
-    label_target: Literal["majority", "soft"] = field(
+    label_target: Literal["majority", "soft"] = HfArg(
         default="majority",
-        metadata={
-            "help": "What a row trains on. majority: the class that most raters chose; soft: the share of the raters' "
-            "votes that each class has."
-        },
+        help="What a row trains on. majority: the class that most raters chose; soft: the share of the raters' "
+        "votes that each class has.",
     )
-    ties: Literal["drop", "transform", "soft"] | None = field(
+    ties: Literal["drop", "transform", "soft"] | None = HfArg(
         default=None,
-        metadata={
-            "help": "Training rows whose raters tie. drop: they are left out; transform: those between neutral and one "
-            "other emotion train as that other one; soft: they train on the shares of their votes (default: soft with "
-            "--label_target soft, otherwise drop)."
-        },
+        help="Training rows whose raters tie. drop: they are left out; transform: those between neutral and one "
+        "other emotion train as that other one; soft: they train on the shares of their votes (default: soft with "
+        "--label_target soft, otherwise drop).",
     )
-    label_transform: bool = field(default=False, metadata={"help": "The paper's name for --ties transform."})
-    batch_weighted_sampler: bool = field(
-        default=False, metadata={"help": "Draw training rows with replacement, each class as often as any other."}
+    label_transform: bool = HfArg(default=False, help="The paper's name for --ties transform.")
+    batch_weighted_sampler: bool = HfArg(
+        default=False, help="Draw training rows with replacement, each class as often as any other."
     )
-    class_weights: str | None = field(
+    class_weights: str | None = HfArg(
         default=None,
-        metadata={
-            "choices": tuple(CLASS_WEIGHTS),
-            "help": "Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
-            "which tells frequent classes less apart (default: all alike; a saved model keeps its own).",
-        },
+        metadata={"choices": tuple(CLASS_WEIGHTS)},
+        help="Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
+        "which tells frequent classes less apart (default: all alike; a saved model keeps its own).",
     )
-    eval_modalities: list[str] = field(
+    eval_modalities: list[str] = HfArg(
         default_factory=lambda: ["both"],
-        metadata={
-            "choices": ("both", "audio", "text"),
-            "help": "What the model is given where it is scored, one or more of both, audio and text.",
-        },
+        metadata={"choices": ("both", "audio", "text")},
+        help="What the model is given where it is scored, one or more of both, audio and text.",
     )
-    streaming: bool = field(
-        default=False,
-        metadata={"help": "Read the recordings as they come, from disk or the Hub; needs --max_steps."},
+    streaming: bool = HfArg(
+        default=False, help="Read the recordings as they come, from disk or the Hub; needs --max_steps."
     )
-    max_audio_seconds: float = field(default=6.0, metadata={"help": "Longer clips are cropped, in seconds."})
-    audio_crop: Literal["random", "head"] = field(
+    max_audio_seconds: float = HfArg(default=6.0, help="Longer clips are cropped, in seconds.")
+    audio_crop: Literal["random", "head"] = HfArg(
         default="random",
-        metadata={
-            "help": "What is kept of them. random: a random place in training, the centre where they are scored; "
-            "head: the head, as in the paper."
-        },
+        help="What is kept of them. random: a random place in training, the centre where they are scored; "
+        "head: the head, as in the paper.",
     )
-    max_text_tokens: int = field(default=256, metadata={"help": "Longer transcripts are cut, in tokens."})
-    predict_file: str | None = field(
+    max_text_tokens: int = HfArg(default=256, help="Longer transcripts are cut, in tokens.")
+    predict_file: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Predict for these instead of a dataset, with --model_name_or_path: a csv with the columns audio "
-            "(a path, from the csv's folder) or text or both, a folder of recordings, or one recording."
-        },
+        help="Predict for these instead of a dataset, with --model_name_or_path: a csv with the columns audio "
+        "(a path, from the csv's folder) or text or both, a folder of recordings, or one recording.",
     )
-    asr_model: str | None = field(
+    asr_model: str | None = HfArg(
         default=None,
-        metadata={
-            "help": "Speech recogniser that writes a transcript for recordings of --predict_file without one: Hub id "
-            "or folder, such as openai/whisper-small."
-        },
+        help="Speech recogniser that writes a transcript for recordings of --predict_file without one: Hub id "
+        "or folder, such as openai/whisper-small.",
     )
 
     def __post_init__(self):
