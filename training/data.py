@@ -184,7 +184,7 @@ def _open(data_args: DataArguments) -> _Source:
     if name == DEMO_DIR and not Path(name).is_dir():
         prepare("demo", None, DEMO_DIR)
     if name == KEMDY20_DIR and not Path(name).is_dir():
-        # Otherwise looked for on the Hub, for a minute where there is no network.
+        # `datasets` would look for it on the Hub, which takes a minute without a network.
         raise InputError(
             f"there is no folder {name}; make it by prepare_dataset.py (see README.md), or give another --dataset_name"
         )
@@ -333,7 +333,7 @@ def _describe(
                 "kind": overlap.kind,
                 "count": len(overlap.values),
                 f"rows_of_{overlap.parts[1]}": overlap.num_rows,
-                # A run may be published; what people said may not.
+                # A run may be published, transcripts may not.
                 "values": overlap.values if overlap.kind != "transcripts" else None,
             }
             for overlap in overlaps

@@ -1,5 +1,5 @@
-"""What the rows that train are answered with, one class or shares of their raters' votes, and what weighs rare classes.
-Where the raters tie there is no label, and `ties` says what becomes of the row."""
+"""The targets of training rows, one class or shares of the raters' votes, and the weights of rare classes.
+Where the raters tie there is no label, and `ties` decides what becomes of the row."""
 
 import logging
 

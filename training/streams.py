@@ -52,7 +52,7 @@ def number_rows(pieces: list[tuple[str, Dataset | IterableDataset]], lengths: li
     for (_, piece), length in zip(pieces, lengths, strict=True):
         stream = piece.to_iterable_dataset() if isinstance(piece, Dataset) else piece
         if isinstance(stream.features["audio"], Audio):
-            # An Audio feature would encode what it is given once more, and wants torchcodec for that.
+            # An Audio feature would encode the recordings again, for which it needs torchcodec.
             stream = stream.cast_column("audio", {"bytes": Value("binary"), "path": Value("string")})
         # Numbered within a piece, which no worker divides further, so that the numbers hold in every worker.
         stream = stream.select_columns(["audio"]).map(
