@@ -63,7 +63,7 @@ def main(
     if data_args.predict_file is None:
         metrics = train_and_score(model_args, data_args, training_args, command)
     else:
-        # Imported where it is needed: the pipelines of transformers would hold up the first training step.
+        # Imported late: the pipelines of transformers would delay the first training step.
         from training.prediction import predict
 
         metrics = predict(model_args, data_args, training_args)
@@ -95,7 +95,7 @@ def train_and_score(
     if checkpoint is not None:
         check_same_run(checkpoint, model_args, data_args, splits, weights)
     if checkpoint == output_dir:
-        # Its training is over: what is left is to score the model there.
+        # Its training is over, so its model is only scored.
         model_args.model_name_or_path, training_args.do_train = str(output_dir), False
     trainer, splits = make_trainer(splits, weights, model_args, data_args, training_args)
     if trainer.is_world_process_zero():
@@ -201,7 +201,7 @@ def build_trainer(
         train_data_collator=RsaCfnDataCollator(
             processor, audio_crop="head" if processor.audio_crop == "head" else "random"
         ),
-        # A stream to train on would want to know for how many steps.
+        # The Trainer asks for --max_steps if it gets a stream, also where nothing is trained.
         train_dataset=splits.train if training_args.do_train else None,
         eval_dataset=splits.compared,
         processing_class=processor,
@@ -226,7 +226,7 @@ def train(trainer: RsaCfnTrainer, model_args: ModelArguments, checkpoint: Path |
     with stop_on_signal.listening():
         trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     with writing(output_dir):
-        # Pushed when there are scores and a card to go with it.
+        # It is pushed later, with its scores and its card.
         trainer.save_model(_internal_call=True)
         trainer.save_metrics("train", trained.metrics)
         trainer.save_state()
@@ -282,7 +282,7 @@ def run(arguments: list[str]) -> int:
     except RunStopped as stopped:
         return _report(str(stopped), stopped.exit_code)
     if torch.distributed.is_initialized():
-        # Its threads, still there when the process ends, now and then end it by SIGABRT.
+        # Left to itself, its threads sometimes end the process by SIGABRT.
         torch.distributed.destroy_process_group()
     return 0
 

@@ -23,13 +23,13 @@ KEMDY20_DIR = "data/kemdy20"
 DEMO_DIR = "data/demo"
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
-# Of the original's main.py where they differ from 6.
+# In the original's main.py; 6 for all other fusions.
 PAPER_BATCH_SIZES = {"audio": 16, "text": 16, "rsa_cfn": 4, "hybrid_fusion": 4}
 # Fields of RsaCfnConfig: those that decide which weights a model has, and those that a saved model can change.
 OF_THE_WEIGHTS = ("fusion", "pooling_mode", "cross_fusion_rank", "use_weighted_layer_sum")
 OF_THE_TRAINING = ("modality_dropout", "label_smoothing", "freeze_feature_encoder", "freeze_audio_encoder")
 OF_THE_TRAINING += ("freeze_text_encoder", "freeze_audio_layers", "freeze_text_layers")
-# What the processor cuts.
+# How the processor cuts clips and transcripts.
 LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop")
 
 
@@ -219,7 +219,7 @@ class RsaCfnTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        # The collator makes the model's inputs out of columns that aren't any.
+        # The collator needs columns that the model doesn't take.
         self.remove_unused_columns = False
         self.label_names = ["labels"]
 
@@ -234,7 +234,7 @@ def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
         is_tiny (`bool`): Whether a backbone is tiny and random.
         given (`dict`): The arguments that were given.
     """
-    # Without any of them, a run trains and scores.
+    # Given none of the three, a run trains and scores.
     is_scored_only = (given.get("do_eval") or given.get("do_predict")) and not given.get("do_train")
     is_prediction = "predict_file" in given
     defaults = {
@@ -245,7 +245,7 @@ def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
         # Beside an accelerator the cores are free to decode, crop and tokenize; alone they are the model's. Workers are
         # not persistent: a resumed run starts fresh ones, which would draw other crops than those that went on.
         "dataloader_num_workers": min(4, os.cpu_count()) if torch.accelerator.is_available() else 0,
-        # bf16 and two processes on a machine without an accelerator need it said.
+        # bf16 and several processes on a CPU need it.
         "use_cpu": not torch.accelerator.is_available(),
     }
     if given.get("streaming"):

@@ -39,8 +39,8 @@ class LogitsDtypeCallback(TrainerCallback):
         self.is_logged = False
 
     def on_train_begin(self, args, state, control, model, **kwargs):
-        # Around the whole model accelerate turns outputs into float32. Stays until the end of training: taking a hook
-        # off would have a compiled model compiled once more.
+        # On the fusion, since accelerate turns the outputs of the whole model into float32. The hook stays until
+        # training ends: removing it would recompile a compiled model.
         self.hook = model.fusion.register_forward_hook(self._look)
 
     def _look(self, module, inputs, outputs):
@@ -74,7 +74,7 @@ class LossProgressCallback(ProgressCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         bar = self.training_bar
-        # Reading the loss waits for the device, so only when the bar is drawn anew.
+        # Reading the loss waits for the device, so only when the bar is redrawn.
         if bar is not None and not bar.disable:
             if time.time() - bar.last_print_t >= bar.mininterval or state.global_step == state.max_steps:
                 bar.set_postfix(loss=f"{(self.trainer._tr_loss - self.loss_before).item():.4f}", refresh=False)
@@ -87,7 +87,7 @@ def show_progress(trainer: Trainer) -> None:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(LossProgressCallback(trainer))
     for callback in trainer.callback_handler.callbacks:
-        # A folder of its own choice would have the date in its name, and, for a run that only scores, lie elsewhere.
+        # By default the folder has the date in its name, and lies elsewhere for a run that only scores.
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(Path(trainer.args.output_dir) / "runs")
 

@@ -50,7 +50,7 @@ def writing(folder: Path):
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        # torch says in a RuntimeError of many lines what another library says in an OSError.
+        # torch raises a RuntimeError of many lines where other libraries raise an OSError.
         reason = str(error).splitlines()[0]
         message = (
             f"{folder} can't be written ({reason}); earlier checkpoints are as they were: make room, and go on by the "
@@ -76,7 +76,7 @@ def find_damage(folder: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size} bytes instead of {size}"
-    # --save_only_model leaves it out, and the Trainer would begin anew with it without a word.
+    # --save_only_model leaves it out, and the Trainer would silently start with a new one.
     if not any(re.match(r"optimizer|global_step|pytorch_model_fsdp", name) for name in sizes):
         return "it holds no optimizer state"
     return None

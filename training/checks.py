@@ -50,7 +50,7 @@ def check_saved_model(given: dict, saved: dict, config: RsaCfnConfig) -> None:
                 f"--model_name_or_path brings its own {field}, {saved[field]}, not {given[field]}; leave out --{field}"
             )
     _check_version(name, config)
-    # Ranges of what may be changed.
+    # The values have to be in range, too.
     changed = {field: given[field] for field in OF_THE_TRAINING if field in given}
     _check_config(lambda: RsaCfnConfig.from_dict({**config.to_dict(), **changed}))
     for modality in ("audio", "text"):

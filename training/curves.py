@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-# Entries of one step that say something of their own, and what they are called.
+# What is shown of a log, and what it is called.
 COLUMNS = {
     "loss": "training loss",
     "eval_loss": "validation loss",
@@ -41,7 +41,7 @@ def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = N
         steps (`list[dict]`): From `training_steps`.
         best_step (`int`, *optional*): The step whose weights were kept.
     """
-    # See draw_confusion_matrix.
+    # Imported late, as in draw_confusion_matrix.
     from matplotlib.ticker import MaxNLocator
 
     from foundation.figures import new_figure

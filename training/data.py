@@ -99,7 +99,7 @@ def load_splits(
     with_validation: bool,
     seed: int = 0,
     eval_batch_size: int = 1,
-    classes: list[str] | None = None,
+    classes: list | None = None,
 ) -> Splits:
     """
     Load the dataset, divide its rows, and leave out and report those that can't be used.
@@ -113,14 +113,10 @@ def load_splits(
         classes (`list[str]`, *optional*): Those that a saved model knows, in its order; the dataset's are given that.
 
     Raises:
-        InputError, InputError: The dataset, a column, its labels or the split doesn't fit.
+        InputError: The dataset, a column, its labels or the split doesn't fit.
     """
     source = _open(data_args)
-    columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))
-    columns["label"], label_names = encode_labels(source.tables, "label", columns["label"])
-    if classes is not None:
-        match_classes(columns, label_names, classes)
-        label_names = classes
+    columns, label_names = _read_columns(source, classes)
     # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
     with_validation = with_validation and data_args.compare_epochs_on == VALIDATION
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
@@ -128,37 +124,25 @@ def load_splits(
         split.warnings.append(FLATTERED)
     is_usable = _check_rows(source, columns, data_args.streaming)
     columns["row"] = list(range(len(columns["label"])))
-    rows: dict[str, list[int]] = {part: [] for part in PARTS}
-    for row, part in enumerate(split.parts):
-        if part is not None and is_usable[row]:
-            rows[part].append(row)
+    rows = {part: [row for row in columns["row"] if split.parts[row] == part and is_usable[row]] for part in PARTS}
     rows[TRAIN], targets = make_targets(columns, rows[TRAIN], label_names, data_args.label_target, data_args.ties)
     if not rows[VALIDATION] and not with_validation:
         del rows[VALIDATION]
     if split.name == ALL:
         del rows[TRAIN]
-    for part in rows:
-        if not rows[part]:
-            others = " or --split ".join(name for name in SPLITS if name != split.name)
-            raise InputError(f"--split {split.name} leaves no labelled {part} row; give --split {others}")
+    empty = [part for part in rows if not rows[part]]
+    if empty:
+        others = " or --split ".join(name for name in SPLITS if name != split.name)
+        raise InputError(f"--split {split.name} leaves no labelled {empty[0]} row; give --split {others}")
     columns_of = {part: columns | targets if part == TRAIN else columns for part in rows}
     tables = {part: _make_table(columns_of[part], rows[part], label_names) for part in rows}
     if data_args.streaming:
-        numbered = number_rows(source.pieces, [len(table) for _, table in source.tables])
-        datasets = {
-            part: TrainingStream(numbered, tables[part], rows[part], source.is_prepared, seed=seed)
-            if part == TRAIN
-            else ScoredStream(numbered, tables[part], rows[part], source.is_prepared, batch_size=eval_batch_size)
-            for part in rows
-        }
-        recordings = None
+        datasets, recordings = _stream(source, tables, rows, seed, eval_batch_size), None
     else:
         # Joined once for all parts but the training part, whose targets are other columns.
-        joined = _join(source.pieces, columns, label_names)
-        recordings = _select(joined, [row for row in columns["row"] if is_usable[row]])
-        datasets = {part: _select(joined, rows[part]) for part in rows if part != TRAIN}
-        if TRAIN in rows:
-            datasets[TRAIN] = _select(_join(source.pieces, columns_of[TRAIN], label_names), rows[TRAIN])
+        joined = {part: _join(source.pieces, columns_of[part], label_names) for part in (TEST, TRAIN) if part in rows}
+        datasets = {part: _select(joined.get(part, joined[TEST]), rows[part]) for part in rows}
+        recordings = _select(joined[TEST], [row for row in columns["row"] if is_usable[row]])
     return Splits(
         train=datasets.get(TRAIN),
         validation=datasets.get(VALIDATION),
@@ -172,11 +156,35 @@ def load_splits(
     )
 
 
+def _read_columns(source: _Source, classes: list[str] | None) -> tuple[dict[str, list], list[str]]:
+    """Every column but the audio, and the names of the classes: the dataset's, or those that are given."""
+    columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))
+    columns["label"], label_names = encode_labels(source.tables, "label", columns["label"])
+    if classes is None:
+        return columns, label_names
+    match_classes(columns, label_names, classes)
+    return columns, classes
+
+
+def _stream(
+    source: _Source, tables: dict[str, Dataset], rows: dict[str, list[int]], seed: int, eval_batch_size: int
+) -> dict[str, TrainingStream | ScoredStream]:
+    numbered = number_rows(source.pieces, [len(table) for _, table in source.tables])
+    return {
+        part: TrainingStream(numbered, tables[part], rows[part], source.is_prepared, seed=seed)
+        if part == TRAIN
+        else ScoredStream(numbered, tables[part], rows[part], source.is_prepared, batch_size=eval_batch_size)
+        for part in rows
+    }
+
+
 def _open(data_args: DataArguments) -> _Source:
     """The dataset by the names of its parts; a stream's columns are read once, without the audio."""
-    name, config_name = _demo_dataset() if data_args.is_demo else data_args.dataset_name, data_args.dataset_config_name
+    name, config_name = DEMO_DIR if data_args.is_demo else data_args.dataset_name, data_args.dataset_config_name
+    if name == DEMO_DIR and not Path(name).is_dir():
+        prepare("demo", None, DEMO_DIR)
     if name == KEMDY20_DIR and not Path(name).is_dir():
-        # Otherwise looked for on the Hub, for a minute where there is no network.
+        # `datasets` would look for it on the Hub, which takes a minute without a network.
         raise InputError(
             f"there is no folder {name}; make it by prepare_dataset.py (see README.md), or give another --dataset_name"
         )
@@ -203,12 +211,6 @@ def _open(data_args: DataArguments) -> _Source:
             "fingerprints": {part: getattr(dataset, "_fingerprint", None) for part, dataset in loaded.items()},
         },
     )
-
-
-def _demo_dataset() -> str:
-    if not Path(DEMO_DIR).is_dir():
-        prepare("demo", None, DEMO_DIR)
-    return DEMO_DIR
 
 
 def _select_columns(
@@ -331,7 +333,7 @@ def _describe(
                 "kind": overlap.kind,
                 "count": len(overlap.values),
                 f"rows_of_{overlap.parts[1]}": overlap.num_rows,
-                # A run may be published; what people said may not.
+                # A run may be published, transcripts may not.
                 "values": overlap.values if overlap.kind != "transcripts" else None,
             }
             for overlap in overlaps

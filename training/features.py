@@ -29,7 +29,7 @@ from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 logger = logging.getLogger(__name__)
 
-# To be raised when the same key stands for other numbers.
+# Raise it when the code computes other features under the same key.
 VERSION = 1
 FEATURES_FILE = "features.arrow"
 KEY_FILE = "key.json"
@@ -156,7 +156,7 @@ def hash_weights(backbone: torch.nn.Module) -> str:
     digest = xxhash.xxh3_128()
     for name, tensor in sorted(backbone.state_dict().items()):
         if name == "masked_spec_embed":
-            # SpecAugment's, which only trains; checkpoints often lack it, and each seed then draws another.
+            # Only SpecAugment uses it, in training; checkpoints often lack it, and it is then random.
             continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -1,5 +1,5 @@
-"""What the rows that train are answered with, one class or shares of their raters' votes, and what weighs rare classes.
-Where the raters tie there is no label, and `ties` says what becomes of the row."""
+"""The targets of training rows, one class or shares of the raters' votes, and the weights of rare classes.
+Where the raters tie there is no label, and `ties` decides what becomes of the row."""
 
 import logging
 
@@ -44,14 +44,11 @@ def match_classes(columns: dict[str, list], label_names: list[str], classes: lis
     if "emotions" in columns:
         columns["emotions"] = [emotions and [index_of[label] for label in emotions] for emotions in columns["emotions"]]
     if "votes" in columns:
-        columns["votes"] = [votes and _reordered(votes, index_of, len(classes)) for votes in columns["votes"]]
-
-
-def _reordered(votes: list[int], index_of: dict[int, int], num_labels: int) -> list[int]:
-    reordered = [0] * num_labels
-    for index, count in enumerate(votes):
-        reordered[index_of[index]] = count
-    return reordered
+        places = {index: place for place, index in index_of.items()}
+        columns["votes"] = [
+            votes and [votes[places[index]] if index in places else 0 for index in range(len(classes))]
+            for votes in columns["votes"]
+        ]
 
 
 def make_targets(
@@ -138,20 +135,13 @@ def target_shares(train: Dataset, num_labels: int | None = None) -> np.ndarray:
     return np.eye(num_labels or labels.max() + 1)[labels]
 
 
-def balanced_weights(counts: np.ndarray) -> np.ndarray:
-    """1 / count of each class: all classes weigh alike."""
-    return 1 / counts
-
-
-def effective_weights(counts: np.ndarray) -> np.ndarray:
-    """
-    (1 - beta) / (1 - beta ** count) of each class (Cui et al. 2019, equation 8), the inverse of its effective number of
-    rows: like 1 / count for rare classes, and the same for all that have many times 1 / (1 - beta) rows.
-    """
-    return (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts)
-
-
-CLASS_WEIGHTS = {"balanced": balanced_weights, "effective": effective_weights}
+CLASS_WEIGHTS = {
+    # All classes weigh alike.
+    "balanced": lambda counts: 1 / counts,
+    # The inverse of the effective number of rows (Cui et al. 2019, equation 8): like 1 / count for rare classes, and
+    # the same for all that have many times 1 / (1 - beta) rows.
+    "effective": lambda counts: (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts),
+}
 
 
 def class_weights(kind: str, shares: np.ndarray) -> list[float]:

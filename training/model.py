@@ -28,8 +28,8 @@ from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, TINY, Da
 SCORED_CROPS = {"random": "center", "head": "head"}
 VOCAB_SIZE = 800
 SAVED = "a folder or Hub id of a saved RSA-CFN model"
-# They learn on two cores in minutes. What decides at this size: no SpecAugment, no layerdrop, a hop of 20 ms, and clips
-# that keep their level (macro F1 on the demo corpus falls by .2 where each is normalised).
+# They learn on two cores in minutes. At this size it matters to have no SpecAugment, no layerdrop, a hop of 20 ms, and
+# clips that keep their level (macro F1 on the demo corpus falls by .2 where each is normalised).
 TINY_AUDIO = {
     "hidden_size": 96,
     "num_hidden_layers": 2,
@@ -52,7 +52,7 @@ TINY_TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4
 TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64, "mixer_size": 64, "mixer_classifier_size": 128}
 
 
-# A saved model's tokenizer asks for the model's configuration; known here, nobody is asked to trust the folder's code.
+# Loading a saved tokenizer reads the model's configuration; registered, it doesn't ask to trust the folder's code.
 AutoConfig.register(RsaCfnConfig.model_type, RsaCfnConfig)
 
 
@@ -214,7 +214,7 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
     except ValueError as error:
         raise InputError(f"--{error}") from error
     if config.fusion == "text":
-        # Draws what the audio backbone of any other fusion draws: a seed then stands for one text backbone.
+        # Uses up the random numbers of an audio backbone, so that a seed gives the same text backbone in every fusion.
         AutoModel.from_config(audio_config)
     return RsaCfnForSequenceClassification(config), RsaCfnProcessor(feature_extractor, tokenizer, **limits)
 

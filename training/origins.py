@@ -1,5 +1,5 @@
 """Where a model comes from: its backbones and its corpus, and under which licences they are.
-The Hub is asked where it can be reached; without it, what is known of the default backbones is said, or nothing."""
+The Hub is asked where it can be reached; otherwise only the licences of the default backbones are known."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -70,7 +70,7 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
             cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values}) for cls in CLASSES
         )
     except (ValueError, ImportError) as error:
-        # TrainingArguments has errors of several lines.
+        # Errors of TrainingArguments have several lines.
         raise InputError(" ".join(str(error).split())) from error
     if warning is not None and training_args.local_process_index == 0:
         logger.warning(warning)

@@ -27,7 +27,7 @@ from training.transcription import Transcriber
 logger = logging.getLogger(__name__)
 
 TABLES = (".csv", ".tsv")
-# The last five can't be decoded; they are listed so that they are told of rather than passed over.
+# The last five can't be decoded; they are listed so that each gets a row with an error.
 RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf")
 RECORDINGS += (".m4a", ".mp4", ".aac", ".wma", ".webm")
 TRANSCRIPT_UNREADABLE = "transcript can't be read"
@@ -82,7 +82,7 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
         for answer, number in zip(answers, mine, strict=True):
             record = _record(rows[number], answer, label_names, has_text=transcriber is not None)
             stream.write(json.dumps([number, record], ensure_ascii=False) + "\n")
-    # Also waits for all of them.
+    # This also waits for all processes.
     failed = sum(gather_object([0 if transcriber is None else transcriber.failed]))
     if training_args.process_index:
         return {}

@@ -51,7 +51,7 @@ def make_recipe(model_args: ModelArguments, data_args: DataArguments, training_a
             From `parse_arguments`, unchanged since.
     """
     recipe = {"dataset_name": DEMO_DIR}
-    # Where a saved model would have another value, the default has to be said.
+    # A saved model may have another value, so the default has to be written too.
     always = {"fusion"} if model_args.model_name_or_path is None else {*OF_THE_WEIGHTS, *OF_THE_TRAINING, *LIMITS}
     for given in (model_args, data_args):
         for field in fields(given):

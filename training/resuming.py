@@ -90,7 +90,7 @@ class ResumableTrainer(HubTrainer):
         self._resumed_from = resume_from_checkpoint
         self._start, self._seconds_before = time.time(), 0.0
         if resume_from_checkpoint is not None:
-            # It was evaluated when it started.
+            # That was done when the run started.
             self.args.eval_on_start = False
         self.remove_callback(SaveAfterEpochCallback)
         self.add_callback(SaveAfterEpochCallback())
@@ -136,7 +136,7 @@ class ResumableTrainer(HubTrainer):
             return
         file = self._progress_file(self._resumed_from)
         self._resumed_from = None
-        # A process that the saved run didn't have begins with nothing.
+        # There is none for a process that the saved run didn't have.
         if file.is_file():
             progress = json.loads(file.read_text(encoding="utf-8"))
             self._tr_loss += progress["loss_since_log"]
@@ -176,7 +176,7 @@ class ResumableTrainer(HubTrainer):
             self.args.save_total_limit = limit
         self.push_checkpoint(folder)
         self._rotate(output_dir, folder)
-        # Whoever stops now must not take down the one that is still writing.
+        # A process that stops now would take down the one that is still writing.
         self.accelerator.wait_for_everyone()
 
     def _rotate(self, output_dir, latest):
@@ -189,7 +189,7 @@ class ResumableTrainer(HubTrainer):
         super()._finish_current_push()
         checkpoints = list_checkpoints(Path(self.args.output_dir))
         if self.args.push_to_hub and self.is_in_train and checkpoints:
-            # One that was being uploaded may have outlived its turn.
+            # A checkpoint that was being uploaded couldn't be deleted in time.
             self._rotate(Path(self.args.output_dir), checkpoints[-1])
 
     def _write_checkpoint(self, folder, model, trial):
@@ -202,7 +202,7 @@ class ResumableTrainer(HubTrainer):
             seal(folder)
 
     def save_state(self):
-        # Appears at once: it says that the run is finished.
+        # Never half-written, since it marks the run as finished.
         if self.is_world_process_zero():
             state = json.dumps(asdict(self.state), indent=2, sort_keys=True)
             write_whole(Path(self.args.output_dir) / FINISHED, f"{state}\n")

@@ -58,7 +58,7 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
 
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
     """Counts per pair of true and predicted class, coloured by their share of the true class."""
-    # Imported for the picture: it would hold up the first training step.
+    # Imported late: matplotlib would delay the first training step.
     from foundation.figures import families_for, new_figure
 
     matrix = confusion_matrix(references, predictions, len(label_names))  # (C, C)
@@ -115,7 +115,7 @@ def format_closing(metrics: dict[str, float], output_dir: str, seconds: float) -
     units = [(hours, "h"), (minutes, "min"), (whole, "s")]
     while len(units) > 1 and not units[0][0]:
         units.pop(0)
-    # From an hour on seconds say nothing.
+    # From an hour on, seconds are left out.
     took = " ".join(f"{number} {unit}" for number, unit in units[:2])
     scored = {"eval": "", "eval_audio": " with audio alone", "eval_text": " with text alone"}
     best = max(

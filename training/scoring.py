@@ -42,7 +42,7 @@ class ScoredPart:
 
 def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str, float]:
     """The scores of all rows but those that can't be read."""
-    # Imported with the first score: scikit-learn and evaluate would hold up the first step for seconds.
+    # Imported late: scikit-learn and evaluate would delay the first training step by seconds.
     from metrics.emotion_metric import EmotionMetric
 
     is_scored = scored.label_ids != IGNORED
@@ -94,7 +94,7 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
     logits, labels = output.predictions[is_scored], output.label_ids[is_scored]
     metrics = {**output.metrics, f"{prefix}_rows": len(table)}
     if "votes" in table.column_names:
-        from metrics.raters import rater_scores  # see compute_metrics
+        from metrics.raters import rater_scores  # late, as in compute_metrics
 
         votes_before = splits.tables["train"]["votes"][:] if "train" in splits.tables else None
         scores = rater_scores(table["votes"][:], logits, votes_before)

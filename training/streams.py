@@ -28,16 +28,16 @@ def split_pieces(part: Dataset | IterableDataset) -> list[Dataset] | list[Iterab
     return [part.shard(count, index, contiguous=True) for index in range(count)]
 
 
-def read_table(piece: Dataset | IterableDataset) -> Dataset:
-    """The rows of a stream in memory; it shouldn't have the audio any more."""
-    if isinstance(piece, Dataset):
-        return piece
-    rows = list(piece)
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in piece.features}, features=piece.features)
-
-
 def read_tables(pieces: list[tuple[str, Dataset | IterableDataset]]) -> list[tuple[str, Dataset]]:
-    return [(part, read_table(piece)) for part, piece in tqdm(pieces, desc="Reading the columns", unit=" files")]
+    """Names of parts and their pieces → the same with their rows in memory; they shouldn't have the audio any more."""
+    tables = []
+    for part, piece in tqdm(pieces, desc="Reading the columns", unit=" files"):
+        if not isinstance(piece, Dataset):
+            rows = list(piece)
+            columns = {name: [row[name] for row in rows] for name in piece.features}
+            piece = Dataset.from_dict(columns, features=piece.features)
+        tables.append((part, piece))
+    return tables
 
 
 def number_rows(pieces: list[tuple[str, Dataset | IterableDataset]], lengths: list[int]) -> IterableDataset:
@@ -52,7 +52,7 @@ def number_rows(pieces: list[tuple[str, Dataset | IterableDataset]], lengths: li
     for (_, piece), length in zip(pieces, lengths, strict=True):
         stream = piece.to_iterable_dataset() if isinstance(piece, Dataset) else piece
         if isinstance(stream.features["audio"], Audio):
-            # An Audio feature would encode what it is given once more, and wants torchcodec for that.
+            # An Audio feature would encode the recordings again, for which it needs torchcodec.
             stream = stream.cast_column("audio", {"bytes": Value("binary"), "path": Value("string")})
         # Numbered within a piece, which no worker divides further, so that the numbers hold in every worker.
         stream = stream.select_columns(["audio"]).map(

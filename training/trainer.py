@@ -74,7 +74,7 @@ class RsaCfnTrainer(ResumableTrainer):
 
     def create_accelerator_and_postprocess(self):
         super().create_accelerator_and_postprocess()
-        # accelerate takes fp16 on a CPU and computes in float32 without a word, though torch can do it.
+        # accelerate takes fp16 on a CPU and silently computes in float32, though torch can do it.
         if self.accelerator.mixed_precision == "fp16" and self.accelerator.device.type == "cpu":
             self.accelerator.native_amp = True
             self.accelerator.scaler = torch.amp.GradScaler("cpu")
@@ -129,8 +129,8 @@ class RsaCfnTrainer(ResumableTrainer):
 
     def _by_cropped_length(self, sampler):
         if isinstance(sampler, LengthGroupedSampler):
-            # Clips over the limit are all alike in a batch. And a list: a column of a dataset is looked up row by row,
-            # which for ten thousand rows takes seconds.
+            # Clips over the limit are cropped to one length. A list, because a column of a dataset is read row by row,
+            # which takes seconds for ten thousand rows.
             lengths = np.minimum(sampler.lengths[:], self.processing_class.max_audio_seconds).tolist()
             return LengthGroupedSampler(sampler.batch_size, lengths=lengths)
         return sampler
