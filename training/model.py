@@ -15,8 +15,7 @@ from transformers import (
 
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.recordings import SAMPLING_RATE
-from encoder_rsa_cfn import conv_output_lengths
-from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from modeling_rsa_cfn import RsaCfnForSequenceClassification, conv_output_lengths
 from processing_rsa_cfn import RsaCfnProcessor
 from training import InputError
 from training.arguments import TINY, DataArguments, ModelArguments

@@ -20,6 +20,7 @@ from corpora.transcripts import decode_transcript, remove_tags
 from pipeline_rsa_cfn import RsaCfnPipeline
 from training import InputError
 from training.arguments import DataArguments, ModelArguments
+from training.cpu import cpu_functions
 from training.model import load_saved
 from training.transcription import Transcriber
 
@@ -190,7 +191,8 @@ def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | N
 
     precision = torch.bfloat16 if training_args.bf16 else torch.float16 if training_args.fp16 else None
     is_shown = not training_args.disable_tqdm and training_args.process_index == 0
-    with nullcontext() if precision is None else torch.autocast(training_args.device.type, precision):
+    autocast = nullcontext() if precision is None else torch.autocast(training_args.device.type, precision)
+    with autocast, cpu_functions(training_args.device):
         yield from tqdm(pipe(inputs()), "predicting", total=len(rows), unit="row", disable=not is_shown)
 
 
