@@ -1,18 +1,213 @@
-"""The fusions of RSA-CFN: encoded audio and encoded text → logits, a class each."""
+"""The fusions of RSA-CFN: encoded audio and encoded text → logits, a class each, and the parts they are made of."""
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import initialization as init
 
 
-try:
-    from .attention_rsa_cfn import ScalarSelfAttention
-    from .cross_network_rsa_cfn import CrossNetwork, CrossResidual, LowRankCrossNetwork
-except ImportError:
-    if __package__:
-        raise
-    from attention_rsa_cfn import ScalarSelfAttention
-    from cross_network_rsa_cfn import CrossNetwork, CrossResidual, LowRankCrossNetwork
+class ScalarMap(nn.Module):
+    """
+    Weight and bias of a map from one feature to `size` values, under the names that `nn.Linear(1, size)` gives them.
+
+    The attention reads them and calls nothing, so an `nn.Linear` would only mislead what looks for linear layers to
+    adapt (LoRA) or to quantise (int8).
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size, 1))
+        self.bias = nn.Parameter(torch.empty(size))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draw both from torch's own default for one input feature."""
+        init.uniform_(self.weight, -1.0, 1.0)
+        init.uniform_(self.bias, -1.0, 1.0)
+
+    def vectors(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias, `(size,)` each, in this dtype."""
+        return self.weight.to(dtype).flatten(), self.bias.to(dtype)
+
+
+class ScalarSelfAttention(nn.Module):
+    """
+    Self-attention over the scalar features of one vector: each of its N features attends to all N.
+
+    With q_i = x_i·wq + bq and k_j = x_j·wk + bk, the terms of q_i·k_j without j cancel in the softmax, and what remains
+    is s_i·x_j with s_i = (x_i (wq·wk) + bq·wk) / √H: attention of head size 1. Neither the (B, N, H) queries and keys
+    nor, unless it is asked for, the (B, N, N) map is built. The key's bias has no effect, here as in the definition.
+
+    Args:
+        attention_size (`int`): H, the size of queries and keys.
+    """
+
+    def __init__(self, attention_size: int):
+        super().__init__()
+        self.attention_size = attention_size
+        self.query = ScalarMap(attention_size)
+        self.key = ScalarMap(attention_size)
+        self.value = ScalarMap(1)
+
+    def forward(
+        self, features: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Features `(batch_size, num_features)` → the attended features, of the same shape, and the map, `(batch_size,
+        num_features, num_features)`, or `None` where it isn't asked for.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            x = features.to(torch.promote_types(features.dtype, torch.float32))  # (B, N)
+            query_weight, query_bias = self.query.vectors(x.dtype)  # (H,) each
+            key_weight, _ = self.key.vectors(x.dtype)
+            value_weight, value_bias = self.value.vectors(x.dtype)  # (1,) each
+            scores = (x * (query_weight @ key_weight) + query_bias @ key_weight) / math.sqrt(self.attention_size)
+            attentions = None
+            if output_attentions:
+                attentions = torch.softmax(scores.unsqueeze(2) * x.unsqueeze(1), dim=-1)  # (B, N, N)
+                expected = torch.einsum("bij,bj->bi", attentions, x)  # (B, N)
+            else:
+                query, key = scores[:, None, :, None], x[:, None, :, None]  # (B, 1, N, 1)
+                if x.device.type == "cuda":
+                    # The fused CUDA kernels want a head size divisible by 8; zeros add nothing to a product or a sum.
+                    query, key = F.pad(query, (0, 7)), F.pad(key, (0, 7))  # (B, 1, N, 8)
+                expected = F.scaled_dot_product_attention(query, key, key, scale=1.0)[:, 0, :, 0]  # (B, N)
+            return (value_weight * expected + value_bias).to(features.dtype), attentions
+
+
+def cross_features(audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    """
+    Every product of an audio and a text feature, with the features themselves and a constant: flatten([1; h] ⊗ [1; g]).
+
+    Args:
+        audio (`torch.Tensor` of shape `(batch_size, projection_size)`): h, the slow index of the result.
+        text (`torch.Tensor` of shape `(batch_size, projection_size)`): g, the fast index of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, (projection_size + 1) ** 2)`.
+    """
+    audio = F.pad(audio, (1, 0), value=1.0)  # (B, P + 1)
+    text = F.pad(text, (1, 0), value=1.0)  # (B, P + 1)
+    return (audio.unsqueeze(2) * text.unsqueeze(1)).flatten(1)  # (B, (P + 1)²)
+
+
+class CrossResidual(nn.Module):
+    """
+    A two-layer block beside a skip: r = f(x), s = g([x; r]), skip + s; f and g are Linear → ReLU → dropout.
+
+    Args:
+        size (`int`): N, width of x, the skip and the result.
+        residual_size (`int`): R, width of r.
+        dropout (`float`): Dropout after each of the two layers.
+    """
+
+    def __init__(self, size: int, residual_size: int, dropout: float):
+        super().__init__()
+        self.dense = nn.Linear(size, residual_size)
+        self.output = nn.Linear(size + residual_size, size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+        """`features`, `skip` (the features themselves when left out) and the result are `(batch_size, size)`."""
+        residual = self.dropout(F.relu(self.dense(features)))  # (B, R)
+        update = self.dropout(F.relu(self.output(torch.cat([features, residual], dim=1))))  # (B, N)
+        return (features if skip is None else skip) + update
+
+
+class CrossNetwork(nn.Module):
+    """From h and g to R features: the cross features X = [1; h] ⊗ [1; g] → residual block → Linear((P + 1)², R)."""
+
+    def __init__(self, config):
+        super().__init__()
+        size = (config.projection_size + 1) ** 2
+        self.residual = CrossResidual(size, config.cross_residual_size, config.residual_dropout)
+        self.dense = nn.Linear(size, config.cross_residual_size)
+
+    def forward(self, audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """h and g of shape `(batch_size, projection_size)` → `(batch_size, cross_residual_size)`."""
+        return self.dense(self.residual(cross_features(audio, text)))
+
+
+class LowRankCrossLinear(nn.Module):
+    """
+    A linear layer on the cross features that never forms them.
+
+    Row o of the weight of Linear((P + 1)², O), seen as a (P + 1) × (P + 1) matrix, is held to a sum of K outer
+    products, Σ_k u_ko v_koᵀ. Then ⟨W_o, [1; h] ⊗ [1; g]⟩ = Σ_k (u_ko · [1; h]) (v_ko · [1; g]): over all rows,
+    Σ_k (U_k [1; h]) ∘ (V_k [1; g]) + b, with 2 K (P + 1) O weights in place of (P + 1)² O.
+
+    Source: Liu et al. 2018, "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors".
+
+    Args:
+        projection_size (`int`): P.
+        out_size (`int`): O.
+        rank (`int`): K.
+    """
+
+    def __init__(self, projection_size: int, out_size: int, rank: int):
+        super().__init__()
+        self.out_size = out_size
+        self.audio_factors = nn.Parameter(torch.empty(rank, out_size, projection_size + 1))
+        self.text_factors = nn.Parameter(torch.empty(rank, out_size, projection_size + 1))
+        self.bias = nn.Parameter(torch.empty(out_size))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        """Draw the factors so that an entry of the full weight has the variance it has in nn.Linear((P + 1)², O)."""
+        rank, _, num_features = self.audio_factors.shape
+        # That is K σ⁴ = 1 / (3 (P + 1)²); a uniform variable with bound b has variance σ² = b² / 3.
+        bound = math.sqrt(3 / (num_features * math.sqrt(3 * rank)))
+        init.uniform_(self.audio_factors, -bound, bound)
+        init.uniform_(self.text_factors, -bound, bound)
+        init.uniform_(self.bias, -1 / num_features, 1 / num_features)
+
+    def forward(self, audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """h and g of shape `(batch_size, projection_size)` → `(batch_size, out_size)`."""
+        audio, text = F.pad(audio, (1, 0), value=1.0), F.pad(text, (1, 0), value=1.0)  # (B, P + 1)
+        audio = F.linear(audio, self.audio_factors.flatten(0, 1))  # (B, K * O)
+        text = F.linear(text, self.text_factors.flatten(0, 1))  # (B, K * O)
+        # As in the full form, the products stay in float32 under autocast.
+        dtype = torch.promote_types(audio.dtype, torch.float32)
+        products = (audio.to(dtype) * text.to(dtype)).unflatten(1, (-1, self.out_size))  # (B, K, O)
+        return (products.sum(dim=1) + self.bias).to(self.bias.dtype)
+
+
+class LowRankCrossNetwork(nn.Module):
+    """
+    [`CrossNetwork`] with every weight held to a low rank K, for K = `cross_fusion_rank`.
+
+    The full form, with X = [1; h] ⊗ [1; g] of N = (P + 1)² features, and dropout left out:
+    r = ReLU(A X + a), s = ReLU(B [X; r] + b), result D (X + s) + d.
+    Here every matrix that meets X is a [`LowRankCrossLinear`], written A⟨h, g⟩, and the others are split in two:
+
+    - r = ReLU(A⟨h, g⟩), of width R;
+    - s = ReLU(B₁ (B₂⟨h, g⟩ + B₃ r) + b): B = B₁ [B₂, B₃] with K columns between, of which B₂ meets X;
+    - result D⟨h, g⟩ + D₁ D₂ s: D meets X in the one form and s in the other, so the two no longer share weights.
+
+    X is never formed. With P = 128, R = 1024 and K = 16 this has 9.1 million weights in place of 328.1 million.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        projection_size, rank = config.projection_size, config.cross_fusion_rank
+        size, residual_size = (projection_size + 1) ** 2, config.cross_residual_size
+        self.residual_dense = LowRankCrossLinear(projection_size, residual_size, rank)
+        self.cross_down = LowRankCrossLinear(projection_size, rank, rank)
+        self.residual_down = nn.Linear(residual_size, rank, bias=False)
+        self.up = nn.Linear(rank, size)
+        self.dense = LowRankCrossLinear(projection_size, residual_size, rank)
+        self.update_down = nn.Linear(size, rank, bias=False)
+        self.update_up = nn.Linear(rank, residual_size, bias=False)
+        self.dropout = nn.Dropout(config.residual_dropout)
+
+    def forward(self, audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """h and g of shape `(batch_size, projection_size)` → `(batch_size, cross_residual_size)`."""
+        residual = self.dropout(F.relu(self.residual_dense(audio, text)))  # (B, R)
+        bottleneck = self.cross_down(audio, text) + self.residual_down(residual)  # (B, K)
+        update = self.dropout(F.relu(self.up(bottleneck)))  # (B, (P + 1)²)
+        return self.dense(audio, text) + self.update_up(self.update_down(update))
 
 
 class LogitsNorm(nn.LayerNorm):
@@ -297,8 +492,10 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         text = self.text_projection(text_embeds)  # (B, P)
         attended_audio, audio_attentions = self.audio_attention(audio, output_attentions)
         attended_text, text_attentions = self.text_attention(text, output_attentions)
-        audio = self.audio_norm(attended_audio + audio)
-        text = self.text_norm(attended_text + text)
+        # Under autocast a norm may give half precision, of which the products of features would lose more.
+        dtype = self.audio_norm.weight.dtype
+        audio = self.audio_norm(attended_audio + audio).to(dtype)
+        text = self.text_norm(attended_text + text).to(dtype)
         hidden_states = self.dropout(F.relu(self.cross_network(audio, text)))  # (B, R)
         return self.classifier(hidden_states), (audio_attentions, text_attentions) if output_attentions else ()
 

@@ -1,63 +1,228 @@
 """RSA-CFN model: an audio and a text encoder → masked pooling → fusion → logits over emotions."""
 
 import math
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
 
 try:
-    from .attention_rsa_cfn import ScalarSelfAttention
     from .configuration_rsa_cfn import RsaCfnConfig
-    from .cpu_rsa_cfn import checkpoint_with_cpu_functions, cpu_functions, runs_on_cpu
-    from .cross_network_rsa_cfn import LowRankCrossLinear
-    from .encoder_rsa_cfn import (
-        as_hidden_states,
-        clear_missing_rows,
-        conv_output_lengths,
-        drop_modalities,
-        freeze_lowest_layers,
-        mask_group_norm,
-        masks_time,
-        pool,
-        rows_of_similar_length,
-        valid_samples,
-        weigh_layers,
-    )
-    from .fusion_rsa_cfn import FUSION_CLASSES
+    from .fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 except ImportError:
     if __package__:
         raise
-    from attention_rsa_cfn import ScalarSelfAttention
     from configuration_rsa_cfn import RsaCfnConfig
-    from cpu_rsa_cfn import checkpoint_with_cpu_functions, cpu_functions, runs_on_cpu
-    from cross_network_rsa_cfn import LowRankCrossLinear
-    from encoder_rsa_cfn import (
-        as_hidden_states,
-        clear_missing_rows,
-        conv_output_lengths,
-        drop_modalities,
-        freeze_lowest_layers,
-        mask_group_norm,
-        masks_time,
-        pool,
-        rows_of_similar_length,
-        valid_samples,
-        weigh_layers,
-    )
-    from fusion_rsa_cfn import FUSION_CLASSES
+    from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 
 if TYPE_CHECKING:
     # Never run: a save copies the files that are imported so, and the pipeline belongs to every checkpoint.
     from .pipeline_rsa_cfn import RsaCfnPipeline  # noqa: F401
+
+
+# Set around a call of the audio backbone, whose feature encoder is handed the waveforms and nothing else.
+_num_samples: ContextVar[torch.Tensor | None] = ContextVar("num_samples", default=None)
+
+
+@contextmanager
+def valid_samples(num_samples: torch.Tensor):
+    """Inside, a [`MaskedGroupNormConvLayer`] sees `num_samples`, `(batch_size, 1)`: samples of a clip, not padding."""
+    token = _num_samples.set(num_samples)
+    try:
+        yield
+    finally:
+        _num_samples.reset(token)
+
+
+def conv_output_lengths(lengths, kernels, strides):
+    """Frames that convolutions of these kernels and strides make of `lengths` samples (a number or a tensor)."""
+    for kernel, stride in zip(kernels, strides):
+        lengths = (lengths - kernel) // stride + 1
+    return lengths
+
+
+def rows_of_similar_length(lengths: torch.Tensor, largest_waste: float = 0.1) -> list[torch.Tensor]:
+    """
+    Divide a batch so that padding is at most this share of each part.
+
+    Args:
+        lengths (`torch.Tensor` of shape `(batch_size,)`): Of the rows.
+
+    Returns:
+        Indices of the rows of each part, longest first.
+    """
+    parts, first, total = [], 0, 0
+    order = lengths.argsort(descending=True, stable=True)
+    for position, length in enumerate(ordered := lengths[order].tolist()):
+        if total + length < (1 - largest_waste) * ordered[first] * (position - first + 1):
+            parts.append(order[first:position])
+            first, total = position, 0
+        total += length
+    return [*parts, order[first:]]
+
+
+def masks_time(audio_config) -> bool:
+    """Whether SpecAugment puts its learned mask over stretches of time in training."""
+    # data2vec-audio has no such field, and augments.
+    return getattr(audio_config, "apply_spec_augment", True) and audio_config.mask_time_prob > 0
+
+
+def masked_group_norm(hidden_states: torch.Tensor, norm: nn.GroupNorm, num_frames: torch.Tensor) -> torch.Tensor:
+    """
+    Group norm of one channel a group, with mean and variance over the valid frames alone, in float32 at least.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch_size, channels, frames)`):
+            Output of a convolution; what follows the valid frames has no effect.
+        norm (`nn.GroupNorm`):
+            Weight, bias and epsilon.
+        num_frames (`torch.Tensor` of shape `(batch_size, 1)`):
+            Valid frames of each row, at least 1.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, channels, frames)`; frames that aren't valid hold the bias.
+    """
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        x = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+        num_frames = num_frames.unsqueeze(-1)  # (B, 1, 1)
+        padding = torch.arange(x.shape[-1], device=x.device) >= num_frames  # (B, 1, frames)
+        # From the first frame on, since silence is all one value, and the rounding of its mean would be scaled up.
+        shifted = (x - x[..., :1]).masked_fill(padding, 0.0)  # (B, channels, frames)
+        mean = shifted.sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
+        centred = (shifted - mean).masked_fill(padding, 0.0)  # (B, channels, frames)
+        variance = centred.square().sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
+        scale = norm.weight.to(x.dtype)[:, None] * (variance + norm.eps).rsqrt()  # (B, channels, 1)
+        return (centred * scale + norm.bias.to(x.dtype)[:, None]).to(hidden_states.dtype)
+
+
+class MaskedGroupNormConvLayer(GradientCheckpointingLayer):
+    """
+    The first layer of a "group" feature encoder (wav2vec2-base, HuBERT-base, WavLM-base) without its padding.
+
+    The library's layer takes its statistics over time, padding included, so a clip's features depend on the clips it
+    is batched with. This one is made of the same modules under the same names; checkpoints are interchangeable.
+
+    Args:
+        layer (`nn.Module`): The library's layer: `conv`, `layer_norm` (a group norm) and `activation`.
+    """
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.conv = layer.conv
+        self.layer_norm = layer.layer_norm
+        self.activation = layer.activation
+
+    def __call__(self, hidden_states):
+        # An argument, so that activation checkpointing recomputes with the lengths of this call, not a later one.
+        return super().__call__(hidden_states, _num_samples.get())
+
+    def forward(self, hidden_states, num_samples=None):
+        """Waveforms `(batch_size, 1, num_samples)` → features `(batch_size, channels, frames)`."""
+        hidden_states = self.conv(hidden_states)  # (B, channels, frames)
+        if num_samples is None:
+            hidden_states = self.layer_norm(hidden_states)
+        else:
+            num_frames = conv_output_lengths(num_samples, self.conv.kernel_size, self.conv.stride)  # (B, 1)
+            hidden_states = masked_group_norm(hidden_states, self.layer_norm, num_frames)
+        return self.activation(hidden_states)
+
+
+def mask_group_norm(audio_model: nn.Module):
+    """Put a [`MaskedGroupNormConvLayer`] into a backbone of the "group" family; leave the "layer" family alone."""
+    conv_layers = audio_model.feature_extractor.conv_layers
+    if isinstance(conv_layers[0].layer_norm, nn.GroupNorm):
+        conv_layers[0] = MaskedGroupNormConvLayer(conv_layers[0])
+
+
+def freeze_lowest_layers(backbone: nn.Module, num_layers: int):
+    """
+    Freeze the lowest `num_layers` transformer layers of a backbone and everything below them, embeddings or feature
+    encoder and projection included, so that no gradient is computed there at all.
+    """
+    stacks = (item for item in backbone.named_modules() if item[0].rpartition(".")[2] in ("layer", "layers"))
+    stack_name, layers = next(stacks, (None, None))
+    if not isinstance(layers, nn.ModuleList):
+        raise ValueError(
+            f"model_type={backbone.config.model_type!r} has no layers of its own to freeze {num_layers} of; give 0."
+        )
+    layers[:num_layers].requires_grad_(False)
+    config = backbone.config
+    norm_is_last = getattr(config, "do_stable_layer_norm", False) or "conformer" in config.model_type
+    for name, parameter in backbone.named_parameters():
+        if name.startswith(f"{stack_name}."):
+            break
+        # Some encoders list the norm that follows their layers before them.
+        if not (norm_is_last and name.startswith("encoder.layer_norm.")):
+            parameter.requires_grad = False
+
+
+def weigh_layers(layers: tuple[torch.Tensor, ...], layer_weights: torch.Tensor) -> torch.Tensor:
+    """
+    Sum of the hidden states of all layers, weighted by a softmax, as in SUPERB (https://arxiv.org/abs/2105.01051).
+
+    Args:
+        layers (`tuple` of `torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): Lowest first.
+        layer_weights (`torch.Tensor` of shape `(num_layers,)`): Before the softmax.
+    """
+    # Added up one by one, because a stack would be a second copy of all the layers.
+    return sum(weight.to(layer.dtype) * layer for weight, layer in zip(layer_weights.softmax(dim=0), layers))
+
+
+def drop_modalities(
+    audio_counts: torch.Tensor, text_counts: torch.Tensor, probability: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Take at most one modality from each row: audio with half of `probability`, text with the other half.
+
+    Args:
+        audio_counts (`torch.Tensor` of shape `(batch_size, frames)`), text_counts (`torch.Tensor` of shape
+            `(batch_size, tokens)`): As [`pool`] takes them. A row that has only one modality keeps it.
+        probability (`float`): Of losing a modality, for each row independently.
+
+    Returns:
+        Both counts, zeros where a row lost the modality.
+    """
+    has_both = (audio_counts != 0).any(dim=1) & (text_counts != 0).any(dim=1)  # (B,)
+    draw = torch.rand(has_both.shape, device=has_both.device)
+    lost_audio = has_both & (draw < probability / 2)
+    lost_text = has_both & (draw >= probability / 2) & (draw < probability)
+    return audio_counts.masked_fill(lost_audio[:, None], 0), text_counts.masked_fill(lost_text[:, None], 0)
+
+
+def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
+    """
+    Pool hidden states over time.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            States of an encoder.
+        counts (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+            How many times each position counts: 1 or 0 under a mask, and the length of the padding where one pad
+            position stands for all of it.
+        pooling_mode (`str`):
+            `"mean"`, `"sum"` or `"max"`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, hidden_size)`, at least float32: a sum over frames overflows float16.
+        Zeros for a row where nothing counts.
+    """
+    hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+    counts = counts.to(hidden_states.dtype).unsqueeze(-1)  # (B, S, 1)
+    if pooling_mode == "max":
+        largest = hidden_states.masked_fill(counts == 0, -torch.inf).amax(dim=1)  # (B, H)
+        return largest.masked_fill((counts == 0).all(dim=1), 0.0)
+    # A padded position may hold anything, NaN included, so it is cleared rather than multiplied by 0.
+    summed = (hidden_states * counts).masked_fill(counts == 0, 0.0).sum(dim=1)  # (B, H)
+    return summed if pooling_mode == "sum" else summed / counts.sum(dim=1).clamp(min=1)
 
 
 @dataclass
@@ -110,9 +275,8 @@ class RsaCfnPreTrainedModel(PreTrainedModel):
             init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, LowRankCrossLinear):
-            for name, bound in module.init_bounds().items():
-                init.uniform_(getattr(module, name), -bound, bound)
+        elif isinstance(module, (ScalarMap, LowRankCrossLinear)):
+            module.reset_parameters()
         elif isinstance(module, nn.LayerNorm):
             init.ones_(module.weight)
             init.zeros_(module.bias)
@@ -120,10 +284,6 @@ class RsaCfnPreTrainedModel(PreTrainedModel):
             for weights in (module.audio_layer_weights, module.text_layer_weights):
                 if weights is not None:
                     init.constant_(weights, 1 / len(weights))
-
-    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, every_n_layers=1):
-        checkpointing_func = partial(checkpoint_with_cpu_functions, gradient_checkpointing_func)
-        super()._set_gradient_checkpointing(enable, checkpointing_func, every_n_layers)
 
 
 class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
@@ -317,22 +477,22 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        (audio_states, audio_counts, audio_layers), (text_states, text_counts, text_layers) = self._encode(
-            input_values,
-            audio_attention_mask,
-            audio_embeds,
-            input_ids,
-            attention_mask,
-            text_embeds,
-            output_hidden_states,
+        given = (input_values, audio_embeds, input_ids, text_embeds)
+        # Not len(), which makes a constant of it where the model is exported.
+        batch_size = next(inputs for inputs in given if inputs is not None).shape[0]
+        audio_states, audio_counts, audio_layers = self._encode_audio(
+            input_values, audio_attention_mask, batch_size, audio_embeds, output_hidden_states
         )
-        audio_embeds = None if self.audio_model is None else self._pool(audio_states, audio_counts)  # (B, A)
-        text_embeds = None if self.text_model is None else self._pool(text_states, text_counts)  # (B, T)
-        audio, text = audio_embeds, text_embeds
+        text_states, text_counts, text_layers = self._encode_text(
+            input_ids, attention_mask, batch_size, text_embeds, output_hidden_states
+        )
+        if self.training and config.modality_dropout > 0 and len(self.fusion.modalities) == 2:
+            audio_counts, text_counts = drop_modalities(audio_counts, text_counts, config.modality_dropout)
+        audio = audio_embeds = self._pool(audio_states, audio_counts)  # (B, A)
+        text = text_embeds = self._pool(text_states, text_counts)  # (B, T)
         if not self.fusion.reads_pooled:
             audio, text = (audio_states, audio_counts), (text_states, text_counts)
-        with cpu_functions(self.device):
-            logits, attentions = self.fusion(audio, text, output_attentions)
+        logits, attentions = self.fusion(audio, text, output_attentions)
         return RsaCfnOutput(
             loss=None if labels is None else self.loss_function(logits, labels, num_items_in_batch),
             logits=logits,
@@ -451,50 +611,26 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         return self._encode_text(input_ids, attention_mask, len(input_ids))[:2]
 
     def _pool(self, hidden_states, counts):
+        if hidden_states is None:
+            return None
         return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+
+    def _given_states(self, embeds, mask):
+        """Features that were computed earlier, as an encoder gives them: a pooled vector is one position."""
+        hidden_states = embeds.to(self.dtype).unsqueeze(1) if embeds.dim() == 2 else embeds.to(self.dtype)
+        if mask is None:
+            mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
+        return hidden_states, mask, None
 
     def _missing_states(self, batch_size, hidden_size):
         """One position of zeros that counts 0 times: what a modality that the whole batch lacks comes to."""
         hidden_states = torch.zeros(batch_size, 1, hidden_size, dtype=self.dtype, device=self.device)
         return hidden_states, torch.zeros(batch_size, 1, dtype=torch.long, device=self.device), None
 
-    def _encode(
-        self,
-        input_values,
-        audio_attention_mask,
-        audio_embeds,
-        input_ids,
-        attention_mask,
-        text_embeds,
-        output_hidden_states,
-    ):
-        """Hidden states, their counts and all layers, of the audio and of the text; `None` without the backbone."""
-        given = (input_values, audio_embeds, input_ids, text_embeds)
-        # Not len(), which makes a constant of it where the model is exported.
-        batch_size = next(inputs for inputs in given if inputs is not None).shape[0]
-        audio = text = (None, None, None)
-        if self.audio_model is not None and audio_embeds is not None:
-            audio = (*as_hidden_states(audio_embeds.to(self.dtype), audio_attention_mask), None)
-        elif self.audio_model is not None:
-            audio = self._encode_audio(input_values, audio_attention_mask, batch_size, output_hidden_states)
-        if self.text_model is not None and text_embeds is not None:
-            text = (*as_hidden_states(text_embeds.to(self.dtype), attention_mask), None)
-        elif self.text_model is not None:
-            text = self._encode_text(input_ids, attention_mask, batch_size, output_hidden_states)
-        (audio_states, audio_counts, audio_layers), (text_states, text_counts, text_layers) = audio, text
-        if self.training and self.config.modality_dropout > 0 and None not in (self.audio_model, self.text_model):
-            audio_counts, text_counts = drop_modalities(audio_counts, text_counts, self.config.modality_dropout)
-        if self.audio_model is not None:
-            audio_states = clear_missing_rows(audio_states, audio_counts)  # (B, frames, A)
-        if self.text_model is not None:
-            text_states = clear_missing_rows(text_states, text_counts)  # (B, S, T)
-        return (audio_states, audio_counts, audio_layers), (text_states, text_counts, text_layers)
-
     def _run_backbone(self, backbone, layer_weights, inputs, output_hidden_states, **kwargs):
         """The backbone's hidden states, weighed over its layers if so configured, and those layers if asked for."""
         needs_layers = output_hidden_states or layer_weights is not None
-        with cpu_functions(self.device):
-            outputs = backbone(inputs, output_hidden_states=needs_layers, **kwargs)
+        outputs = backbone(inputs, output_hidden_states=needs_layers, **kwargs)
         hidden_states, layers = outputs.last_hidden_state, None
         if needs_layers:
             # Of an encoder that ends in a norm, the last layer is meant behind it.
@@ -503,8 +639,12 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             hidden_states = weigh_layers(layers, layer_weights)
         return hidden_states, layers
 
-    def _encode_audio(self, input_values, audio_attention_mask, batch_size, output_hidden_states=False):
+    def _encode_audio(self, input_values, audio_attention_mask, batch_size, embeds=None, output_hidden_states=False):
         """Hidden states `(batch_size, frames, A)`, how often each counts `(batch_size, frames)`, and all layers."""
+        if self.audio_model is None:
+            return None, None, None
+        if embeds is not None:
+            return self._given_states(embeds, audio_attention_mask)
         if input_values is None:
             return self._missing_states(batch_size, self.config.audio_config.hidden_size)
         if audio_attention_mask is None:
@@ -536,7 +676,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
 
     def _run_audio(self, input_values, audio_attention_mask, lengths, output_hidden_states, **kwargs):
         """The audio backbone on clips whose padding has no effect; on a CPU, apart where they differ in length."""
-        is_apart = not self.audio_model.training and runs_on_cpu(input_values.device)
+        is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        is_apart = input_values.device.type == "cpu" and not self.audio_model.training and not is_graph
         parts = rows_of_similar_length(lengths[:, 0]) if is_apart else [slice(None)]
         if len(parts) == 1:
             with valid_samples(lengths):
@@ -566,8 +707,12 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             return {}
         return {"mask_time_indices": torch.zeros(batch_size, num_frames, dtype=torch.bool, device=self.device)}
 
-    def _encode_text(self, input_ids, attention_mask, batch_size, output_hidden_states=False):
+    def _encode_text(self, input_ids, attention_mask, batch_size, embeds=None, output_hidden_states=False):
         """Hidden states `(batch_size, tokens, T)`, how often each counts `(batch_size, tokens)`, and all layers."""
+        if self.text_model is None:
+            return None, None, None
+        if embeds is not None:
+            return self._given_states(embeds, attention_mask)
         if input_ids is None:
             return self._missing_states(batch_size, self.config.text_config.hidden_size)
         if attention_mask is None:

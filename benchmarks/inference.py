@@ -11,6 +11,7 @@ python -m benchmarks.inference --size small
 import argparse
 import statistics
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -31,6 +32,7 @@ from benchmarks.measure import (
     synchronize,
 )
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from training.cpu import cpu_functions
 from training.trainer import RsaCfnDataCollator
 
 
@@ -74,7 +76,9 @@ class InferenceBenchmark:
         self.model.set_attn_implementation("eager" if is_baseline else "sdpa")
         collate = self.baseline.collate if is_baseline else self.collate
         rows = self.baseline.load(rows) if is_baseline else rows
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+        # Ours as run_classification.py predicts.
+        functions = nullcontext() if is_baseline else cpu_functions(self.device)
+        with functions, torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             for start in range(0, len(rows), batch_size):
                 batch = {name: x.to(self.device) for name, x in collate(rows[start : start + batch_size]).items()}
                 del batch["labels"]

@@ -20,10 +20,11 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from cpu_rsa_cfn import has_units_for
+from training.cpu import has_units_for
 
 
 GIBIBYTE = 2**30
+PRODUCT_SIZE = 2048
 
 
 def describe_run(device: torch.device) -> str:
@@ -109,10 +110,9 @@ def synchronize(device: torch.device):
         torch.cuda.synchronize(device)
 
 
-def matrix_product_flops(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+def matrix_product_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of one product of two square matrices, the best of three."""
-    if device.type == "cuda":
-        size *= 4
+    size = PRODUCT_SIZE * (4 if device.type == "cuda" else 1)
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(4):

@@ -9,9 +9,10 @@ python -m benchmarks.scalar_attention --repeats 20
 import argparse
 
 import torch
+import torch.nn.functional as F
 
-from attention_rsa_cfn import ScalarSelfAttention
 from benchmarks.measure import median_seconds, peak_tensor_bytes
+from fusion_rsa_cfn import ScalarSelfAttention
 
 
 MEBIBYTE = 2**20
@@ -28,8 +29,9 @@ def plain_self_attention(attention: ScalarSelfAttention, features: torch.Tensor)
     Returns:
         The attended features, `(batch_size, num_features)`, and the map, `(batch_size, num_features, num_features)`.
     """
-    layers = (attention.query, attention.key, attention.value)
-    query, key, value = (layer(features.unsqueeze(-1)) for layer in layers)  # (B, N, H), (B, N, H), (B, N, 1)
+    maps = (attention.query, attention.key, attention.value)
+    x = features.unsqueeze(-1)  # (B, N, 1)
+    query, key, value = (F.linear(x, each.weight, each.bias) for each in maps)  # (B, N, H), (B, N, H), (B, N, 1)
     weights = torch.softmax(query @ key.mT / attention.attention_size**0.5, dim=-1)  # (B, N, N)
     return (weights @ value).squeeze(-1), weights
 

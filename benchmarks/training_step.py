@@ -11,6 +11,7 @@ python -m benchmarks.training_step --size small
 import argparse
 import time
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -36,6 +37,7 @@ from benchmarks.measure import (
     peak_memory_bytes,
 )
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from training.cpu import cpu_functions
 from training.trainer import RsaCfnDataCollator
 
 
@@ -132,8 +134,9 @@ class TrainingBenchmark:
         start, cpu_start = time.perf_counter(), time.process_time()
         batch = {name: tensor.to(self.device) for name, tensor in collate(rows).items()}
         self.timer.end("loader")
+        functions = nullcontext() if variant.is_baseline else cpu_functions(self.device)
         with FlopCount() as count:
-            with torch.autocast(self.device.type, variant.dtype, enabled=variant.dtype != torch.float32):
+            with functions, torch.autocast(self.device.type, variant.dtype, enabled=variant.dtype != torch.float32):
                 loss = self.baseline.loss(**batch) if variant.is_baseline else self.model(**batch).loss
             self.timer.end("head")
             self.timer.backward(loss if scaler is None else scaler.scale(loss))

@@ -76,7 +76,6 @@ def export(model: RsaCfnForSequenceClassification, file: Path) -> float:
     model.eval()
     inputs = make_inputs(model, batch_size=2, length=0.6)
     axes = {name: INPUT_AXES[modality][name] for modality in model.fusion.modalities for name in INPUT_AXES[modality]}
-    # Parameters that want a gradient would trace the form of attention that is for training.
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             Logits(model).eval(),

@@ -41,6 +41,9 @@ AUDIO_CONFIG = {
     "layerdrop": 0.0,
     "mask_time_prob": 0.0,
 }
+# Where a processor has AMX, oneDNN's bfloat16 convolution of 8 channels under a kernel of 8, as above, is wrong. These
+# convolutions, the tiny backbones', are right, as are wav2vec2's.
+HALF_STEM = {"conv_dim": (32, 64, 96), "conv_kernel": (64, 8, 4), "conv_stride": (16, 5, 4)}
 TEXT_CONFIG = {
     "model_type": "roberta",
     "vocab_size": 64,
@@ -74,6 +77,12 @@ def make_config():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def half_stem():
+    """Fields of an audio backbone that runs in half precision."""
+    return HALF_STEM
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,16 @@ import torch.nn.functional as F
 
 from benchmarks.scalar_attention import plain_self_attention
 from configuration_rsa_cfn import FUSIONS
-from fusion_rsa_cfn import FUSION_CLASSES, LogitsNorm
+from fusion_rsa_cfn import (
+    FUSION_CLASSES,
+    CrossNetwork,
+    LogitsNorm,
+    LowRankCrossLinear,
+    LowRankCrossNetwork,
+    ScalarSelfAttention,
+    cross_features,
+)
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
 
 
 @pytest.fixture
@@ -27,6 +36,23 @@ def embeds():
 
 def test_every_fusion_has_a_class():
     assert tuple(FUSION_CLASSES) == FUSIONS
+
+
+def test_scalar_self_attention_equals_its_definition():
+    attention = ScalarSelfAttention(5).double()
+    x = torch.randn(3, 11, dtype=torch.float64, requires_grad=True)
+    expected, weights = plain_self_attention(attention, x)
+    result, no_weights = attention(x)
+    with_map, attentions = attention(x, output_attentions=True)
+    assert no_weights is None
+    torch.testing.assert_close(result, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(with_map, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(attentions, weights, atol=1e-12, rtol=0)
+    parameters = [x, *(p for name, p in attention.named_parameters() if name != "key.bias")]
+    for ours, plain in zip(
+        torch.autograd.grad(result.square().sum(), parameters), torch.autograd.grad(expected.square().sum(), parameters)
+    ):
+        torch.testing.assert_close(ours, plain, atol=1e-12, rtol=1e-9)
 
 
 def test_late_fusion_norms_each_classifier_with_one_norm(make_fusion, embeds):
@@ -90,6 +116,92 @@ def test_logits_are_normed_in_float32_under_autocast(dtype):
     assert normed.dtype == torch.float32
     torch.testing.assert_close(normed, norm(logits.float()), atol=0, rtol=0)
     assert norm.to(dtype)(logits).dtype == dtype
+
+
+@pytest.fixture
+def features():
+    """h and g of shape (5, 6)."""
+    return torch.randn(5, 6, dtype=torch.float64), torch.randn(5, 6, dtype=torch.float64)
+
+
+def full_weight(layer):
+    """The weight of nn.Linear that a low-rank layer stands for."""
+    return torch.einsum("koi,koj->oij", layer.audio_factors, layer.text_factors).flatten(1)
+
+
+def test_cross_features_have_the_audio_index_slow():
+    audio, text = torch.tensor([[2.0, 3.0]]), torch.tensor([[5.0, 7.0]])
+    assert cross_features(audio, text).tolist() == [[1, 5, 7, 2, 10, 14, 3, 15, 21]]
+
+
+def test_low_rank_layer_is_a_linear_layer_on_the_cross_features(features):
+    layer = LowRankCrossLinear(6, 9, rank=3).double()
+    expected = F.linear(cross_features(*features), full_weight(layer), layer.bias)
+    torch.testing.assert_close(layer(*features), expected, atol=1e-12, rtol=0)
+
+
+def test_low_rank_network_equals_the_full_one_with_its_weights(features, make_config):
+    """With the two matrices that meet X and s tied by hand, the forms agree; only their ranks differ."""
+    low_rank = LowRankCrossNetwork(make_config(cross_fusion_rank=3)).double().eval()
+    full = CrossNetwork(make_config()).double().eval()
+    # s = 0, so the matrix that meets it plays no part.
+    for bias in (low_rank.up.bias, full.residual.output.bias):
+        torch.nn.init.constant_(bias, -1e3)
+    with torch.no_grad():
+        full.dense.weight.copy_(full_weight(low_rank.dense))
+        full.dense.bias.copy_(low_rank.dense.bias)
+    torch.testing.assert_close(low_rank(*features), full(*features), atol=1e-12, rtol=0)
+    # And the residual block alone: s of the one is s of the other.
+    torch.nn.init.zeros_(low_rank.up.bias)
+    with torch.no_grad():
+        cross_down = full_weight(low_rank.cross_down)
+        down = torch.cat([cross_down, low_rank.residual_down.weight], dim=1)
+        full.residual.dense.weight.copy_(full_weight(low_rank.residual_dense))
+        full.residual.dense.bias.copy_(low_rank.residual_dense.bias)
+        full.residual.output.weight.copy_(low_rank.up.weight @ down)
+        full.residual.output.bias.copy_(low_rank.up.weight @ low_rank.cross_down.bias)
+    crossed = cross_features(*features)
+    update = full.residual(crossed) - crossed
+    expected = F.linear(crossed, full.dense.weight, full.dense.bias)
+    expected = expected + update @ (low_rank.update_up.weight @ low_rank.update_down.weight).T
+    torch.testing.assert_close(low_rank(*features), expected, atol=1e-12, rtol=0)
+
+
+def test_low_rank_layers_start_with_the_variance_of_a_linear_layer():
+    size, rank = 32, 8
+    layer, linear = LowRankCrossLinear(size, 400, rank), torch.nn.Linear((size + 1) ** 2, 400)
+    audio, text = torch.randn(64, size), torch.randn(64, size)
+    ratio = (layer(audio, text).var() / linear(cross_features(audio, text)).var()).item()
+    assert ratio == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("fusion", ["rsa_cfn", "hybrid_fusion"])
+def test_low_rank_model_trains_and_reloads(fusion, make_model, processor, clips, texts, tmp_path):
+    """Every factor is in the state dict, moves, and starts with sane values where a checkpoint lacks it."""
+    model = make_model(fusion=fusion, cross_fusion_rank=2)
+    assert model.num_parameters() < make_model(fusion=fusion).num_parameters()
+    factors = {name for name, _ in model.named_parameters() if "_factors" in name}
+    assert len(factors) == 6 and factors <= set(model.state_dict())
+    model.save_pretrained(tmp_path)
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    reloaded = RsaCfnForSequenceClassification.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(reloaded(**batch).logits, model(**batch).logits, atol=1e-6, rtol=0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model(**batch, labels=torch.tensor([1, 2, 3])).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=100.0).step()
+    assert not [n for n, p in model.named_parameters() if "cross_network" in n and torch.equal(p, before[n])]
+
+
+def test_factors_missing_from_a_checkpoint_are_initialised(make_model, tmp_path):
+    make_model(fusion="early_fusion").save_pretrained(tmp_path)
+    model = RsaCfnForSequenceClassification.from_pretrained(
+        tmp_path, fusion="rsa_cfn", cross_fusion_rank=2, ignore_mismatched_sizes=True
+    )
+    for layer in model.modules():
+        if isinstance(layer, LowRankCrossLinear):
+            factors = torch.cat([layer.audio_factors, layer.text_factors])
+            bound = (3 / (7 * 6**0.5)) ** 0.5  # of seven features with the constant, and rank 2
+            assert 0.8 * bound < factors.abs().max() <= bound and 0 < layer.bias.abs().max() <= 1 / 7
 
 
 def sequences(audio_widths=(20, 7), text_widths=(9, 4)):
@@ -165,10 +277,10 @@ def test_unmasked_text_that_does_not_fit_is_refused(make_model):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_training_stays_finite_under_autocast(fusion, dtype, make_model):
+def test_training_stays_finite_under_autocast(fusion, dtype, make_model, half_stem):
     """Fifty steps on waveforms a thousand times too loud, with one clip and one transcript padded."""
     one_layer = {"num_hidden_layers": 1}
-    model = make_model(fusion=fusion, audio_config=one_layer, text_config=one_layer).train()
+    model = make_model(fusion=fusion, audio_config={**one_layer, **half_stem}, text_config=one_layer).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     scaler = torch.amp.GradScaler("cpu", enabled=dtype == torch.float16)
     batch = {

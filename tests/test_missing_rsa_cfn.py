@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES
-from encoder_rsa_cfn import drop_modalities
+from modeling_rsa_cfn import drop_modalities
 
 
 # The receptive field and hop of the real feature encoder, 400 and 320 samples, in three layers.

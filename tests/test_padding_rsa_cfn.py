@@ -10,13 +10,20 @@ from torch import nn
 from transformers import AutoModel
 
 from configuration_rsa_cfn import FUSIONS
-from encoder_rsa_cfn import MaskedGroupNormConvLayer, masked_group_norm
-from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from modeling_rsa_cfn import (
+    MaskedGroupNormConvLayer,
+    RsaCfnForSequenceClassification,
+    masked_group_norm,
+    rows_of_similar_length,
+)
 
 
 LAYER = {"feat_extract_norm": "layer"}
 GROUP = {"feat_extract_norm": "group", "do_stable_layer_norm": False}
 FAMILIES = pytest.mark.parametrize("family", [LAYER, GROUP], ids=["layer", "group"])
+DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
+TEXT_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+FUSION_DROPOUTS = ("residual_dropout", "mixer_dropout", "multi_sample_dropout")
 
 
 @pytest.fixture(scope="session")
@@ -44,22 +51,38 @@ def make_batch():
     return make
 
 
+@pytest.fixture(scope="session")
+def make_steady_model(make_model):
+    """A function that gives a model without dropout, which computes in training what it does in evaluation."""
+
+    def make(audio_config, **fields):
+        return make_model(
+            audio_config={**audio_config, **dict.fromkeys(DROPOUTS, 0.0)},
+            text_config=dict.fromkeys(TEXT_DROPOUTS, 0.0),
+            **{**dict.fromkeys(FUSION_DROPOUTS, 0.0), **fields},
+        )
+
+    return make
+
+
 @torch.no_grad()
 def assert_rows_do_not_depend_on_their_batch(model, batch, num_samples, num_tokens):
-    together = model(**batch).logits
+    """In training too, where clips of unlike length aren't run apart."""
+    in_training, together = model.train()(**batch).logits, model.eval()(**batch).logits
     for row, (samples, tokens) in enumerate(zip(num_samples, num_tokens)):
         alone = model(
             input_values=batch["input_values"][row : row + 1, :samples],
             input_ids=batch["input_ids"][row : row + 1, :tokens],
         ).logits
-        torch.testing.assert_close(alone[0], together[row], atol=1e-5, rtol=0)
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(in_training[row], alone[0], atol=1e-5, rtol=0)
 
 
 @FAMILIES
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_frame_beside_six_seconds(fusion, family, make_model, make_batch):
+def test_a_frame_beside_six_seconds(fusion, family, make_steady_model, make_batch):
     num_samples, num_tokens = (400, 4000, 96000), (16, 2, 7)
-    model = make_model(fusion=fusion, audio_config=family, max_audio_frames=600)
+    model = make_steady_model(family, fusion=fusion, max_audio_frames=600)
     assert_rows_do_not_depend_on_their_batch(model, make_batch(num_samples, num_tokens), num_samples, num_tokens)
 
 
@@ -69,9 +92,9 @@ def test_a_frame_beside_six_seconds(fusion, family, make_model, make_batch):
     family=st.sampled_from([LAYER, GROUP]),
     model_type=st.sampled_from(["wav2vec2", "hubert", "wavlm"]),
 )
-def test_any_lengths(make_model, make_batch, rows, family, model_type):
+def test_any_lengths(make_steady_model, make_batch, rows, family, model_type):
     num_samples, num_tokens = zip(*rows)
-    model = make_model(fusion="early_fusion", audio_config={"model_type": model_type, **family})
+    model = make_steady_model({"model_type": model_type, **family}, fusion="early_fusion")
     assert_rows_do_not_depend_on_their_batch(model, make_batch(num_samples, num_tokens), num_samples, num_tokens)
 
 
@@ -100,22 +123,22 @@ def test_masked_group_norm_keeps_half_precision_from_overflow(dtype):
     torch.testing.assert_close(masked.float(), expected, atol=0.02, rtol=0.01)
 
 
-def test_group_model_under_autocast_and_in_half(make_model, make_batch):
-    model = make_model(audio_config=GROUP)
+def test_group_model_under_autocast_and_in_half(make_steady_model, make_batch, half_stem):
+    """In training, where what is padded is run with the rest: the logits of each row alone in float32."""
+    model = make_steady_model({**GROUP, **half_stem}, fusion="early_fusion").train()
     batch = make_batch((4000, 900), (5, 9))
     with torch.no_grad():
-        expected = model(**batch).logits
+        row = {"input_values": batch["input_values"][1:, :900], "input_ids": batch["input_ids"][1:, :9]}
+        expected = model(**row).logits
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            torch.testing.assert_close(model(**batch).logits.float(), expected, atol=0.03, rtol=0)
-        torch.testing.assert_close(model.half()(**batch).logits.float(), expected, atol=0.01, rtol=0)
+            torch.testing.assert_close(model(**batch).logits[1:].float(), expected, atol=0.03, rtol=0)
+        torch.testing.assert_close(model.half()(**batch).logits[1:].float(), expected, atol=0.01, rtol=0)
 
 
 @FAMILIES
-def test_activation_checkpointing_changes_no_gradient(family, make_model, make_batch):
+def test_activation_checkpointing_changes_no_gradient(family, make_steady_model, make_batch):
     """Two forwards, of other lengths, come before the backward: each recomputation sees its own."""
-    dropouts = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
-    text_dropouts = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
-    plain = make_model(audio_config={**family, **dropouts}, text_config=text_dropouts, residual_dropout=0.0).train()
+    plain = make_steady_model(family).train()
     checkpointed = copy.deepcopy(plain)
     checkpointed.activation_checkpointing_enable()
     assert checkpointed.audio_model.encoder.layers[0].gradient_checkpointing
@@ -141,7 +164,7 @@ def test_group_checkpoints_are_interchangeable_with_the_librarys(make_model, mak
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert isinstance(reloaded.audio_model.feature_extractor.conv_layers[0], MaskedGroupNormConvLayer)
     batch = make_batch((4000, 900), (5, 9))
-    assert torch.equal(reloaded(**batch).logits, model(**batch).logits)
+    torch.testing.assert_close(reloaded(**batch).logits, model(**batch).logits, atol=1e-6, rtol=0)
 
 
 def test_without_mask_padding_the_backbone_is_the_librarys(make_model, make_batch):
@@ -150,3 +173,35 @@ def test_without_mask_padding_the_backbone_is_the_librarys(make_model, make_batc
     batch = make_batch((4000, 900), (5, 9))
     expected = model.audio_model(batch["input_values"]).last_hidden_state.mean(dim=1)
     assert torch.equal(model(**batch).audio_embeds, expected)
+
+
+def test_rows_of_similar_length_waste_little():
+    lengths = torch.tensor([90, 10, 100, 95, 50, 48, 9, 47])
+    parts = rows_of_similar_length(lengths)
+    assert [part.tolist() for part in parts] == [[2, 3, 0], [4, 5, 7], [1, 6]]
+    assert [part.tolist() for part in rows_of_similar_length(torch.tensor([7]))] == [[0]]
+
+
+@pytest.mark.filterwarnings("ignore")  # tracing warns of every size it takes for fixed
+@torch.no_grad()
+def test_what_is_traced_exported_or_compiled_takes_clips_of_unlike_length_together(make_model, make_batch):
+    model, batch = make_model(), make_batch((4000, 900), (5, 9))
+    names, tensors = zip(*batch.items())
+
+    class Logits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *inputs):
+            return self.model(**dict(zip(names, inputs))).logits
+
+    traced = torch.jit.trace(Logits(), tensors, check_trace=False)
+    exported = torch.export.export(Logits(), tensors, strict=False).module()
+    compiled = torch.compile(Logits(), backend="eager")
+    # Of other lengths than those that were traced, among them equal ones.
+    batch["audio_attention_mask"][0, 2000:] = 0
+    batch["audio_attention_mask"][1, :2000] = 1
+    expected = model(**batch).logits
+    for graph in (traced, exported, compiled):
+        torch.testing.assert_close(graph(*batch.values()), expected, atol=1e-5, rtol=0)

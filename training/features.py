@@ -237,7 +237,7 @@ def _compute(
     dtype = torch.float16 if trainer.accelerator.mixed_precision == "fp16" else torch.float32
     for rows, inputs in tqdm(loader, desc=f"Caching {modality} features", disable=args.disable_tqdm):
         inputs = [tensor.to(args.device) for tensor in inputs.values()]
-        with trainer.accelerator.autocast():
+        with trainer.compute_loss_context_manager():
             features = pool(*inputs) if model.fusion.reads_pooled else encode(*inputs)
         if model.fusion.reads_pooled:
             yield rows, list(features.float().cpu().numpy())

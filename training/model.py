@@ -17,9 +17,8 @@ from transformers import (
 
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.recordings import SAMPLING_RATE
-from encoder_rsa_cfn import conv_output_lengths
 from foundation.errors import InputError
-from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from modeling_rsa_cfn import RsaCfnForSequenceClassification, conv_output_lengths
 from processing_rsa_cfn import RsaCfnProcessor
 from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, TINY, DataArguments, ModelArguments
 

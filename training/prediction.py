@@ -20,6 +20,7 @@ from foundation.errors import InputError
 from foundation.words import first_names
 from pipeline_rsa_cfn import RsaCfnPipeline
 from training.arguments import DataArguments, ModelArguments
+from training.cpu import cpu_functions
 from training.model import load_saved, set_limits
 from training.transcription import Transcriber
 
@@ -191,7 +192,8 @@ def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | N
 
     precision = torch.bfloat16 if training_args.bf16 else torch.float16 if training_args.fp16 else None
     is_shown = not training_args.disable_tqdm and training_args.process_index == 0
-    with nullcontext() if precision is None else torch.autocast(training_args.device.type, precision):
+    autocast = nullcontext() if precision is None else torch.autocast(training_args.device.type, precision)
+    with autocast, cpu_functions(training_args.device):
         yield from tqdm(pipe(inputs()), "predicting", total=len(rows), unit="row", disable=not is_shown)
 
 

@@ -1,10 +1,11 @@
 """The tables of the inference benchmark, at a small size."""
 
-from benchmarks import inference
+from benchmarks import inference, measure
 
 
 def test_both_ways_at_both_batch_sizes(capsys, monkeypatch):
     monkeypatch.setattr(inference, "GRID_SECONDS", (1.0,))
+    monkeypatch.setattr(measure, "PRODUCT_SIZE", 64)
     inference.main(["--size", "small", "--repeats", "1", "--dtypes", "fp32"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     compared = [line.split("|")[1:3] for line in lines[1:5]]

@@ -11,6 +11,7 @@ def rows_of(table):
 
 def test_a_training_step_of_each_variant(capsys, monkeypatch):
     monkeypatch.setattr(measure, "has_units_for", lambda dtype: False)
+    monkeypatch.setattr(measure, "PRODUCT_SIZE", 64)
     variants = ["baseline fp32", "baseline bf16", "ours fp32", "ours bf16"]
     training_step.main(["--size", "small", "--batch_size", "2", "--steps", "2", "--variants", *variants])
     rows = rows_of(capsys.readouterr().out.splitlines())

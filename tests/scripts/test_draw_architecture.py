@@ -2,9 +2,8 @@
 
 import torch
 
-from cross_network_rsa_cfn import cross_features
-from encoder_rsa_cfn import pool
-from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from fusion_rsa_cfn import cross_features
+from modeling_rsa_cfn import RsaCfnForSequenceClassification, pool
 from scripts.draw_architecture import joint_parts, main, modality_parts
 from scripts.fusion_table import full_size_config
 

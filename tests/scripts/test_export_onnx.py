@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-import attention_rsa_cfn
 from configuration_rsa_cfn import FUSIONS
 from foundation.errors import InputError
 from processing_rsa_cfn import RsaCfnProcessor
@@ -46,9 +45,7 @@ def assert_agrees(model, file, batches):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_onnxruntime_agrees_with_pytorch(fusion, make_model, batches, tmp_path, monkeypatch):
-    # The form of attention that is for training takes no part, even where a model is large enough for it.
-    monkeypatch.setattr(attention_rsa_cfn, "FEWEST_FEATURES", 4)
+def test_onnxruntime_agrees_with_pytorch(fusion, make_model, batches, tmp_path):
     model = make_model(fusion=fusion, **NO_LAYERS)
     assert export(model, tmp_path / "model.onnx") <= 1e-4
     assert_agrees(model, tmp_path / "model.onnx", batches)

@@ -34,8 +34,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def model(make_model):
-    return make_model(fusion="early_fusion")
+def model(make_model, half_stem):
+    return make_model(fusion="early_fusion", audio_config=half_stem)
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,8 @@ def test_weighted_layer_sum(audio_config, make_model, batch, reload):
     without_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert without_gradient == {"fusion.audio_attention.key.bias", "fusion.text_attention.key.bias"}
     torch.nn.init.normal_(model.audio_layer_weights)
-    assert torch.equal(reload(model)(**batch).logits, model.eval()(**batch).logits)
+    # Not bit for bit: some kernels add up in another order where weights lie at another place in memory.
+    torch.testing.assert_close(reload(model)(**batch).logits, model.eval()(**batch).logits, atol=1e-6, rtol=0)
 
 
 def test_layer_weights_train_over_frozen_backbones(make_model, batch):

@@ -1,10 +1,11 @@
-"""What torch does slowly on a CPU, done faster: dropout, attention with it, convolutions, half-precision products."""
+"""What torch does slowly on a CPU, done faster: dropout, attention with it, and products in half precision."""
 
 from contextlib import nullcontext
 from functools import cache, partial, wraps
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
@@ -69,37 +70,6 @@ def scaled_dot_product_attention(
     return dropout(scores.softmax(dim=-1), dropout_p) @ value
 
 
-def conv1d(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    stride: tuple[int, ...] = (1,),
-    padding: tuple[int, ...] = (0,),
-    dilation: tuple[int, ...] = (1,),
-    groups: int = 1,
-) -> torch.Tensor:
-    """
-    As `torch.nn.functional.conv1d`; one that is frozen and plain runs as a product of its windows, row by row.
-
-    The channels of its result lie side by side, which is how a norm over them and the next such convolution read it.
-    """
-    needs_grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    is_plain = x.dim() == 3 and groups == 1 and tuple(padding) == (0,) and tuple(dilation) == (1,)
-    # Autocast, which would choose the type of a convolution, doesn't see a product that is written into place.
-    if needs_grad or not is_plain or torch.is_autocast_enabled("cpu"):
-        return F.conv1d(x, weight, bias, stride, padding, dilation, groups)
-    out_channels, in_channels, kernel_size = weight.shape
-    weight = weight.transpose(1, 2).flatten(1).T  # (kernel_size * C, out_channels)
-    num_windows = (x.shape[2] - kernel_size) // stride[0] + 1
-    result = x.new_empty(len(x), num_windows, out_channels)
-    for row, steps in enumerate(x.transpose(1, 2).contiguous()):  # (samples, C)
-        shape, strides = (num_windows, kernel_size * in_channels), (stride[0] * in_channels, 1)
-        torch.mm(steps.as_strided(shape, strides, steps.storage_offset()), weight, out=result[row])
-    if bias is not None:
-        result += bias
-    return result.transpose(1, 2)  # (B, out_channels, windows)
-
-
 @cache
 def has_units_for(dtype: torch.dtype) -> bool:
     """Whether this processor multiplies numbers of this type, which otherwise takes it several times as long."""
@@ -131,45 +101,35 @@ def in_float32(function):
 
 
 class CpuFunctions(TorchFunctionMode):
-    """Inside, the functions of torch that have a faster form here take it."""
+    """A context in which the functions of torch that have a faster form here take it."""
 
     replacements = {
         F.dropout: dropout,
         F.scaled_dot_product_attention: in_float32(scaled_dot_product_attention),
         F.linear: in_float32(F.linear),
-        F.conv1d: in_float32(conv1d),
+        F.conv1d: in_float32(F.conv1d),
     }
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return self.replacements.get(function, function)(*args, **(kwargs or {}))
 
 
-def runs_on_cpu(device: torch.device) -> bool:
-    """Whether what is done now is done by a CPU, and not only traced for later."""
-    return device.type == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
-
-
 def cpu_functions(device: torch.device):
-    """[`CpuFunctions`] where a CPU does the work."""
-    return CpuFunctions() if runs_on_cpu(device) else nullcontext()
+    """A context in which [`CpuFunctions`] do the work, if the device is a CPU."""
+    return CpuFunctions() if device.type == "cpu" else nullcontext()
 
 
-def checkpoint_with_cpu_functions(checkpoint, function, *args):
-    """Activation checkpointing that recomputes by the functions that forward used, outside of it as backward is."""
-    return checkpoint(partial(_call_with_cpu_functions, function), *args)
+def recompute_with_cpu_functions(model: nn.Module):
+    """Have activation checkpointing recompute by [`CpuFunctions`] too; backward runs outside of their context."""
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module._gradient_checkpointing_func = partial(_checkpoint, module._gradient_checkpointing_func)
 
 
-def _call_with_cpu_functions(function, hidden_states, *args):
-    with cpu_functions(hidden_states.device):
-        return function(hidden_states, *args)
+def _checkpoint(checkpoint, function, *args):
+    return checkpoint(partial(_call, function), *args)
 
 
-__all__ = [
-    "CpuFunctions",
-    "checkpoint_with_cpu_functions",
-    "conv1d",
-    "cpu_functions",
-    "dropout",
-    "runs_on_cpu",
-    "scaled_dot_product_attention",
-]
+def _call(function, *args):
+    with CpuFunctions():
+        return function(*args)
