@@ -60,7 +60,7 @@ AUTO_MAP = {
 # Under the name that the Hub has for such models, so that its own snippet finds the pipeline too.
 CUSTOM_PIPELINES = {
     "audio-classification": {
-        "impl": "pipeline_rsa_cfn.RsaCfnPipeline",
+        "impl": "processing_rsa_cfn.RsaCfnPipeline",
         "pt": ["AutoModelForAudioClassification"],
         "type": "multimodal",
     }

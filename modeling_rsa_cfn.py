@@ -25,8 +25,8 @@ except ImportError:
     from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 
 if TYPE_CHECKING:
-    # Never run: a save copies the files that are imported so, and the pipeline belongs to every checkpoint.
-    from .pipeline_rsa_cfn import RsaCfnPipeline  # noqa: F401
+    # Never run: a save copies the files that are imported so, and processor and pipeline belong to every checkpoint.
+    from .processing_rsa_cfn import RsaCfnPipeline  # noqa: F401
 
 
 # Set around a call of the audio backbone, whose feature encoder is handed the waveforms and nothing else.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from explain import draw_explanation, explain
-from pipeline_rsa_cfn import RsaCfnPipeline
+from processing_rsa_cfn import RsaCfnPipeline
 from training.transcription import Transcriber
 
 

@@ -215,7 +215,7 @@ def test_other_text_backbones(model_type, make_model, processor, clips, texts):
     assert torch.isfinite(logits).all()
 
 
-CODE_FILES = {f"{name}_rsa_cfn.py" for name in ("configuration", "fusion", "modeling", "pipeline", "processing")}
+CODE_FILES = {f"{name}_rsa_cfn.py" for name in ("audio", "configuration", "fusion", "modeling", "processing")}
 RELOAD = """
 import json, pathlib, sys
 import torch

@@ -19,8 +19,7 @@ from datasets import Audio, Dataset
 from transformers import Wav2Vec2FeatureExtractor
 
 from configuration_rsa_cfn import EMOTIONS
-from pipeline_rsa_cfn import RsaCfnPipeline
-from processing_rsa_cfn import RsaCfnProcessor
+from processing_rsa_cfn import RsaCfnPipeline, RsaCfnProcessor
 
 
 WINDOW = 8000
@@ -297,4 +296,4 @@ def test_a_checkpoint_brings_its_pipeline_into_a_new_process(make_model, short, 
         assert_same(answers, expected)
     for folder in ("checkpoint", "again"):
         code = {path.name for path in (tmp_path / folder).glob("*.py")}
-        assert {"pipeline_rsa_cfn.py", "processing_rsa_cfn.py", "modeling_rsa_cfn.py"} <= code
+        assert {"audio_rsa_cfn.py", "processing_rsa_cfn.py", "modeling_rsa_cfn.py"} <= code

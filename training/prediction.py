@@ -18,7 +18,7 @@ from corpora.tables import WRONG_WIDTH, read_csv
 from corpora.transcripts import decode_transcript, remove_tags
 from foundation.errors import InputError
 from foundation.words import first_names
-from pipeline_rsa_cfn import RsaCfnPipeline
+from processing_rsa_cfn import RsaCfnPipeline
 from training.arguments import DataArguments, ModelArguments
 from training.cpu import cpu_functions
 from training.model import load_saved, set_limits

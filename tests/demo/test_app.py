@@ -15,7 +15,7 @@ from huggingface_hub.utils import filter_repo_objects
 from demo.app import load_recognizer, main
 from demo.recognizer import in_korean
 from foundation.errors import InputError
-from pipeline_rsa_cfn import RsaCfnPipeline
+from processing_rsa_cfn import RsaCfnPipeline
 from tests.browser import NO_BROWSER
 from training.model import load_saved
 

@@ -7,8 +7,7 @@ import pytest
 import soundfile
 
 from demo.recognizer import Recognizer, in_korean
-from pipeline_rsa_cfn import RsaCfnPipeline
-from processing_rsa_cfn import RsaCfnProcessor
+from processing_rsa_cfn import RsaCfnPipeline, RsaCfnProcessor
 
 
 @pytest.fixture(scope="module")

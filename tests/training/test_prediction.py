@@ -25,7 +25,7 @@ from transformers import (
 
 from configuration_rsa_cfn import EMOTIONS
 from foundation.errors import InputError
-from pipeline_rsa_cfn import RsaCfnPipeline
+from processing_rsa_cfn import RsaCfnPipeline
 from run_classification import main
 from training.parsing import parse_arguments
 
