@@ -53,7 +53,7 @@ class RsaCfnPipeline(ChunkPipeline):
     def __init__(self, model, processor, **kwargs):
         super().__init__(model=model, processor=processor, **kwargs)
         self.model.eval()
-        # `pipeline` puts classes in place of the names it found there, and classes can't be saved.
+        # `pipeline` replaced the names in there by classes, which can't be saved.
         self.model.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
 
     def _sanitize_parameters(self, top_k=None, on_error=None):
@@ -116,7 +116,7 @@ class RsaCfnPipeline(ChunkPipeline):
         yield {"waveform": waveform, "text": text, "error": None, "is_last": True}
 
     def _read_row(self, inputs):
-        """What the model reads of a row: audio, sampling rate and text."""
+        """Audio, sampling rate and text of a row, each `None` where the model doesn't read it."""
         if not isinstance(inputs, Mapping):
             raise ValueError(
                 f"input is a {type(inputs).__name__}; give a dict with 'audio', 'text' or both, or a list of such."
@@ -193,7 +193,7 @@ def _undecoded(rows):
 
 @contextmanager
 def _opened(audio):
-    """The audio itself; of a URL, a file with what lies there, so that hours of it need no memory."""
+    """The audio itself, or the file that a URL was downloaded to, so that hours of it need no memory."""
     if not (isinstance(audio, str) and audio.startswith(("http://", "https://"))):
         yield audio
         return

@@ -14,7 +14,7 @@ from transformers import BatchFeature, ProcessorMixin
 AUDIO_CROPS = ("center", "head")
 SECONDS_PER_BLOCK = 60
 
-# A fast tokenizer keeps how it truncates and pads: told otherwise by one thread, it does so for all of them.
+# How a fast tokenizer truncates and pads is state of its own: a thread that changes it changes it for all threads.
 _tokenizing = threading.Lock()
 
 
@@ -40,7 +40,7 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
 
 
 def decode_blocks(audio, sampling_rate: int | None, target_sampling_rate: int) -> Iterator[np.ndarray]:
-    """What [`decode_audio`] gives, piece by piece: of a file that lasts hours only a minute is in memory at a time."""
+    """[`decode_audio`] in blocks, so that of a file that lasts hours only a minute is in memory at a time."""
     if isinstance(audio, dict) and audio.get("array") is not None:
         audio, sampling_rate = audio["array"], audio["sampling_rate"]
     elif isinstance(audio, dict):
@@ -243,7 +243,7 @@ class RsaCfnProcessor(ProcessorMixin):
         waveforms = [None if clip is None else crop_audio(clip, max_length, audio_crop) for clip in waveforms]
         silence = np.zeros(1, dtype=np.float32)
         extracted = self.feature_extractor(
-            # The feature extractor can't normalise a clip of no samples; it is one of silence, masked out below.
+            # The feature extractor can't normalise a clip of no samples; give it silence, which is masked out below.
             [silence if waveform is None or not len(waveform) else waveform for waveform in waveforms],
             sampling_rate=target,
             padding=padding,
