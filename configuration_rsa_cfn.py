@@ -57,7 +57,7 @@ AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_rsa_cfn.RsaCfnForSequenceClassification",
     "AutoProcessor": "processing_rsa_cfn.RsaCfnProcessor",
 }
-# Under the name that the Hub has for such models, so that its own snippet finds the pipeline too.
+# The Hub's name of the task, so that the snippet on a model's page finds the pipeline too.
 CUSTOM_PIPELINES = {
     "audio-classification": {
         "impl": "processing_rsa_cfn.RsaCfnPipeline",
@@ -194,7 +194,7 @@ class RsaCfnConfig(PretrainedConfig):
             )
         # A save names only the class being saved; the full map makes every Auto class find the checkpoint.
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
-        # A copy of its own: loading a pipeline writes into it.
+        # A copy, because loading a pipeline writes into it.
         kwargs["custom_pipelines"] = copy.deepcopy(CUSTOM_PIPELINES)
         if self.id2label is None and kwargs.get("num_labels") in (None, len(EMOTIONS)):
             self.id2label = dict(enumerate(EMOTIONS))

@@ -225,8 +225,9 @@ class Fusion(nn.Module):
     """
     What every fusion has in common.
 
-    `forward(audio, text, output_attentions=False)` returns logits of shape `(batch_size, num_labels)` and a tuple of
-    attention maps, empty unless asked for. Concatenations have audio first.
+    `forward(audio_embeds, text_embeds, output_attentions=False)` takes pooled audio `(batch_size, A)` and pooled text
+    `(batch_size, T)`, and returns logits `(batch_size, num_labels)` and a tuple of attention maps, empty unless there
+    are some and they are asked for. Concatenations have audio first.
 
     Attributes:
         modalities (`tuple[str]`): What the fusion reads; the model has no encoder for the rest.
@@ -252,7 +253,6 @@ class AudioClassifier(Fusion):
         self.classifier = nn.Linear(audio_size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds=None, output_attentions=False):
-        """Audio `(batch_size, A)` → logits `(batch_size, num_labels)`, no attention maps."""
         hidden_states = torch.tanh(self.dense(self.dropout(audio_embeds)))  # (B, A)
         return self.classifier(self.dropout(hidden_states)), ()
 
@@ -268,7 +268,6 @@ class TextClassifier(Fusion):
         self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
         return self.classifier(self.norm(text_embeds)), ()
 
 
@@ -282,7 +281,6 @@ class EarlyFusion(Fusion):
         self.classifier = nn.Linear(size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
         return self.classifier(self.norm(torch.cat([audio_embeds, text_embeds], dim=1))), ()
 
 
@@ -296,7 +294,6 @@ class LateFusion(Fusion):
         self.norm = LogitsNorm(config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
         audio_logits = self.norm(self.audio_classifier(audio_embeds))  # (B, C)
         text_logits = self.norm(self.text_classifier(text_embeds))  # (B, C)
         return (audio_logits + text_logits) / 2, ()
@@ -418,7 +415,6 @@ class StackFusion(Fusion):
         self.classifier = nn.Linear(size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
         dropped = self.dropout(features.expand(self.draws, -1, -1))  # (draws, B, D)
         return self.classifier(dropped.mean(dim=0)), ()
@@ -435,7 +431,6 @@ class ResidualFusion(Fusion):
         self.classifier = nn.Linear(size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)`, no attention maps."""
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
         return self.classifier(self.residual(features)), ()
 

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from .processing_rsa_cfn import RsaCfnPipeline  # noqa: F401
 
 
-# Set around a call of the audio backbone, whose feature encoder is handed the waveforms and nothing else.
+# A backbone hands its feature encoder nothing but the waveforms, so the lengths of the clips come by this way.
 _num_samples: ContextVar[torch.Tensor | None] = ContextVar("num_samples", default=None)
 
 
 @contextmanager
 def valid_samples(num_samples: torch.Tensor):
-    """Inside, a [`MaskedGroupNormConvLayer`] sees `num_samples`, `(batch_size, 1)`: samples of a clip, not padding."""
+    """A context that tells a [`MaskedGroupNormConvLayer`] the samples of each row that are no padding, `(B, 1)`."""
     token = _num_samples.set(num_samples)
     try:
         yield
@@ -95,7 +95,7 @@ def masked_group_norm(hidden_states: torch.Tensor, norm: nn.GroupNorm, num_frame
         x = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
         num_frames = num_frames.unsqueeze(-1)  # (B, 1, 1)
         padding = torch.arange(x.shape[-1], device=x.device) >= num_frames  # (B, 1, frames)
-        # From the first frame on, since silence is all one value, and the rounding of its mean would be scaled up.
+        # Relative to the first frame: silence is one value throughout, and the rounding of its mean would be scaled up.
         shifted = (x - x[..., :1]).masked_fill(padding, 0.0)  # (B, channels, frames)
         mean = shifted.sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
         centred = (shifted - mean).masked_fill(padding, 0.0)  # (B, channels, frames)
@@ -166,13 +166,7 @@ def freeze_lowest_layers(backbone: nn.Module, num_layers: int):
 
 
 def weigh_layers(layers: tuple[torch.Tensor, ...], layer_weights: torch.Tensor) -> torch.Tensor:
-    """
-    Sum of the hidden states of all layers, weighted by a softmax, as in SUPERB (https://arxiv.org/abs/2105.01051).
-
-    Args:
-        layers (`tuple` of `torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): Lowest first.
-        layer_weights (`torch.Tensor` of shape `(num_layers,)`): Before the softmax.
-    """
+    """Sum of the layers weighted by a softmax over `layer_weights`, as in SUPERB (https://arxiv.org/abs/2105.01051)."""
     # Added up one by one, because a stack would be a second copy of all the layers.
     return sum(weight.to(layer.dtype) * layer for weight, layer in zip(layer_weights.softmax(dim=0), layers))
 
@@ -183,13 +177,8 @@ def drop_modalities(
     """
     Take at most one modality from each row: audio with half of `probability`, text with the other half.
 
-    Args:
-        audio_counts (`torch.Tensor` of shape `(batch_size, frames)`), text_counts (`torch.Tensor` of shape
-            `(batch_size, tokens)`): As [`pool`] takes them. A row that has only one modality keeps it.
-        probability (`float`): Of losing a modality, for each row independently.
-
-    Returns:
-        Both counts, zeros where a row lost the modality.
+    Both counts are as [`pool`] takes them, and come back with zeros where a row lost the modality. A row that has only
+    one modality keeps it.
     """
     has_both = (audio_counts != 0).any(dim=1) & (text_counts != 0).any(dim=1)  # (B,)
     draw = torch.rand(has_both.shape, device=has_both.device)
@@ -268,8 +257,8 @@ class RsaCfnPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        # The fusions start like the original's, from torch's own defaults: the attention over scalars would be
-        # flat from the usual N(0, 0.02). The backbones initialise themselves.
+        # As in the original, the fusions start from torch's own defaults; from the usual N(0, 0.02), the attention over
+        # scalars would be flat. The backbones initialise themselves.
         if isinstance(module, nn.Linear):
             bound = 1 / math.sqrt(module.in_features)
             init.uniform_(module.weight, -bound, bound)
@@ -562,7 +551,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         for values, mask in ((input_values, audio_attention_mask), (input_ids, attention_mask)):
             if values is not None and mask is None:
                 return
-            # Elsewhere a look at the mask would wait for the device or break a trace; the processor has looked already.
+            # Elsewhere, looking at the mask waits for the device or breaks a trace; the processor has checked it too.
             if values is not None and (mask.device.type != "cpu" or torch.compiler.is_compiling()):
                 return
             missing.append(torch.tensor([True]) if values is None else mask.sum(dim=1) == 0)
@@ -633,7 +622,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         outputs = backbone(inputs, output_hidden_states=needs_layers, **kwargs)
         hidden_states, layers = outputs.last_hidden_state, None
         if needs_layers:
-            # Of an encoder that ends in a norm, the last layer is meant behind it.
+            # Where the encoder ends in a norm, its last layer is taken behind that norm.
             layers = (*outputs.hidden_states[:-1], hidden_states)
         if layer_weights is not None:
             hidden_states = weigh_layers(layers, layer_weights)
@@ -665,7 +654,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         positions = torch.arange(input_values.shape[1], device=input_values.device)
         # The one frame of a clip that is shorter than a frame ends in silence, whatever the padding holds.
         input_values = input_values.masked_fill(positions >= lengths, 0.0)
-        # All zeros would wrap round to all ones in the backbone, so a missing clip is encoded too, and not counted.
+        # The backbone takes a mask of zeros for one of ones, so a missing clip is encoded as silence and not counted.
         lengths = lengths.clamp(min=shortest)
         audio_attention_mask = (positions < lengths).long()  # (B, samples)
         hidden_states, layers = self._run_audio(

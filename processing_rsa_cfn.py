@@ -33,7 +33,7 @@ AUDIO_CROPS = ("center", "head")
 DOWNLOAD_TIMEOUT = 30
 AUDIO_KEYS = ("bytes", "path", "array")
 
-# A fast tokenizer keeps how it truncates and pads: told otherwise by one thread, it does so for all of them.
+# How a fast tokenizer truncates and pads is state of its own: a thread that changes it changes it for all threads.
 _tokenizing = threading.Lock()
 
 
@@ -187,7 +187,7 @@ class RsaCfnProcessor(ProcessorMixin):
         waveforms = [None if clip is None else crop_audio(clip, max_length, audio_crop) for clip in waveforms]
         silence = np.zeros(1, dtype=np.float32)
         extracted = self.feature_extractor(
-            # The feature extractor can't normalise a clip of no samples; it is one of silence, masked out below.
+            # The feature extractor can't normalise a clip of no samples; give it silence, which is masked out below.
             [silence if waveform is None or not len(waveform) else waveform for waveform in waveforms],
             sampling_rate=target,
             padding=padding,
@@ -249,7 +249,7 @@ class RsaCfnPipeline(ChunkPipeline):
     def __init__(self, model, processor, **kwargs):
         super().__init__(model=model, processor=processor, **kwargs)
         self.model.eval()
-        # `pipeline` puts classes in place of the names it found there, and classes can't be saved.
+        # `pipeline` replaced the names in there by classes, which can't be saved.
         self.model.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
 
     def _sanitize_parameters(self, top_k=None, on_error=None):
@@ -312,7 +312,7 @@ class RsaCfnPipeline(ChunkPipeline):
         yield {"waveform": waveform, "text": text, "error": None, "is_last": True}
 
     def _read_row(self, inputs):
-        """What the model reads of a row: audio, sampling rate and text."""
+        """Audio, sampling rate and text of a row, each `None` where the model doesn't read it."""
         if not isinstance(inputs, Mapping):
             raise ValueError(
                 f"input is a {type(inputs).__name__}; give a dict with 'audio', 'text' or both, or a list of such."
@@ -389,7 +389,7 @@ def _undecoded(rows):
 
 @contextmanager
 def _opened(audio):
-    """The audio itself; of a URL, a file with what lies there, so that hours of it need no memory."""
+    """The audio itself, or the file that a URL was downloaded to, so that hours of it need no memory."""
     if not (isinstance(audio, str) and audio.startswith(("http://", "https://"))):
         yield audio
         return

@@ -278,7 +278,7 @@ def test_unmasked_text_that_does_not_fit_is_refused(make_model):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_training_stays_finite_under_autocast(fusion, dtype, make_model, half_stem):
-    """Fifty steps on waveforms a thousand times too loud, with one clip and one transcript padded."""
+    """Twenty steps on waveforms a thousand times too loud, with one clip and one transcript padded."""
     one_layer = {"num_hidden_layers": 1}
     model = make_model(fusion=fusion, audio_config={**one_layer, **half_stem}, text_config=one_layer).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
@@ -291,7 +291,7 @@ def test_training_stays_finite_under_autocast(fusion, dtype, make_model, half_st
         "labels": torch.tensor([1, 4, 6]),
     }
     losses = []
-    for _ in range(50):
+    for _ in range(20):
         with torch.autocast("cpu", dtype):
             loss = model(**batch).loss
         scaler.scale(loss).backward()
