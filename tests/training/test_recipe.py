@@ -8,6 +8,11 @@ from training.parsing import parse_arguments
 from training.recipe import make_recipe
 
 
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -17,8 +22,7 @@ from training.recipe import make_recipe
         "--eval_strategy epoch --save_strategy epoch --load_best_model_at_end --early_stopping_patience 2",
     ],
 )
-def test_a_recipe_read_again_is_the_run(arguments, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_recipe_read_again_is_the_run(arguments, tmp_path):
     recipe = make_recipe(*parse_arguments(arguments.split()))
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     assert make_recipe(*parse_arguments(["recipe.json"])) == recipe
@@ -29,8 +33,7 @@ def test_a_value_that_is_transformers_default_and_not_ours_is_kept():
     assert recipe["weight_decay"] == 0
 
 
-def test_nothing_of_one_machine_or_person(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_nothing_of_one_machine_or_person(tmp_path):
     arguments = ["--output_dir", str(tmp_path / "out"), "--dataset_name", str(tmp_path / "speech")]
     arguments += "--push_to_hub --hub_model_id me/speech --hub_private_repo true --use_cpu".split()
     recipe = make_recipe(*parse_arguments([*arguments, "--resume_from_checkpoint", "last"]))
