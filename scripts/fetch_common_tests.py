@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import transformers
+from filelock import FileLock
 
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "transformers-tests"
@@ -41,7 +42,10 @@ def fetch_common_tests(timeout: float = 120.0) -> Path:
     if folder.is_dir():
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as work:
+    # Several processes that run tests come here at once.
+    with FileLock(CACHE / "lock"), tempfile.TemporaryDirectory(dir=CACHE) as work:
+        if folder.is_dir():
+            return folder
         command = f"-m pip download --no-deps --no-binary transformers --no-build-isolation -d {work} --retries 1"
         command = [sys.executable, *command.split(), f"transformers=={transformers.__version__}"]
         try:

@@ -1,10 +1,15 @@
 """Fixtures the tests share: small backbones, a processor and a corpus, all made here and offline."""
 
+import gc
 import os
 import re
+import shutil
+import tempfile
 
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Several processes may run tests, and what a checkpoint brings to run is cached.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="rsa_cfn_tests_")
 
 import numpy as np
 import pytest
@@ -18,7 +23,8 @@ from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from prepare_dataset import prepare
 from processing_rsa_cfn import RsaCfnProcessor
 from tests.browser import open_browser
-from tests.local_hub import LOCAL_HUB, serve
+from tests.hub_server import TOKEN, serve
+from tests.processes import Processes
 
 
 # Models this small gain nothing from threads, and on a busy machine threads wait for each other.
@@ -142,18 +148,34 @@ def demo_corpus_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def local_hub(tmp_path_factory):
-    """The environment that points to a Hub of a module's own."""
-    if not LOCAL_HUB.exists():
-        pytest.skip("no local Hub")
-    folder = tmp_path_factory.mktemp("hub")
-    with serve(folder) as port:
-        yield {
-            "HF_ENDPOINT": f"http://127.0.0.1:{port}",
-            "HF_HOME": str(tmp_path_factory.mktemp("home")),
-            "REQUESTS_OF_LOCAL_HUB": str(folder / "requests.log"),
-        }
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory):
+    """[`Processes`] that are offline."""
+    processes = Processes(tmp_path_factory.mktemp("processes"), HF_HUB_OFFLINE="1")
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="session")
+def hub():
+    """A Hub on this machine."""
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def on_hub(hub, tmp_path_factory):
+    """A function that runs Python where that Hub is the Hub, and gives the finished process."""
+    processes = Processes(tmp_path_factory.mktemp("on_hub"), HF_ENDPOINT=hub.address, HF_HUB_DISABLE_XET="1")
+
+    def run(*arguments, exit_code=0, **options):
+        finished = processes.run(*arguments, **options)
+        assert TOKEN not in finished.stdout + finished.stderr
+        assert finished.returncode == exit_code, finished.stderr
+        return finished
+
+    yield run
+    processes.close()
 
 
 @pytest.fixture
@@ -161,6 +183,15 @@ def browser(tmp_path):
     """A headless Chromium."""
     with open_browser(tmp_path / "browser") as browser:
         yield browser
+
+
+def pytest_collection_finish():
+    # Each run of the Trainer collects garbage, of which there is none in what has been imported.
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,6 @@
 """The loss: cross entropy with weights, smoothing and soft labels, whatever accumulation and processes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -143,22 +141,20 @@ if trainer.is_world_process_zero():
 """
 
 
-def test_two_processes_give_the_losses_of_one(make_model, rows, tmp_path):
+def test_two_processes_give_the_losses_of_one(make_model, rows, processes, tmp_path):
     fields, _ = VARIANTS["weighted"]
     model = make_untouched_model(make_model, **fields)
     model.save_pretrained(tmp_path / "model")
     torch.save(rows, tmp_path / "rows.pt")
-    (tmp_path / "train.py").write_text(TWO_PROCESSES)
-    command = (
-        "-m torch.distributed.run --standalone --nproc_per_node 2 train.py --use_cpu --output_dir out --max_steps 2 "
+    arguments = (
+        "--use_cpu --output_dir out --max_steps 2 "
         "--per_device_train_batch_size 2 --gradient_accumulation_steps 2 --learning_rate 1e-2 --optim sgd "
         "--lr_scheduler_type constant --logging_steps 1 --save_strategy no --disable_tqdm True "
         "--train_sampling_strategy sequential --remove_unused_columns False"
     )
-    environment = {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    finished = subprocess.run(
-        [sys.executable, *command.split()], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    repository = str(Path(__file__).parents[1])
+    options = {"cwd": tmp_path, "num_processes": 2, "PYTHONPATH": repository}
+    finished = processes.run("-c", TWO_PROCESSES, *arguments.split(), **options)
     assert finished.returncode == 0, finished.stderr
     report = json.loads((tmp_path / "losses.json").read_text())
     expected = train(model, rows, tmp_path / "one", batch_size=8, accumulation=1, steps=2)

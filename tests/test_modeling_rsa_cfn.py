@@ -1,9 +1,6 @@
 """The model: padding, fusions, loss, pretrained backbones, and the round trip through the Auto classes."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -234,7 +231,7 @@ for folder in map(str, sorted(pathlib.Path("checkpoints").iterdir())):
 """
 
 
-def test_auto_classes_load_every_checkpoint_in_a_new_process(make_model, processor, clips, texts, tmp_path):
+def test_auto_classes_load_every_checkpoint_in_a_new_process(make_model, processor, clips, texts, processes, tmp_path):
     """From another directory, offline, with an empty modules cache, and without this repository on the path."""
     batch = dict(processor(audio=clips, text=texts, return_tensors="pt"))
     torch.save(batch, tmp_path / "batch.pt")
@@ -242,11 +239,7 @@ def test_auto_classes_load_every_checkpoint_in_a_new_process(make_model, process
         make_model(fusion=fusion).save_pretrained(tmp_path / "checkpoints" / fusion)
         processor.save_pretrained(tmp_path / "checkpoints" / fusion)
         assert {path.name for path in (tmp_path / "checkpoints" / fusion).glob("*.py")} == CODE_FILES
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    finished = subprocess.run(
-        [sys.executable, "-c", RELOAD, *texts], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    finished = processes.run("-c", RELOAD, *texts, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     reports = [json.loads(line) for line in finished.stdout.splitlines()]
     assert sorted(report["fusion"] for report in reports) == sorted(FUSIONS)

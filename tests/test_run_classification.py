@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +14,13 @@ from transformers import AutoModel
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from processing_rsa_cfn import RsaCfnProcessor
 from run_classification import build_trainer, main
+from tests.slow import mostly_slow
 from training.data import load_splits
 from training.model import load_model
 from training.parsing import parse_arguments
 
 
-REPOSITORY = Path(__file__).parents[1]
+SCRIPT = Path(__file__).parents[1] / "run_classification.py"
 
 
 def run(dataset, output_dir, *arguments):
@@ -151,7 +149,7 @@ def test_all_rows_of_another_dataset_are_scored_by_the_names_of_their_classes(fi
     assert not list((tmp_path / "scored").glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", mostly_slow(FUSIONS, "rsa_cfn", "mlp_mixer", "audio"))
 def test_every_fusion_trains_and_comes_back(fusion, prepared_dir, tmp_path):
     metrics = run(prepared_dir, tmp_path / "out", "--fusion", fusion, "--max_steps", "1")
     again = run(prepared_dir, tmp_path / "again", "--model_name_or_path", str(tmp_path / "out"), "--do_train", "false")
@@ -232,18 +230,11 @@ def test_epochs_are_compared_on_a_part_that_is_not_reported(prepared_dir, tmp_pa
 
 
 @pytest.fixture
-def command(tmp_path):
+def command(processes, tmp_path):
     """A function that runs the script as a user does, elsewhere, and gives the finished process."""
 
-    def command(*arguments, launcher=(sys.executable,)):
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-        return subprocess.run(
-            [*launcher, str(REPOSITORY / "run_classification.py"), *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+    def command(*arguments, **options):
+        return processes.run(SCRIPT, *arguments, cwd=tmp_path, **options)
 
     return command
 
@@ -267,9 +258,8 @@ def test_a_run_says_when_it_took_its_first_step(command, prepared_dir):
 
 @pytest.mark.parametrize("streaming", [(), ("--streaming", "--dataloader_num_workers", "2")])
 def test_two_processes_score_every_row_once(streaming, command, prepared_dir, tmp_path):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517")
     arguments = "--fusion text --audio_model tiny --text_model tiny --output_dir out --max_steps 2".split()
-    finished = command("--dataset_name", str(prepared_dir), *arguments, *streaming, launcher=launcher)
+    finished = command("--dataset_name", str(prepared_dir), *arguments, *streaming, num_processes=2)
     assert finished.returncode == 0, finished.stderr
     with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as stream:
         ids = [row["segment_id"] for row in csv.DictReader(stream)]

@@ -1,8 +1,11 @@
 """The tables of the inference benchmark, at a small size."""
 
+import pytest
+
 from benchmarks import inference, measure
 
 
+@pytest.mark.slow
 def test_both_ways_at_both_batch_sizes(capsys, monkeypatch):
     monkeypatch.setattr(inference, "GRID_SECONDS", (1.0,))
     monkeypatch.setattr(measure, "PRODUCT_SIZE", 64)

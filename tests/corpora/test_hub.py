@@ -1,4 +1,4 @@
-"""Pushing a dataset: what is refused, and the way there and back against a Hub on this machine where there is one.
+"""Pushing a dataset: what is refused, and the way there and back against a Hub on this machine.
 Both run in processes of their own."""
 
 import io
@@ -13,10 +13,7 @@ from huggingface_hub import constants
 
 from corpora.hub import Destination, check_destination, push_dataset
 from foundation.errors import InputError, PushError
-from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_python
-
-
-EXPLAINED_SKIPS = NO_LOCAL_HUB
+from tests.hub_server import READ_TOKEN, TOKEN
 
 
 @pytest.mark.parametrize("name", ["speech", "me/speech/train", "me/my speech", "/speech", "me/", "me/speech.git"])
@@ -65,17 +62,19 @@ def test_no_token(monkeypatch, tmp_path):
         check_destination("me/speech", "demo")
 
 
-def test_no_connection(tmp_path):
+def test_no_connection(on_hub):
+    # Nobody listens on the discard port.
     code = """
+from huggingface_hub import constants
 from foundation.errors import PushError
 from corpora.hub import check_destination
+constants.ENDPOINT = "http://127.0.0.1:9"
 try:
     check_destination("me/speech", "demo")
 except PushError as error:
     print(error)
 """
-    # Nobody listens on the discard port.
-    said = run_python(code, HF_TOKEN=TOKEN, HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9")
+    said = on_hub("-c", code, HF_TOKEN=TOKEN).stdout
     assert said.startswith("--push_to_hub me/speech: no connection to http://127.0.0.1:9") and said.count("\n") == 1
 
 
@@ -93,7 +92,7 @@ def test_a_recording_that_is_elsewhere_is_not_pushed(own_dataset, audio, tmp_pat
         push_dataset(tmp_path, Destination("me/speech", "csv", False), [])
 
 
-def test_there_and_back(local_hub, prepared_dir, tmp_path):
+def test_there_and_back(hub, on_hub, prepared_dir):
     arguments = ["--corpus", "kemdy20", "--corpus_dir", "/home/jane/KEMDy20_v1_1"]
     push = f"""
 from foundation.errors import PushError
@@ -101,11 +100,9 @@ from corpora.hub import check_destination, push_dataset
 (folder, arguments) = {str(prepared_dir)!r}, {arguments!r}
 print(push_dataset(folder, check_destination("lab/kemdy", "kemdy20"), arguments))
 """
-    address = run_python(push, HF_TOKEN=TOKEN, **local_hub)
-    assert address == f"{local_hub['HF_ENDPOINT']}/datasets/lab/kemdy\n"
+    assert on_hub("-c", push, HF_TOKEN=TOKEN).stdout == f"{hub.address}/datasets/lab/kemdy\n"
 
-    # An empty cache: what is read comes from the Hub.
-    reader = {"HF_ENDPOINT": local_hub["HF_ENDPOINT"], "HF_HOME": str(tmp_path / "home")}
+    # The cache is empty: what is read comes from the Hub.
     load = f"""
 import json
 from datasets import load_dataset, load_from_disk
@@ -120,7 +117,7 @@ report = hf_hub_download("lab/kemdy", "conversion_report.json", repo_type="datas
 print(json.dumps([info.private, sorted(file.rfilename for file in info.siblings), card.data.to_dict(), card.text]))
 assert open(report).read() == open({str(prepared_dir / "conversion_report.json")!r}).read()
 """
-    private, files, metadata, text = json.loads(run_python(load, HF_TOKEN=READ_TOKEN, **reader))
+    private, files, metadata, text = json.loads(on_hub("-c", load, HF_TOKEN=READ_TOKEN).stdout)
     assert private
     data = "data/train-00000-of-00001.parquet"
     assert files == [".gitattributes", "README.md", "conversion_report.json", data, "skipped.csv"]
@@ -129,17 +126,15 @@ assert open(report).read() == open({str(prepared_dir / "conversion_report.json")
     assert "jane" not in text
 
     refused = "from datasets import load_dataset\ntry: load_dataset('lab/kemdy')\nexcept Exception as e: print(e)"
-    assert "doesn't exist on the Hub or cannot be accessed" in run_python(
-        refused, **reader | {"HF_HOME": str(tmp_path / "other")}
-    )
+    assert "doesn't exist on the Hub or cannot be accessed" in on_hub("-c", refused).stdout
 
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     first = load_from_disk(prepared_dir)["train"][0]
-    seconds, _, words = run_python(example, HF_TOKEN=READ_TOKEN, **reader).partition(" s: ")
+    seconds, _, words = on_hub("-c", example, HF_TOKEN=READ_TOKEN).stdout.partition(" s: ")
     assert float(seconds) == pytest.approx(first["duration"]) and words == first["text"] + "\n"
 
 
-def test_what_the_hub_refuses(local_hub, own_dataset, tmp_path):
+def test_what_the_hub_refuses(on_hub, own_dataset, tmp_path):
     own_dataset.save_to_disk(tmp_path)
     (tmp_path / "conversion_report.json").write_text('{"rows_read": 5, "rows_written": 5, "skipped": {}}')
     (tmp_path / "skipped.csv").write_text("segment_id,reason\n")
@@ -147,10 +142,6 @@ def test_what_the_hub_refuses(local_hub, own_dataset, tmp_path):
 import os
 from foundation.errors import PushError
 from corpora.hub import Destination, check_destination, push_dataset
-from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_python
-
-
-EXPLAINED_SKIPS = NO_LOCAL_HUB
 from huggingface_hub import HfApi
 
 def attempt(name, public=False, token={TOKEN!r}):
@@ -197,7 +188,7 @@ attempt("user/speech")
         str(files),
         "--push_to_hub user/speech exists and holds files: give another name",
     ]
-    said = run_python(code, **local_hub).splitlines()
+    said = on_hub("-c", code).stdout.splitlines()
     assert len(said) == len(expected)
     for line, start in zip(said, expected, strict=True):
         assert line.startswith(start)

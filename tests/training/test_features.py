@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -24,8 +20,8 @@ from training.features import hash_weights
 from training.parsing import parse_arguments
 
 
-REPOSITORY = Path(__file__).parents[2]
 FROZEN = ("--freeze_audio_encoder", "--freeze_text_encoder")
+UNSCORED = ("--cache_features", "--do_eval", "false", "--do_predict", "false")
 
 
 @pytest.fixture(autouse=True)
@@ -95,8 +91,8 @@ def assert_same_predictions(first, second):
     [
         ("rsa_cfn", ()),
         ("mlp_mixer", ()),
-        ("audio", ("--pooling_mode", "max")),
-        ("text", ("--label_target", "soft")),
+        pytest.param("audio", ("--pooling_mode", "max"), marks=pytest.mark.slow),
+        pytest.param("text", ("--label_target", "soft"), marks=pytest.mark.slow),
         ("early_fusion", ("--modality_dropout", "0.5", "--eval_modalities", "both", "audio", "text")),
     ],
 )
@@ -135,7 +131,7 @@ def test_fusions_and_folds_share_what_backbones_made(run, count_calls, cache, ma
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "audio")
     processor.tokenizer.save_pretrained(tmp_path / "text")
     backbones = ("--audio_model", str(tmp_path / "audio"), "--text_model", str(tmp_path / "text"))
-    arguments = (*backbones, "--max_text_tokens", "16", "--max_steps", "1", "--cache_features")
+    arguments = (*backbones, "--max_text_tokens", "16", "--max_steps", "1", *UNSCORED)
     run("first", "--fusion", "early_fusion", *arguments)
     assert count_calls == {"audio": 4, "text": 4}  # 60 rows in batches of 16
     for fusion, more in (("late_fusion", ()), ("audio", ()), ("text", ()), ("rsa", ("--fold", "1", "--seed", "7"))):
@@ -145,29 +141,38 @@ def test_fusions_and_folds_share_what_backbones_made(run, count_calls, cache, ma
 
 
 @pytest.mark.parametrize(
-    "change, made",
+    "changes",
     [
-        ((), {"audio": 0, "text": 0}),
-        (("--audio_crop", "random"), {"audio": 4, "text": 0}),
-        (("--max_audio_seconds", "0.5"), {"audio": 4, "text": 0}),
-        # A tiny text backbone has as many positions as the limit says, so it draws other weights.
-        (("--max_text_tokens", "8"), {"audio": 0, "text": 4}),
-        (("--pooling_mode", "max"), {"audio": 4, "text": 4}),
-        (("--fusion", "mlp_mixer"), {"audio": 4, "text": 4}),
-        (("--seed", "7"), {"audio": 4, "text": 4}),
-        (("--bf16",), {"audio": 4, "text": 4}),
+        {
+            (): {"audio": 0, "text": 0},
+            ("--audio_crop", "random"): {"audio": 4, "text": 0},
+            # A tiny text backbone has as many positions as the limit says, so it draws other weights.
+            ("--max_text_tokens", "8"): {"audio": 0, "text": 4},
+            ("--fusion", "mlp_mixer"): {"audio": 4, "text": 4},
+        },
+        pytest.param(
+            {
+                ("--max_audio_seconds", "0.5"): {"audio": 4, "text": 0},
+                ("--pooling_mode", "max"): {"audio": 4, "text": 4},
+                ("--seed", "7"): {"audio": 4, "text": 4},
+                ("--bf16",): {"audio": 4, "text": 4},
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
+    ids=["quick", "slow"],
 )
-def test_what_changes_features_makes_new_ones(change, made, run, count_calls):
-    arguments = ("--fusion", "early_fusion", "--cache_features", "--max_steps", "1")
+def test_what_changes_features_makes_new_ones(changes, run, count_calls):
+    arguments = ("--fusion", "early_fusion", "--max_steps", "1", *UNSCORED)
     run("first", *arguments)
-    before = dict(count_calls)
-    run("second", *arguments, *change)
-    assert {modality: count_calls[modality] - before[modality] for modality in before} == made
+    for number, (change, made) in enumerate(changes.items()):
+        before = dict(count_calls)
+        run(f"changed_{number}", *arguments, *change)
+        assert {modality: count_calls[modality] - before[modality] for modality in before} == made, change
 
 
 def test_another_dataset_makes_new_features(run, other_dir, count_calls):
-    arguments = ("--fusion", "audio", "--cache_features", "--max_steps", "1")
+    arguments = ("--fusion", "audio", "--max_steps", "1", *UNSCORED)
     run("first", *arguments)
     run("second", *arguments, dataset=other_dir)
     assert count_calls["audio"] == 8
@@ -186,11 +191,11 @@ def test_one_changed_weight_is_another_backbone(make_model):
     assert hash_weights(model.audio_model) != before
 
 
-def test_a_killed_run_leaves_nothing_that_is_taken_for_features(run, cache, prepared_dir, tmp_path):
+def test_a_killed_run_leaves_nothing_that_is_taken_for_features(run, cache, processes, prepared_dir, tmp_path):
     arguments = ["--dataset_name", str(prepared_dir), "--output_dir", str(tmp_path / "killed"), "--cache_features"]
     arguments += "--fusion audio --audio_model tiny --text_model tiny --max_audio_seconds 1 --audio_crop head".split()
     killed_in_the_middle = f"""
-import os, signal
+import datasets, os, signal
 from run_classification import main
 from training import features
 from training.parsing import parse_arguments
@@ -202,10 +207,10 @@ def interrupted(*args):
             os.kill(os.getpid(), signal.SIGKILL)
         yield batch
 features._compute = interrupted
+datasets.config.HF_DATASETS_CACHE = {str(cache.parent)!r}
 main(*parse_arguments({arguments!r}))
 """
-    environment = {**os.environ, "HF_DATASETS_CACHE": str(cache.parent), "PYTHONPATH": str(REPOSITORY)}
-    killed = subprocess.run([sys.executable, "-c", killed_in_the_middle], env=environment, capture_output=True)
+    killed = processes.run("-c", killed_in_the_middle)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert list(cache.glob("*.incomplete/features.arrow"))
     assert not any((tmp_path / "killed").iterdir())  # the same command goes again

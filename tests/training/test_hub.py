@@ -1,13 +1,9 @@
 """Pushing a model: the way there and back, what never goes along, what is refused, and what is left when it fails.
-Runs are processes of their own, against a Hub on this machine where there is one."""
+Runs are processes of their own, against a Hub on this machine."""
 
 import hashlib
 import json
 import re
-import socket
-import threading
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +12,10 @@ from huggingface_hub import constants
 from transformers import TrainingArguments
 
 from foundation.errors import InputError, PushError
-from tests.local_hub import NO_LOCAL_HUB, READ_TOKEN, TOKEN, run_process, run_python
+from tests.hub_server import READ_TOKEN, TOKEN
 from training.hub import check_destination, model_files
 
 
-EXPLAINED_SKIPS = NO_LOCAL_HUB
 CODE = {
     f"{name}_rsa_cfn.py"
     for name in (
@@ -88,12 +83,16 @@ def test_a_trained_model_is_spoken_of_where_a_push_is_refused(monkeypatch, tmp_p
     )
 
 
-def test_no_connection(tmp_path, prepared_dir):
-    run = arguments(prepared_dir, tmp_path / "out", "me/speech")
+def test_no_connection(on_hub, tmp_path, prepared_dir):
     # Nobody listens on the discard port.
-    environment = {"HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    finished = run_process("run_classification.py", *run, **environment)
-    assert finished.returncode == 1
+    code = f"""
+import sys
+from huggingface_hub import constants
+from run_classification import run
+constants.ENDPOINT = "http://127.0.0.1:9"
+sys.exit(run({arguments(prepared_dir, tmp_path / "out", "me/speech")!r}))
+"""
+    finished = on_hub("-c", code, HF_TOKEN=TOKEN, exit_code=1)
     said = "run_classification.py: --hub_model_id me/speech: no connection to http://127.0.0.1:9"
     assert finished.stderr.startswith(said) and finished.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -109,20 +108,19 @@ def test_only_the_model_is_uploaded(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def pushed(local_hub, prepared_dir, tmp_path_factory):
+def pushed(hub, on_hub, prepared_dir, tmp_path_factory):
     """The folder of a run of two epochs that pushed each of them, privately, and then the end."""
     folder = tmp_path_factory.mktemp("models") / "early_fusion"
     options = "--num_train_epochs 2 --save_strategy epoch --hub_strategy every_save --hub_private_repo true".split()
     run = arguments(prepared_dir, folder, "lab/early", *options, "--save_total_limit", "1", "--hub_always_push")
-    finished = run_process("run_classification.py", *run, HF_TOKEN=TOKEN, **local_hub)
-    assert finished.returncode == 0, finished.stderr
+    finished = on_hub("run_classification.py", *run, HF_TOKEN=TOKEN)
     address, revision = re.search(r"^Uploaded to (\S+), the model as revision (\w+)$", finished.stdout, re.M).groups()
-    assert address == f"{local_hub['HF_ENDPOINT']}/lab/early"
+    assert address == f"{hub.address}/lab/early"
     assert len(list(folder.glob("checkpoint-*"))) == 1
     return folder, revision
 
 
-def test_there_and_back(pushed, local_hub, prepared_dir, tmp_path):
+def test_there_and_back(pushed, on_hub, tmp_path):
     folder, revision = pushed
     soundfile.write(tmp_path / "speech.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 16000), 16000)
     code = f"""
@@ -151,9 +149,9 @@ with torch.no_grad():
 print(json.dumps([api.model_info("lab/early").private, [commit.title for commit in commits], list(files),
     list(files.values()), refused, (logits[0] - logits[1]).abs().max().item(), card.text]))
 """
-    # An empty cache: what is read comes from the Hub.
-    environment = {"HF_ENDPOINT": local_hub["HF_ENDPOINT"], "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": READ_TOKEN}
-    private, titles, commits, files, refused, difference, text = json.loads(run_python(code, **environment))
+    # The cache is empty: what is read comes from the Hub.
+    told = on_hub("-c", code, HF_TOKEN=READ_TOKEN).stdout
+    private, titles, commits, files, refused, difference, text = json.loads(told)
     assert private and "lab/early" in refused
     assert difference <= 1e-6
     assert titles == [
@@ -169,19 +167,16 @@ print(json.dumps([api.model_info("lab/early").private, [commit.title for commit 
         assert set(revision_files) == expected, titles[number]
     (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert example.count(f'revision="{revision}"') == 2 and example.count("\n") == 6
-    answer = run_process("-c", example, cwd=tmp_path, **environment)
-    assert answer.returncode == 0, answer.stderr
+    answer = on_hub("-c", example, cwd=tmp_path, HF_TOKEN=READ_TOKEN)
     names = json.loads((folder / "config.json").read_text())["label2id"]
     assert answer.stdout.strip() in names
 
 
-def test_a_model_on_the_hub_is_scored_on_any_prepared_dataset(pushed, local_hub, prepared_dir, tmp_path):
+def test_a_model_on_the_hub_is_scored_on_any_prepared_dataset(pushed, on_hub, prepared_dir, tmp_path):
     folder, _ = pushed
-    environment = {"HF_ENDPOINT": local_hub["HF_ENDPOINT"], "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": READ_TOKEN}
     options = ["--do_eval", "--model_name_or_path", "lab/early"]
     run = arguments(prepared_dir, tmp_path / "scored", None, *options)
-    finished = run_process("run_classification.py", *run, **environment)
-    assert finished.returncode == 0, finished.stderr
+    on_hub("run_classification.py", *run, HF_TOKEN=READ_TOKEN)
     before, now = (json.loads((out / "all_results.json").read_text()) for out in (folder, tmp_path / "scored"))
     assert now["eval_rows"] == before["eval_rows"]
     assert now["eval_loss"] == pytest.approx(before["eval_loss"], abs=1e-5)
@@ -189,19 +184,18 @@ def test_a_model_on_the_hub_is_scored_on_any_prepared_dataset(pushed, local_hub,
     assert "train_loss" not in now and not list((tmp_path / "scored").glob("*.safetensors"))
 
 
-def test_a_model_that_is_only_scored_is_pushed_with_its_scores(pushed, local_hub, prepared_dir, tmp_path):
+def test_a_model_that_is_only_scored_is_pushed_with_its_scores(pushed, on_hub, prepared_dir, tmp_path):
     folder, _ = pushed
     options = ["--model_name_or_path", str(folder), "--do_eval", "--split", "all"]
     run = arguments(prepared_dir, tmp_path / "scored", "lab/scored", *options)
-    finished = run_process("run_classification.py", *run, HF_TOKEN=TOKEN, **local_hub)
-    assert finished.returncode == 0, finished.stderr
+    finished = on_hub("run_classification.py", *run, HF_TOKEN=TOKEN)
     assert re.search(r"^Uploaded to \S+/lab/scored, the model as revision \w+$", finished.stdout, re.M)
     card = (tmp_path / "scored" / "README.md").read_text()
     assert "Not trained in this run" in card and "this run, which didn't train the model" in card
     assert (tmp_path / "scored" / "model.safetensors").exists()
 
 
-def test_what_the_hub_refuses_is_said_before_training(pushed, local_hub, prepared_dir, tmp_path):
+def test_what_the_hub_refuses_is_said_before_training(pushed, on_hub, prepared_dir, tmp_path):
     code = f"""
 import os
 from huggingface_hub import HfApi
@@ -218,7 +212,7 @@ attempt("other/early")
 attempt("lab/early", "--hub_private_repo", "false")
 attempt("user/early", "--hub_token", "hf_secret")
 """
-    said = run_python(code, **local_hub).splitlines()
+    said = on_hub("-c", code).stdout.splitlines()
     expected = [
         "run_classification.py: --hub_model_id user/early: the Hub doesn't accept the token: run `hf auth login` again",
         "1",
@@ -237,46 +231,7 @@ attempt("user/early", "--hub_token", "hf_secret")
     assert not (tmp_path / "out").exists()
 
 
-@contextmanager
-def connection_that_breaks(port, request):
-    """The port of a way to the Hub that breaks off, once, where a request starts like that; what it let through."""
-    passed = []
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def carry(client):
-        with client, socket.create_connection(("127.0.0.1", port)) as hub:
-            threading.Thread(target=copy, args=(hub, client), daemon=True).start()
-            while data := client.recv(1 << 16):
-                line = data.split(b"\r\n", 1)[0].decode("latin-1")
-                if re.match(request, line) and not any(re.match(request, before) for before in passed):
-                    passed.append(line)
-                    return
-                passed.append(line)
-                hub.sendall(data)
-
-    def copy(source, target):
-        try:
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-        except OSError:
-            pass
-
-    def accept():
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=carry, args=(client,), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield listener.getsockname()[1], passed
-    finally:
-        listener.close()
-
-
-def test_a_push_that_fails_costs_nothing_and_goes_on(local_hub, prepared_dir, tmp_path):
+def test_a_push_that_fails_costs_nothing_and_goes_on(hub, on_hub, prepared_dir, tmp_path):
     """The token expires while the model is trained; then the connection breaks; then all is well."""
     # Of a seed of its own: files that other tests have uploaded would not be sent.
     run = arguments(prepared_dir, tmp_path / "out", "user/tried", "--max_steps", "1", "--seed", "11")
@@ -298,14 +253,12 @@ attempt("--resume_from_checkpoint", "last")
 from huggingface_hub import HfApi
 print(*HfApi().list_repo_files("user/tried"))
 """
-    port = int(local_hub["HF_ENDPOINT"].rsplit(":", 1)[1])
-    with connection_that_breaks(port, r"POST /api/models/user/tried/commit/") as (way, passed):
-        environment = {"HF_ENDPOINT": f"http://127.0.0.1:{way}", "HF_HOME": str(tmp_path / "home")}
-        finished = run_process("-c", code, HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1", **environment)
+    hub.breaks_at = "POST /api/models/user/tried/commit/"
+    finished = on_hub("-c", code, HF_TOKEN=TOKEN)
     assert re.findall(r"^exit \d$", finished.stdout, re.M) == ["exit 1", "exit 1", "exit 0"], finished.stderr
     assert "trained again" not in finished.stdout
     lines = [line for line in finished.stderr.splitlines() if line.startswith("run_classification.py:")]
-    reasons = ("the Hub doesn't accept the token", f"no connection to http://127.0.0.1:{way}, or it broke")
+    reasons = ("the Hub doesn't accept the token", f"no connection to {hub.address}, or it broke")
     for line, reason in zip(lines, reasons, strict=True):
         assert line.startswith(f"run_classification.py: --hub_model_id user/tried: {reason}")
         assert line.endswith(
@@ -313,10 +266,10 @@ print(*HfApi().list_repo_files("user/tried"))
             "--resume_from_checkpoint last)"
         )
     assert set(finished.stdout.splitlines()[-1].split()) == {".gitattributes"} | CODE | MODEL | RESULTS
-    assert len([request for request in passed if "/commit/" in request]) == 3  # broken off, again, and the card
+    # Broken off, again, and the card.
+    assert sum(request.startswith("POST /api/models/user/tried/commit/") for request in hub.requests) == 3
     # The weights had arrived when it broke off, and were not sent again.
     digest = hashlib.sha256((tmp_path / "out" / "model.safetensors").read_bytes()).hexdigest()
-    requests = Path(local_hub["REQUESTS_OF_LOCAL_HUB"]).read_text()
-    assert requests.count(f"PUT /_lfs-put/{digest}") == 1
+    assert hub.requests.count(f"PUT /lfs/{digest}") == 1
     # The card of the last attempt has the log of the first, which alone trained.
     assert "1 optimizer step in" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

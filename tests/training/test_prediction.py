@@ -3,10 +3,7 @@
 import copy
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -260,19 +257,11 @@ def test_what_is_no_recogniser_is_refused(saved, recordings, tmp_path):
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_processes_share_the_rows_and_need_no_dataset(num_processes, saved, recordings, tmp_path):
+def test_processes_share_the_rows_and_need_no_dataset(num_processes, saved, recordings, processes, tmp_path):
     """As a user starts it, elsewhere; the rows are those of one process."""
-    launcher = [sys.executable]
-    if num_processes > 1:
-        launcher += "-m torch.distributed.run --nproc_per_node 2 --master_port 29531".split()
-    finished = subprocess.run(
-        [*launcher, str(REPOSITORY / "run_classification.py"), "--do_predict", "--model_name_or_path", str(saved)]
-        + ["--predict_file", str(recordings)],
-        cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    arguments = ["--do_predict", "--model_name_or_path", saved, "--predict_file", recordings]
+    script = REPOSITORY / "run_classification.py"
+    finished = processes.run(script, *arguments, cwd=tmp_path, num_processes=num_processes)
     assert finished.returncode == 0, finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["predictions"]
     records = read_output(tmp_path / "predictions")

@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -61,12 +58,8 @@ with open(f"{sys.argv[1]}/{args.process_index}.json", "w") as file:
 """
 
 
-def test_two_processes_stop_together(tmp_path):
-    (tmp_path / "stopped.py").write_text(STOPPED)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29523"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [*launcher, str(tmp_path / "stopped.py"), str(tmp_path)]
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
+def test_two_processes_stop_together(processes, tmp_path):
+    finished = processes.run("-c", STOPPED, tmp_path, num_processes=2)
     assert finished.returncode == 0, finished.stderr
     first, second = (json.loads((tmp_path / f"{process}.json").read_text()) for process in range(2))
     # The signal: both save the step they are in, and the first says so.
