@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[1]
 FORKING = """
 import json, logging, os, resource, signal, sys
 import evaluate, matplotlib.pyplot, sklearn.metrics
-import run_classification, training.metrics
+import run_classification, metrics.emotion_metric
 
 for line in sys.stdin:
     arguments, log, largest_file = json.loads(line)
