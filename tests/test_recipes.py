@@ -115,7 +115,7 @@ def test_the_demo_is_the_run_without_arguments(is_prepared):
     for key, value in json.loads(Path(recipe("demo")).read_text()).items():
         assert spelled_out[key] == value
     # What isn't said in the run without arguments follows from the dataset.
-    follows = {"dataset_name", "split", "num_folds", "fold", "audio_crop", "freeze_feature_encoder", "output_dir"}
+    follows = {"dataset_name", "split", "num_folds", "fold", "output_dir"}
     assert {key for key in plain if plain[key] != spelled_out[key]} == follows
 
 

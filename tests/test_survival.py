@@ -185,6 +185,10 @@ def wrong_rows(folder):
     return ["--fold", "4"], r"is of another run \(fold 5, now 4"
 
 
+def wrong_limit(folder):
+    return ["--max_audio_seconds", "2"], r"is of another run \(max_audio_seconds 1.0, now 2.0\)"
+
+
 def wrong_backbone(folder):
     Wav2Vec2Config(hidden_size=32, num_attention_heads=2).save_pretrained(folder / "audio")
     RobertaConfig(hidden_size=32, num_attention_heads=2).save_pretrained(folder / "text")
@@ -212,7 +216,16 @@ def no_checkpoint(folder):
 
 @pytest.mark.parametrize(
     "spoil",
-    [wrong_fusion, wrong_classes, wrong_rows, wrong_backbone, truncated_weights, no_optimizer, no_checkpoint],
+    [
+        wrong_fusion,
+        wrong_classes,
+        wrong_rows,
+        wrong_limit,
+        wrong_backbone,
+        truncated_weights,
+        no_optimizer,
+        no_checkpoint,
+    ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(spoil, interrupted, prepared_dir, tmp_path):
     folder = shutil.copytree(interrupted, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-4"))

@@ -16,7 +16,7 @@ from corpora.folds import ALL, check_folds
 from corpora.recordings import SAMPLING_RATE
 from foundation.errors import InputError
 from foundation.files import holds_code
-from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, TINY, DataArguments, ModelArguments
+from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, DataArguments, ModelArguments
 from training.checkpoints import LAST, is_finished
 from training.data import Splits
 from training.model import TINY_AUDIO, TINY_TEXT, max_audio_frames, max_text_positions, read_config, read_saved
@@ -129,11 +129,6 @@ def check_arguments(model_args: ModelArguments, data_args: DataArguments, traini
 
 
 def _check_model(model_args: ModelArguments, data_args: DataArguments) -> None:
-    if model_args.is_tiny and model_args.audio_model != model_args.text_model:
-        raise InputError(
-            f"--audio_model {model_args.audio_model} and --text_model {model_args.text_model} don't go together: "
-            f"give {TINY} for both or for neither"
-        )
     if model_args.model_name_or_path is None:
         # Without the backbones: how many layers they have is seen later.
         given = {name: value for name, value in model_args.config_fields.items() if not name.startswith("freeze")}

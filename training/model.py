@@ -127,6 +127,11 @@ def load_model(
         "audio_crop": SCORED_CROPS[data_args.audio_crop],
     }
     if model_args.is_tiny:
+        if model_args.audio_model != model_args.text_model:
+            raise InputError(
+                f"--audio_model {model_args.audio_model} and --text_model {model_args.text_model} don't go together: "
+                f"give {TINY} for both or for neither"
+            )
         return _tiny_model(texts, fields, limits)
     return _pretrained_model(model_args.audio_model, model_args.text_model, fields, limits)
 

@@ -174,6 +174,7 @@ def test_the_mixer_is_made_for_the_longest_clip():
     "arguments, message",
     [
         ({**TINY, "freeze_text_layers": 3}, "--freeze_text_layers=3 is out of range; text_config has 2 layers"),
+        ({"audio_model": "tiny", "text_model": "some/model"}, "give tiny for both or for neither"),
         ({"audio_model": "no/such", "text_model": "no/such"}, "--audio_model no/such can't be loaded; give a wav2vec2"),
         ({"model_name_or_path": "no/such"}, "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),
     ],
