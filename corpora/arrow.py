@@ -28,13 +28,11 @@ def corpus_features(corpus: Corpus) -> Features:
 
 
 def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], folder: Path) -> str:
-    """Makes the Arrow files in `shards` the splits of a `DatasetDict` in `folder`, without copying them.
+    """Makes the Arrow files in `shards` the splits of a `DatasetDict` in `folder`, and gives a fingerprint of its
+    content.
 
     `save_to_disk` would write every recording a second time. So empty splits are saved for the metadata, and the files
     are then moved in and listed, which is all that distinguishes them from full ones.
-
-    Returns:
-        The fingerprint of the dataset, which depends on its content only.
     """
     files: dict[str, list[Path]] = {}
     digests: dict[str, str] = {}

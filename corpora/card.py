@@ -19,18 +19,10 @@ TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
 def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, arguments: list[str]) -> DatasetCard:
-    """
-    The card of a converted corpus.
+    """The card of a converted corpus, one of `CORPORA`, without what `push_to_hub` adds: features and sizes of the
+    splits.
 
-    Args:
-        dataset (`DatasetDict`): As written by `prepare_dataset.py`.
-        report (`dict`): Its `conversion_report.json`: `rows_read`, `rows_written` and `skipped` are used.
-        corpus (`str`): One of `CORPORA`.
-        repo_id (`str`): `USER/NAME` of the dataset on the Hub.
-        arguments (`list[str]`): Of the command that made it. Absolute paths are shortened to their last part.
-
-    Returns:
-        `DatasetCard`: Without what `push_to_hub` adds to the metadata, the features and sizes of the splits.
+    `report` is its `conversion_report.json`, `arguments` are those of the command that made it.
     """
     facts, rows = CORPORA[corpus], read_table(dataset)
     title = facts.pretty_name or repo_id.partition("/")[2]

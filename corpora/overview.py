@@ -41,17 +41,7 @@ PLAIN = "#C8C8C8"
 
 
 def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Path]:
-    """
-    Draw what a dataset holds.
-
-    Args:
-        dataset (`DatasetDict`): As written by `prepare_dataset.py`.
-        folder (`str` or `Path`): Created when missing; files of the same names are overwritten.
-        title (`str`): Heading of the page.
-
-    Returns:
-        `list[Path]`: The PNG files and, last, the page `index.html`, which holds them all and needs no other file.
-    """
+    """Draw what a dataset holds: gives the PNG files and, last, the page `index.html`, which needs no other file."""
     rows = read_table(dataset)
     pictures = [picture for draw in PICTURES if (picture := draw(rows)) is not None]
     folder = Path(folder)

@@ -71,19 +71,11 @@ def check_attention(model) -> None:
 
 
 def collect_attention(model, processor, dataset_name: str, segment_ids: set[str] | None = None) -> AttentionWeights:
-    """
-    Run a model over the labelled rows of a dataset and keep the attention weights of each.
+    """Run a model of `rsa`, `rsa_cfn` or `hybrid_fusion` over the labelled rows of a dataset, keeping the weights of
+    each.
 
-    Args:
-        model ([`RsaCfnForSequenceClassification`]): Of `rsa`, `rsa_cfn` or `hybrid_fusion`, in evaluation mode.
-        processor ([`RsaCfnProcessor`]): Its own.
-        dataset_name (`str`): A folder from prepare_dataset.py, or a dataset with columns audio, text and label.
-        segment_ids (`set[str]`, *optional*): The rows to keep to.
-
-    Raises:
-        InputError: The fusion has no attention, the dataset lacks a column or the class neutral, or it doesn't have
-            both neutral and other rows that can be read.
-        InputError: The dataset can't be loaded.
+    `dataset_name` is a folder from prepare_dataset.py, or a dataset with columns audio, text and label; it needs
+    neutral and other rows that can be read. `segment_ids` are the rows to keep to.
     """
     check_attention(model)
     parts = load_parts(dataset_name)
@@ -175,12 +167,7 @@ def _key_weights(model, processor, batch: list[dict]) -> tuple[np.ndarray, np.nd
 
 
 def draw_attention(weights: AttentionWeights) -> Figure:
-    """
-    The picture of the paper: the median weight of each feature, audio over text, neutral against the rest.
-
-    Returns:
-        `matplotlib.figure.Figure`: Bound to no window and no global state; `savefig` writes it.
-    """
+    """The picture of the paper: the median weight of each feature, audio over text, neutral against the rest."""
     figure = Figure(figsize=(8.0, 5.6), layout="constrained")
     num_neutral, num_rest = weights.is_neutral.sum(), (~weights.is_neutral).sum()
     labels = {"median_of_neutral": f"neutral ({num_neutral:,})", "median_of_rest": f"the rest ({num_rest:,})"}
