@@ -58,11 +58,9 @@ def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, 
 
 def size_category(num_rows: int) -> str:
     """The Hub's name for a number of rows."""
-    names = ["1K", "10K", "100K", "1M", "10M", "100M", "1B"]
-    for index, name in enumerate(names):
-        if num_rows < 1000 * 10**index:
-            return f"n<{name}" if index == 0 else f"{names[index - 1]}<n<{name}"
-    return f"{names[-1]}<n<10B"
+    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B"]
+    index = sum(num_rows >= 1000 * 10**exponent for exponent in range(len(bounds) - 1))
+    return f"{bounds[index - 1]}<n<{bounds[index]}" if index else f"n<{bounds[0]}"
 
 
 def _describe(name: str, feature) -> tuple[str, str, str]:

@@ -4,6 +4,7 @@ The recordings stay where they are: whoever needs them takes them from the parts
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas
 from datasets import ClassLabel, Dataset, IterableDataset, load_dataset, load_dataset_builder, load_from_disk
 
 from foundation.errors import InputError
@@ -58,7 +59,9 @@ def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> 
             columns[name] += values[name]
         columns["part"] += [part] * len(dataset)
     if "segment_id" not in columns:
-        columns["segment_id"] = _row_numbers(columns["part"])
+        numbers = pandas.Series(columns["part"]).groupby(columns["part"]).cumcount()
+        is_divided = len(set(columns["part"])) > 1
+        columns["segment_id"] = [f"{part}/{n}" if is_divided else f"{n}" for part, n in zip(columns["part"], numbers)]
     return columns
 
 
@@ -83,13 +86,3 @@ def encode_labels(parts: Iterable[tuple[str, Dataset]], column: str, labels: lis
         raise InputError(f"the labels in {column} are of type {features[0]}; give class names, or indices from 0 on")
     # -1 is how `datasets` marks a ClassLabel that is not known.
     return [None if label == -1 else label for label in labels], names
-
-
-def _row_numbers(parts: list[str]) -> list[str]:
-    counts = dict.fromkeys(parts, 0)
-    is_divided = len(counts) > 1
-    numbers = []
-    for part in parts:
-        numbers.append(f"{part}/{counts[part]}" if is_divided else str(counts[part]))
-        counts[part] += 1
-    return numbers

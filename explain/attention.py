@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,6 @@ class AttentionWeights:
         np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)}, **medians)
 
 
-def check_attention(model) -> None:
-    """Raise an [`InputError`] for a model whose fusion has no attention."""
-    if model.config.fusion not in FUSIONS_WITH_ATTENTION:
-        raise InputError(
-            f"fusion={model.config.fusion!r} has no attention over features; give a model of "
-            f"{', '.join(FUSIONS_WITH_ATTENTION)}"
-        )
-
-
 def collect_attention(model, processor, dataset_name: str, segment_ids: set[str] | None = None) -> AttentionWeights:
     """Run a model of `rsa`, `rsa_cfn` or `hybrid_fusion` over the labelled rows of a dataset, keeping the weights of
     each.
@@ -77,7 +69,11 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
     `dataset_name` is a folder from prepare_dataset.py, or a dataset with columns audio, text and label; it needs
     neutral and other rows that can be read. `segment_ids` are the rows to keep to.
     """
-    check_attention(model)
+    if model.config.fusion not in FUSIONS_WITH_ATTENTION:
+        raise InputError(
+            f"fusion={model.config.fusion!r} has no attention over features; give a model of "
+            f"{', '.join(FUSIONS_WITH_ATTENTION)}"
+        )
     parts = load_parts(dataset_name)
     for part, dataset in parts.items():
         lacking = [name for name in ("audio", "text", "label") if name not in dataset.column_names]
@@ -95,7 +91,7 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
     rows = _readable_rows(parts.values(), labels, columns["segment_id"], processor)
     total = sum(label is not None for label in labels)
     with tqdm(total=total, desc="Attention", unit=" rows") as progress:
-        for batch in _batches(rows):
+        while batch := list(islice(rows, BATCH_SIZE)):
             audio, text = _key_weights(model, processor, batch)
             collected["audio"].append(audio)
             collected["text"].append(text)
@@ -139,17 +135,6 @@ def _readable_rows(parts: Iterable, labels: list, ids: list[str], processor) -> 
         logger.warning(
             f"{len(unreadable)} of {row} rows lack readable audio or text and are left out: {first_names(unreadable)}"
         )
-
-
-def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
-    batch: list[dict] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH_SIZE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 @torch.no_grad()
