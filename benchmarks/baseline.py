@@ -9,15 +9,11 @@ from processing_rsa_cfn import RsaCfnProcessor, decode_audio
 
 
 class PlainBaseline:
-    """
-    `rsa_cfn` written down as it is defined, over the same modules, so that the weights exist once.
+    """`rsa_cfn` written down as it is defined, over the modules of a model with eager attention: the weights exist
+    once.
 
     Audio is padded to 6 s and goes without a mask, text is padded to 256 tokens, the means run over the padding, both
     encoders attend eagerly, and the attention over scalars builds its queries, its keys and its map.
-
-    Args:
-        model ([`RsaCfnForSequenceClassification`]): Holds the weights; its attention is to be eager.
-        processor ([`RsaCfnProcessor`]): Gives the limits, the feature extractor and the tokenizer.
     """
 
     def __init__(self, model: RsaCfnForSequenceClassification, processor: RsaCfnProcessor):

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -28,13 +26,11 @@ def corpus_features(corpus: Corpus) -> Features:
 
 
 def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], folder: Path) -> str:
-    """Makes the Arrow files in `shards` the splits of a `DatasetDict` in `folder`, without copying them.
+    """Makes the Arrow files in `shards` the splits of a `DatasetDict` in `folder`, and gives a fingerprint of its
+    content.
 
     `save_to_disk` would write every recording a second time. So empty splits are saved for the metadata, and the files
     are then moved in and listed, which is all that distinguishes them from full ones.
-
-    Returns:
-        The fingerprint of the dataset, which depends on its content only.
     """
     files: dict[str, list[Path]] = {}
     digests: dict[str, str] = {}
@@ -43,8 +39,13 @@ def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], f
             files.setdefault(shard.split, []).append(shards / f"{shard.name}.arrow")
             digests[shard.split] = digests.get(shard.split, "") + report.digest
     empty = datasets.table.InMemoryTable(corpus_features(corpus).arrow_schema.empty_table())
-    with _without_progress_bars():
+    had_progress_bars = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
         DatasetDict({split: Dataset(empty, split=datasets.Split(split)) for split in files}).save_to_disk(folder)
+    finally:
+        if had_progress_bars:
+            datasets.enable_progress_bars()
     fingerprints = {
         split: hashlib.blake2b(digest.encode(), digest_size=8).hexdigest() for split, digest in digests.items()
     }
@@ -58,14 +59,3 @@ def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], f
         state |= {"_data_files": [{"filename": name} for name in names], "_fingerprint": fingerprints[split]}
         write_json(state_file, state)
     return "-".join(fingerprints.values())
-
-
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    were_disabled = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_disabled:
-            datasets.enable_progress_bars()

@@ -19,18 +19,10 @@ TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
 def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, arguments: list[str]) -> DatasetCard:
-    """
-    The card of a converted corpus.
+    """The card of a converted corpus, one of `CORPORA`, without what `push_to_hub` adds: features and sizes of the
+    splits.
 
-    Args:
-        dataset (`DatasetDict`): As written by `prepare_dataset.py`.
-        report (`dict`): Its `conversion_report.json`: `rows_read`, `rows_written` and `skipped` are used.
-        corpus (`str`): One of `CORPORA`.
-        repo_id (`str`): `USER/NAME` of the dataset on the Hub.
-        arguments (`list[str]`): Of the command that made it. Absolute paths are shortened to their last part.
-
-    Returns:
-        `DatasetCard`: Without what `push_to_hub` adds to the metadata, the features and sizes of the splits.
+    `report` is its `conversion_report.json`, `arguments` are those of the command that made it.
     """
     facts, rows = CORPORA[corpus], read_table(dataset)
     title = facts.pretty_name or repo_id.partition("/")[2]
@@ -66,11 +58,9 @@ def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, 
 
 def size_category(num_rows: int) -> str:
     """The Hub's name for a number of rows."""
-    names = ["1K", "10K", "100K", "1M", "10M", "100M", "1B"]
-    for index, name in enumerate(names):
-        if num_rows < 1000 * 10**index:
-            return f"n<{name}" if index == 0 else f"{names[index - 1]}<n<{name}"
-    return f"{names[-1]}<n<10B"
+    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B"]
+    index = sum(num_rows >= 1000 * 10**exponent for exponent in range(len(bounds) - 1))
+    return f"{bounds[index - 1]}<n<{bounds[index]}" if index else f"n<{bounds[0]}"
 
 
 def _describe(name: str, feature) -> tuple[str, str, str]:

@@ -32,16 +32,11 @@ UNLABELLED = "(no label)"
 
 
 def read_table(dataset: DatasetDict) -> pandas.DataFrame:
-    """
-    The rows of all splits in their order, without recordings and transcripts.
+    """The rows of all splits in their order, without recordings and transcripts.
 
-    Args:
-        dataset (`DatasetDict`): As written by `prepare_dataset.py`; `label` is a `ClassLabel`.
-
-    Returns:
-        `pandas.DataFrame` with `split` and `label` (both categorical; `TIE` and `UNLABELLED` are categories where they
-        occur) and, as far as the dataset has them, `duration` (seconds), `session`, `speaker`, `emotions` (lists of
-        class names), `votes` (lists of counts), `valence` and `arousal`.
+    `split` and `label` are categorical, `TIE` and `UNLABELLED` are categories where they occur. As far as the dataset
+    has them there are `duration` (seconds), `session`, `speaker`, `emotions` (lists of names), `votes`, `valence`,
+    `arousal`.
     """
     classes = class_names(dataset)
     wanted = ("label", "duration", "session", "speaker", "emotions", "votes", "valence", "arousal")
@@ -77,15 +72,8 @@ def class_names(dataset: DatasetDict) -> list[str]:
 
 
 def vote_entropy(votes: np.ndarray) -> np.ndarray:
-    """
-    Entropy of the raters' shares.
-
-    Args:
-        votes (`np.ndarray` of shape `(num_rows, num_labels)`): Counts, at least one in each row.
-
-    Returns:
-        `np.ndarray` of shape `(num_rows,)`: In bits.
-    """
+    """Counts `(num_rows, num_labels)`, at least one in each row → entropy of the raters' shares in bits
+    `(num_rows,)`."""
     shares = votes / votes.sum(axis=1, keepdims=True)
     return -(shares * np.log2(shares, where=shares > 0, out=np.zeros_like(shares))).sum(axis=1) + 0.0
 

@@ -42,12 +42,9 @@ class ShardReport:
 
 
 def conversion_report(corpus: Corpus, shards: list[ShardReport]) -> dict:
-    """Adds the shards up.
+    """The shards added up, as a dict for JSON; `skipped`, `repairs` and `notes` map a kind to a list of names.
 
-    Returns:
-        A dict that JSON can hold: `rows_read`, `rows_written`, `rows_skipped`, `skipped`, `repairs` (kind to list of
-        names), `notes` of the folder as a whole (kind to list of names), `labels` (count per class, and of ties where
-        the corpus has raters), and `hours` of audio written.
+    `labels` counts ties too where the corpus has raters.
     """
     names = (*corpus.label_names, TIE) if "emotions" in corpus.columns else corpus.label_names
     return {

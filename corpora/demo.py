@@ -142,20 +142,12 @@ class Utterance:
 
 
 def write_corpus(folder, num_utterances=1000, num_sessions=40, seed=2023) -> None:
-    """
-    Write a KEMDy20-shaped folder of made-up speech: `annotation/SessXX_eval.csv` and, for every row,
-    `wav/SessionXX/<Segment ID>.wav` and `.txt`.
+    """Write a KEMDy20-shaped folder of made-up speech: `annotation/SessXX_eval.csv` and, for every row,
+    `wav/SessionXX/<Segment ID>.wav` and `.txt`; files of the same names are overwritten.
 
-    The same arguments give the same bytes. About 30 % of the rows are neutral, 5 % are ties, the rest is even.
-
-    Args:
-        folder (`str` or `Path`): created when missing; files of the same names are overwritten.
-        num_utterances (`int`): rows over all sessions, 2 per session or more.
-        num_sessions (`int`): 1 to 40; session `s` holds users `2s - 1` and `2s`.
-        seed (`int`): 0 or more.
-
-    Raises:
-        ValueError: when a number is outside these limits; nothing has been written by then.
+    The same arguments give the same bytes. About 30 % of the rows are neutral, 5 % are ties, the rest is even. Session
+    `s`, of 1 to 40, holds users `2s - 1` and `2s`. Numbers outside their limits are a `ValueError`, before anything is
+    written.
     """
     folder = Path(folder)
     sessions = {}

@@ -72,11 +72,9 @@ class Overlap:
 
 
 def find_groups(table: Dataset) -> tuple[str, list] | None:
-    """
-    The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group.
+    """The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group.
 
-    Args:
-        table (`Dataset`): Columns of the scored rows. One with a value missing doesn't count.
+    A column of the scored rows with a value missing doesn't count.
     """
     for name in GROUP_COLUMNS:
         if name in table.column_names:
@@ -93,20 +91,15 @@ def split_rows(
     fold: int | None = None,
     with_validation: bool = False,
 ) -> Split:
-    """
-    Divide rows by their columns alone, whatever their order, except that `paper` goes by it.
+    """Divide rows by their columns alone, whatever their order, except that `paper` goes by it.
 
     Args:
         columns: `part`, `label` (`None` for none), `segment_id`, and what the split goes by: `session` or `speaker`.
-        name (`str`, *optional*): One of `SPLITS`, or `ALL`; by default the first of `predefined` (where the dataset has
-            several parts), `session`, `speaker` and `paper` that the columns allow.
-        num_folds (`int`, *optional*): Into how many folds sessions or speakers are divided; 5, or as many as there are
-            of them.
-        fold (`int`, *optional*): The fold that is tested, from 1 on; the last one.
-        with_validation (`bool`): Take a validation part also where the split has none of its own.
-
-    Raises:
-        InputError: The columns or the numbers don't allow this split.
+        name: One of `SPLITS`, or `ALL`; by default the first of `predefined` (where the dataset has several parts),
+            `session`, `speaker` and `paper` that the columns allow.
+        num_folds: Of sessions or speakers; 5 by default, or as many as there are of them.
+        fold: The one that is tested, from 1 on; by default the last.
+        with_validation: Take a validation part also where the split has none of its own.
     """
     name = name or default_split(columns)
     check_folds(name, num_folds, fold)
@@ -142,17 +135,8 @@ def check_folds(name: str, num_folds: int | None, fold: int | None) -> None:
 
 
 def make_folds(columns: dict[str, list], column: str, num_folds: int | None) -> list[list]:
-    """
-    The groups of each fold: blocks of the groups in sorted order, as equal in number as can be.
-
-    Args:
-        columns: `segment_id` and the one called `column`.
-        column (`str`): `session` or `speaker`.
-        num_folds (`int`, *optional*): 5 by default, or as many as there are groups.
-
-    Raises:
-        InputError: A row has no group, or there are too few of them.
-    """
+    """The groups of each fold, of the `session` or `speaker` column: blocks in sorted order, as equal in number as can
+    be."""
     if column not in columns:
         others = " or ".join(f"--split {name}" for name in SPLITS if name != column)
         raise InputError(f"--split {column} needs a column named {column}; give {others}")
@@ -306,13 +290,8 @@ def _is_null(group) -> bool:
 
 
 def find_overlaps(columns: dict[str, list], parts: list[str | None]) -> list[Overlap]:
-    """
-    What the rows of two parts have in common: sessions, speakers, transcripts (without spaces around them; not empty).
-
-    Args:
-        columns: Those of `session`, `speaker` and `text` that there are.
-        parts (`list[str | None]`): The part of each row.
-    """
+    """What the rows of two parts have in common: sessions, speakers, transcripts (without spaces around them; not
+    empty)."""
     names = [part for part in dict.fromkeys((*PARTS, *parts)) if part is not None and part in parts]
     overlaps = []
     for kind, column in OVERLAPS.items():

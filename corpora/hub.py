@@ -47,14 +47,9 @@ def ask(prompt: str) -> str:
 def check_destination(
     repo_id: str, corpus: str, public: bool = False, confirm: Callable[[str], str] = ask
 ) -> Destination:
-    """
-    Whether a dataset may be pushed there; to be called before the corpus is converted. Writes nothing.
+    """Whether a dataset may be pushed to `USER/NAME`; asked before the corpus is converted. Writes nothing.
 
-    Args:
-        repo_id (`str`): `USER/NAME` or `ORGANISATION/NAME`.
-        corpus (`str`): One of `catalogue.CORPORA`.
-        public (`bool`): Everyone may read it. Where the corpus's licence forbids that, `confirm` decides.
-        confirm (`Callable[[str], str]`): Shows a prompt and returns the answer, which must be `repo_id` to go on.
+    Where the corpus's licence forbids `public`, `confirm` shows a prompt, and its answer must be `repo_id` to go on.
 
     Raises:
         InputError: The name is malformed, or publishing was not confirmed.
@@ -96,21 +91,11 @@ def _check_repository(repo_id: str, public: bool) -> None:
 
 
 def push_dataset(folder: str | Path, destination: Destination, arguments: list[str]) -> str:
-    """
-    Uploads the card and the report, then the rows as Parquet files that hold the encoded recordings.
+    """Uploads the card and the report, then the rows as Parquet files that hold the encoded recordings; gives the
+    address.
 
     The rows come last, so that no data is there without its licence, and an upload that was broken off can be repeated.
-
-    Args:
-        folder (`str` or `Path`): Written by `prepare_dataset.py`.
-        destination ([`Destination`]): From `check_destination`.
-        arguments (`list[str]`): Of the command, for the card.
-
-    Returns:
-        `str`: Address of the dataset.
-
-    Raises:
-        PushError: The upload failed; what is in `folder` is untouched.
+    `arguments` are those of the command, for the card. Whatever fails is a `PushError`, and `folder` is untouched.
     """
     folder, repo_id = Path(folder), destination.repo_id
     dataset = DatasetDict.load_from_disk(folder)

@@ -29,11 +29,7 @@ DUPLICATE = "duplicate Segment ID"
 
 
 def read_corpus(corpus_dir: str | Path, layout: Layout) -> Corpus:
-    """Reads all annotation files and lists all recordings and transcripts, without opening these.
-
-    Raises:
-        InputError: the folder or one of its csv files does not have the shape of the corpus.
-    """
+    """Reads all annotation files and lists all recordings and transcripts, without opening these."""
     corpus_dir = Path(corpus_dir)
     annotation_files = _find_annotation_files(corpus_dir, layout)
     notes: dict[str, list[str]] = {}
@@ -113,12 +109,8 @@ def _where_to_point(corpus_dir: Path, corpus: str) -> str:
 def _survey_files(
     corpus_dir: Path, annotation_files: list[Path], annotations: list[Annotation], folders: tuple[re.Pattern, ...]
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Lists what lies in the corpus, without opening it.
-
-    Returns:
-        The files that belong to the corpus, and notes that name recordings and transcripts without a row in the
-        annotation, and files that are not of the corpus.
-    """
+    """The files that belong to the corpus, none of them opened, and notes that name recordings and transcripts without
+    a row in the annotation, and files that are not of the corpus."""
     files, strays = [str(path) for path in annotation_files], {".wav": [], ".txt": []}
     others = set(os.listdir(corpus_dir / "annotation")) - {path.name for path in annotation_files}
     ignored = [f"annotation/{name}" for name in sorted(others)]
@@ -146,11 +138,7 @@ def _survey_files(
 
 
 def read_annotation_file(path: Path, layout: Layout, notes: dict[str, list[str]]) -> Iterator[Annotation]:
-    """The rows of one csv, in their order; their Segment IDs are not looked at yet.
-
-    Raises:
-        InputError: the csv does not have the two header rows and the columns of the corpus.
-    """
+    """The rows of one csv, in their order; their Segment IDs are not looked at yet."""
     try:
         content = path.read_bytes()
         rows = read_cells(content, "utf-8-sig")
@@ -236,16 +224,8 @@ def _read_transcript(path: str) -> bytes:
 
 
 def read_judgements(cells: list[str], layout: Layout, repairs: list[str]) -> dict:
-    """What the raters said.
-
-    Returns:
-        `label` (an emotion, or None where the raters tie), `emotions` (the winners), `votes` (7 counts in the order of
-        `EMOTIONS`), `valence`, `arousal` (1 to 5, means over the raters), `start` and `end` (seconds in the recording
-        of the topic).
-
-    Raises:
-        UnusableRow: the total holds an emotion that is none of the seven.
-    """
+    """What the raters said: `label` (None where they tie), `emotions` (the winners), `votes` (7 counts in the order of
+    `EMOTIONS`), `valence` and `arousal` (means, 1 to 5), `start` and `end` (seconds in the recording of the topic)."""
     winners, winners_as_written = [], _split_labels(cells[layout.total].lower())
     for label in winners_as_written:
         emotion = _emotion(label)

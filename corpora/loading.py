@@ -4,6 +4,7 @@ The recordings stay where they are: whoever needs them takes them from the parts
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas
 from datasets import ClassLabel, Dataset, IterableDataset, load_dataset, load_dataset_builder, load_from_disk
 
 from foundation.errors import InputError
@@ -12,17 +13,13 @@ from foundation.errors import InputError
 def load_parts(
     name: str, config_name: str | None = None, streaming: bool = False, columns: list[str] | None = None
 ) -> dict[str, Dataset] | dict[str, IterableDataset]:
-    """
-    The parts of a dataset by their names; one that isn't divided is called `train`.
+    """The parts of a dataset by their names; one that isn't divided is called `train`.
 
     Args:
-        name (`str`): A folder from prepare_dataset.py, or any folder or Hub id that `datasets` loads.
-        config_name (`str`, *optional*): The dataset's configuration on the Hub.
-        streaming (`bool`): Read it when it is iterated; a prepared folder is the same either way.
-        columns (`list[str]`, *optional*): No others are needed, so don't read them where the files allow it (parquet).
-
-    Raises:
-        InputError: It can't be loaded.
+        name: A folder from prepare_dataset.py, or any folder or Hub id that `datasets` loads.
+        config_name: The dataset's configuration on the Hub.
+        streaming: Read it when it is iterated; a prepared folder is the same either way.
+        columns: No others are needed, so don't read them where the files allow it (parquet).
     """
     folder = Path(name)
     if (folder / "annotation").is_dir():
@@ -48,13 +45,10 @@ def load_parts(
 
 
 def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> dict[str, list]:
-    """
-    The columns called `names` that all parts have, one after the other, and two that always are there: `part`, and
+    """The columns called `names` that all parts have, one after the other, and two that always are there: `part`, and
     `segment_id`, for which the number of the row in its part stands in.
 
-    Args:
-        parts: Names of parts and their rows; a part may come in several pieces.
-        names: Columns to read; those that hold recordings would be read into memory.
+    A part may come in several pieces. Columns that hold recordings would be read into memory.
     """
     parts = list(parts)
     common = [name for name in names if all(name in dataset.column_names for _, dataset in parts)]
@@ -65,23 +59,15 @@ def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> 
             columns[name] += values[name]
         columns["part"] += [part] * len(dataset)
     if "segment_id" not in columns:
-        columns["segment_id"] = _row_numbers(columns["part"])
+        numbers = pandas.Series(columns["part"]).groupby(columns["part"]).cumcount()
+        is_divided = len(set(columns["part"])) > 1
+        columns["segment_id"] = [f"{part}/{n}" if is_divided else f"{n}" for part, n in zip(columns["part"], numbers)]
     return columns
 
 
 def encode_labels(parts: Iterable[tuple[str, Dataset]], column: str, labels: list) -> tuple[list, list[str]]:
-    """
-    Labels of any kind as class indices, `None` where there is none, and the names of the classes: a ClassLabel's own,
-    the sorted strings, or LABEL_i for integers.
-
-    Args:
-        parts: Names of parts and their rows, whose features say what kind it is.
-        column (`str`): The name of the column.
-        labels (`list`): Its values in all parts.
-
-    Raises:
-        InputError: The labels are of another kind, or differ in kind between the parts.
-    """
+    """Labels of any kind as class indices, `None` where there is none, and the names of the classes: a ClassLabel's
+    own, the sorted strings, or LABEL_i for integers. `labels` are the values of `column` in all parts, of one kind."""
     features = [dataset.features[column] for _, dataset in parts]
     values = {label for label in labels if label is not None}
     if isinstance(features[0], ClassLabel):
@@ -100,13 +86,3 @@ def encode_labels(parts: Iterable[tuple[str, Dataset]], column: str, labels: lis
         raise InputError(f"the labels in {column} are of type {features[0]}; give class names, or indices from 0 on")
     # -1 is how `datasets` marks a ClassLabel that is not known.
     return [None if label == -1 else label for label in labels], names
-
-
-def _row_numbers(parts: list[str]) -> list[str]:
-    counts = dict.fromkeys(parts, 0)
-    is_divided = len(counts) > 1
-    numbers = []
-    for part in parts:
-        numbers.append(f"{part}/{counts[part]}" if is_divided else str(counts[part]))
-        counts[part] += 1
-    return numbers

@@ -27,15 +27,8 @@ UNKNOWN_SPLIT = f"split is none of {', '.join(SPLITS)}"
 
 
 def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpus:
-    """Reads the csv, without opening the recordings.
-
-    Args:
-        metadata: a csv in utf-8 (or cp949, as Korean spreadsheets write it), or a .tsv, with a header.
-        folder: where the paths of the csv start; the csv's own folder when left out.
-
-    Raises:
-        InputError: the csv can't be read, or lacks a column.
-    """
+    """Reads the csv, without opening the recordings; its paths start in `folder`, or beside it when that is left
+    out."""
     metadata = Path(metadata)
     folder = metadata.parent if folder is None else Path(folder)
     if not folder.is_dir():

@@ -60,11 +60,7 @@ def read_source(output_dir: Path) -> dict | None:
 
 
 def check_output_dir(output_dir: str | Path, corpus_dir: str | Path | None, source: dict) -> Path:
-    """The absolute path of a folder that may be created, or that holds an older dataset from the same corpus.
-
-    Raises:
-        InputError: the folder has other content, or lies where it would mix with the corpus or the repository.
-    """
+    """The absolute path of a folder that may be created, or that holds an older dataset from the same corpus."""
     output_dir = Path(output_dir).expanduser().resolve()
     another = "give --output_dir a new folder"
     if holds_code(output_dir):
@@ -92,9 +88,6 @@ def incomplete_folder(output_dir: Path) -> Iterator[Path]:
     """A hidden folder beside `output_dir`, on the same file system, that is gone when the block is left.
 
     A lock that dies with its process tells the remains of a killed run, which are removed, from a run under way.
-
-    Raises:
-        InputError: another run is writing the same folder, or the parent folder can't be written.
     """
     prefix = f".{output_dir.name}.incomplete-"
     folder = output_dir.parent / f"{prefix}{uuid.uuid4().hex[:8]}"
@@ -131,11 +124,7 @@ def _rescue(folder: Path, output_dir: Path) -> None:
 
 
 def publish(folder: Path, report: dict, skipped: str, source: dict, output_dir: Path) -> None:
-    """Adds the report to the finished dataset in `folder`, an [`incomplete_folder`]'s, and gives it its name.
-
-    Raises:
-        InputError: something was put into `output_dir` in the meantime.
-    """
+    """Adds the report to the finished dataset in `folder`, an [`incomplete_folder`]'s, and gives it its name."""
     dataset = folder / "dataset"
     write_json(dataset / REPORT_FILE, report)
     write_whole(dataset / SKIPPED_FILE, skipped)

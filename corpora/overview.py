@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas
 from datasets import DatasetDict
-from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from corpora.columns import TIE, UNLABELLED, read_table, sizes, vote_entropy
-from foundation.figures import INK, Picture, new_figure
+from foundation.figures import INK, Picture, name_rows, new_figure
 from foundation.files import write_whole
 from foundation.templates import fill_template
 from foundation.words import time_in_words, with_share
@@ -41,17 +40,7 @@ PLAIN = "#C8C8C8"
 
 
 def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Path]:
-    """
-    Draw what a dataset holds.
-
-    Args:
-        dataset (`DatasetDict`): As written by `prepare_dataset.py`.
-        folder (`str` or `Path`): Created when missing; files of the same names are overwritten.
-        title (`str`): Heading of the page.
-
-    Returns:
-        `list[Path]`: The PNG files and, last, the page `index.html`, which holds them all and needs no other file.
-    """
+    """Draw what a dataset holds: gives the PNG files and, last, the page `index.html`, which needs no other file."""
     rows = read_table(dataset)
     pictures = [picture for draw in PICTURES if (picture := draw(rows)) is not None]
     folder = Path(folder)
@@ -78,7 +67,7 @@ def draw_labels(rows: pandas.DataFrame) -> Picture:
         for place, (label, count) in enumerate(counts[split].items()):
             axes.barh(place, count, **styles[label])
             axes.annotate(texts[label], (count, place), (3, 0), textcoords="offset points", va="center", fontsize=9)
-        _name_rows(axes, counts.index)
+        name_rows(axes, counts.index)
         axes.margins(x=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_title(f"{split}: {total:,} rows", fontsize=10, loc="left")
@@ -248,7 +237,7 @@ def draw_valence_arousal(rows: pandas.DataFrame) -> Picture | None:
         axes.set(xlim=(0.8, 5.2), xticks=range(1, 6), xlabel=scale)
         axes.grid(axis="x", color="#DDDDDD")
         axes.spines[["top", "right"]].set_visible(False)
-    _name_rows(figure.axes[0], means.index)
+    name_rows(figure.axes[0], means.index)
     phrases = ", ".join(f"{label} {row.valence:.2f} and {row.arousal:.2f}" for label, row in means.iterrows())
     caption = f"Mean valence and arousal per label, from 1 to 5, with one standard deviation over its rows: {phrases}."
     return Picture("valence_arousal", figure, caption, "Points with error bars, one for each label")
@@ -270,9 +259,3 @@ def _styles(labels: pandas.Index) -> dict[str, dict]:
             color, hatch = free[index % len(free)], ("", "xx", "oo", "++", "**")[index // len(free) % 5]
         styles[label] = {"facecolor": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
     return styles
-
-
-def _name_rows(axes: Axes, names: pandas.Index) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -42,14 +42,9 @@ class UnusableRecording(UnusableRow):
 
 
 def read_recording(path: str | Path, repairs: list[str]) -> tuple[bytes, float]:
-    """Reads one recording; no file makes it hold more in memory than `MAX_SECONDS` of wav take.
+    """The bytes of a wav (16 kHz, mono, 16-bit PCM) and its length in seconds, of any file that libsndfile reads.
 
-    Args:
-        path: any file that libsndfile reads, or a link to one.
-        repairs: what had to be converted is appended here.
-
-    Returns:
-        The bytes of a wav (16 kHz, mono, 16-bit PCM) and its length in seconds.
+    What had to be converted is added to `repairs`. No file makes it hold more in memory than `MAX_SECONDS` of wav take.
 
     Raises:
         UnusableRecording: missing, empty, unreadable, truncated, silent, too long, or with samples that are not finite.

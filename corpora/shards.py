@@ -46,14 +46,7 @@ def arrow_schema(corpus: Corpus) -> pyarrow.Schema:
 
 
 def write_shards(corpus: Corpus, folder: Path, num_proc: int) -> list[ShardReport]:
-    """Writes one Arrow file per shard into `folder`, with a progress bar.
-
-    Args:
-        num_proc: number of processes; with 1 everything happens in this one.
-
-    Returns:
-        One report per shard, in their order, whatever the order in which they were finished.
-    """
+    """Writes one Arrow file per shard into `folder`, and gives one report per shard, in their order."""
     folder.mkdir()
     schema, label_names = arrow_schema(corpus), corpus.label_names
     jobs = [(shard, folder / f"{shard.name}.arrow", schema, label_names) for shard in corpus.shards]

@@ -19,13 +19,8 @@ def read_cells(content: bytes, encoding: str, delimiter: str = ",") -> list[tupl
 def read_csv(path: Path, argument: str, notes: dict[str, list[str]]) -> tuple[list[str], list]:
     """The header of a csv, and of each row below it the cells without blanks around them and the number of its line.
 
-    Args:
-        path: a csv in utf-8 (or cp949, as Korean spreadsheets write it), or a .tsv.
-        argument: the name by which the user gave it, for errors.
-        notes: what is worth telling of it is added here.
-
-    Raises:
-        InputError: it can't be read, or two columns have one name.
+    It is in utf-8 (or cp949, as Korean spreadsheets write it), or a .tsv; `argument` is the name by which the user gave
+    it. What is worth telling of it is added to `notes`.
     """
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     try:

@@ -10,13 +10,9 @@ MARKS = str.maketrans("", "", "*+/")
 
 
 def decode_transcript(content: bytes, repairs: list[str], encoding: str = "cp949") -> str:
-    """
-    The transcript on one line, without blanks around it.
+    """The transcript on one line, without blanks around it; what had to be mended is added to `repairs`.
 
-    Args:
-        content: the file's bytes.
-        repairs: what had to be mended is appended here.
-        encoding: `"cp949"` (KEMDy20) or `"utf-8"` (KEMDy19); a file in the other one is understood and told.
+    `encoding` is `"cp949"` (KEMDy20) or `"utf-8"` (KEMDy19); a file in the other one is understood and told.
     """
     text = _decode(content, repairs, encoding).strip().strip("\ufeff\0").strip()
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]

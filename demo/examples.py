@@ -25,13 +25,8 @@ class Example:
 
 
 def write_examples(folder: Path, dataset_dir: Path = Path(DEMO_DIR)) -> list[Example]:
-    """
-    Write a recording of each emotion into `folder`: the last of the dataset, as the default fold holds the last
-    sessions out.
-
-    Raises:
-        InputError: `dataset_dir` is there and can't be loaded.
-    """
+    """Write a recording of each emotion into `folder`: the last of the dataset, as the default fold holds the last
+    sessions out."""
     if not dataset_dir.is_dir():
         dataset_dir = folder / "dataset"
         write_corpus(folder / "corpus", NUM_UTTERANCES, NUM_SESSIONS)

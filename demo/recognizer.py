@@ -47,14 +47,7 @@ class Answer:
 
 
 class Recognizer:
-    """
-    A model for many visitors: threads may share it, and take turns.
-
-    Args:
-        model ([`RsaCfnForSequenceClassification`]): On any device.
-        processor ([`RsaCfnProcessor`]): Its own.
-        transcriber ([`Transcriber`], *optional*): Makes transcripts.
-    """
+    """A model and its processor for many visitors: threads may share it, and take turns."""
 
     def __init__(self, model, processor, transcriber: Transcriber | None = None):
         self.pipe = RsaCfnPipeline(model, processor, device=model.device)
@@ -68,13 +61,9 @@ class Recognizer:
         return self.pipe.model.fusion.modalities
 
     def __call__(self, audio: str | None, text: str | None) -> Answer:
-        """
-        Args:
-            audio (`str`, *optional*): Path of a recording of any length.
-            text (`str`, *optional*): Its transcript; one without words is none.
+        """What the model makes of a recording of any length and its transcript; one without words is none.
 
-        Raises:
-            ValueError: Nothing is given that the model reads, or the recording can't be read or is silent.
+        Raises `ValueError` where nothing is given that the model reads, or the recording can't be read or is silent.
         """
         given = {
             name: value

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -61,31 +62,18 @@ class AttentionWeights:
         np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)}, **medians)
 
 
-def check_attention(model) -> None:
-    """Raise an [`InputError`] for a model whose fusion has no attention."""
+def collect_attention(model, processor, dataset_name: str, segment_ids: set[str] | None = None) -> AttentionWeights:
+    """Run a model of `rsa`, `rsa_cfn` or `hybrid_fusion` over the labelled rows of a dataset, keeping the weights of
+    each.
+
+    `dataset_name` is a folder from prepare_dataset.py, or a dataset with columns audio, text and label; it needs
+    neutral and other rows that can be read. `segment_ids` are the rows to keep to.
+    """
     if model.config.fusion not in FUSIONS_WITH_ATTENTION:
         raise InputError(
             f"fusion={model.config.fusion!r} has no attention over features; give a model of "
             f"{', '.join(FUSIONS_WITH_ATTENTION)}"
         )
-
-
-def collect_attention(model, processor, dataset_name: str, segment_ids: set[str] | None = None) -> AttentionWeights:
-    """
-    Run a model over the labelled rows of a dataset and keep the attention weights of each.
-
-    Args:
-        model ([`RsaCfnForSequenceClassification`]): Of `rsa`, `rsa_cfn` or `hybrid_fusion`, in evaluation mode.
-        processor ([`RsaCfnProcessor`]): Its own.
-        dataset_name (`str`): A folder from prepare_dataset.py, or a dataset with columns audio, text and label.
-        segment_ids (`set[str]`, *optional*): The rows to keep to.
-
-    Raises:
-        InputError: The fusion has no attention, the dataset lacks a column or the class neutral, or it doesn't have
-            both neutral and other rows that can be read.
-        InputError: The dataset can't be loaded.
-    """
-    check_attention(model)
     parts = load_parts(dataset_name)
     for part, dataset in parts.items():
         lacking = [name for name in ("audio", "text", "label") if name not in dataset.column_names]
@@ -103,7 +91,7 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
     rows = _readable_rows(parts.values(), labels, columns["segment_id"], processor)
     total = sum(label is not None for label in labels)
     with tqdm(total=total, desc="Attention", unit=" rows") as progress:
-        for batch in _batches(rows):
+        while batch := list(islice(rows, BATCH_SIZE)):
             audio, text = _key_weights(model, processor, batch)
             collected["audio"].append(audio)
             collected["text"].append(text)
@@ -149,17 +137,6 @@ def _readable_rows(parts: Iterable, labels: list, ids: list[str], processor) -> 
         )
 
 
-def _batches(rows: Iterable[dict]) -> Iterator[list[dict]]:
-    batch: list[dict] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH_SIZE:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 @torch.no_grad()
 def _key_weights(model, processor, batch: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     """Weights of the audio and of the text features as keys, `(batch_size, num_features)` each."""
@@ -175,12 +152,7 @@ def _key_weights(model, processor, batch: list[dict]) -> tuple[np.ndarray, np.nd
 
 
 def draw_attention(weights: AttentionWeights) -> Figure:
-    """
-    The picture of the paper: the median weight of each feature, audio over text, neutral against the rest.
-
-    Returns:
-        `matplotlib.figure.Figure`: Bound to no window and no global state; `savefig` writes it.
-    """
+    """The picture of the paper: the median weight of each feature, audio over text, neutral against the rest."""
     figure = Figure(figsize=(8.0, 5.6), layout="constrained")
     num_neutral, num_rest = weights.is_neutral.sum(), (~weights.is_neutral).sum()
     labels = {"median_of_neutral": f"neutral ({num_neutral:,})", "median_of_rest": f"the rest ({num_rest:,})"}

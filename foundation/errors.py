@@ -13,13 +13,8 @@ class PushError(RuntimeError):
 
 
 class RunStopped(Exception):
-    """
-    A run ends before its end; the message is one line: why, and how to go on.
-
-    Args:
-        message (`str`): Empty where another process reports it.
-        exit_code (`int`): Of the script.
-    """
+    """A run ends before its end, with the exit code of the script; the message is one line: why, and how to go on. It
+    is empty where another process reports it."""
 
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)

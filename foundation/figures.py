@@ -54,11 +54,8 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def families_for(text: str) -> list[str]:
-    """
-    Names of installed fonts for matplotlib, which takes each letter of the text from the first of them that has it.
-
-    Letters that no font has are named in the log, and drawn as boxes.
-    """
+    """Names of installed fonts for matplotlib, which takes each letter of the text from the first of them that has it.
+    Letters that no font has are named in the log, and drawn as boxes."""
     lacking = {letter for letter in text if not letter.isspace()}
     families = []
     for name, file in _fonts().items():

@@ -12,12 +12,7 @@ from foundation.errors import PushError
 
 
 def split_name(repo_id: str) -> tuple[str, str]:
-    """
-    Namespace and name of a repository.
-
-    Raises:
-        ValueError: It isn't `USER/NAME`.
-    """
+    """Namespace and name of a repository; raises `ValueError` where it isn't `USER/NAME`."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -27,12 +22,7 @@ def split_name(repo_id: str) -> tuple[str, str]:
 
 
 def writable_namespaces() -> list[str]:
-    """
-    The user, then the organisations, that the token may write for.
-
-    Raises:
-        PushError: There is no token, or it may only read.
-    """
+    """The user, then the organisations, that the token may write for."""
     if get_token() is None:
         raise PushError("--push_to_hub needs a token that may write: run `hf auth login`, or set HF_TOKEN")
     user = HfApi().whoami()
@@ -44,29 +34,14 @@ def writable_namespaces() -> list[str]:
 
 
 def check_namespace(asked: str, namespace: str, names: list[str]) -> None:
-    """
-    Args:
-        asked (`str`): The argument and its value, for the message.
-        namespace (`str`): Before the slash.
-        names (`list[str]`): From `writable_namespaces`.
-
-    Raises:
-        PushError: The token may not write there.
-    """
+    """Raises [`PushError`] unless the namespace is one of `names`; `asked` is the argument and its value."""
     if namespace not in names:
         raise PushError(f"{asked}: the token may not write to {namespace}: give {' or '.join(names)} before the /")
 
 
 def check_visibility(asked: str, is_private: bool, public: bool) -> None:
-    """
-    Args:
-        asked (`str`): The argument and its value, for the message.
-        is_private (`bool`): Whether the repository that is there is.
-        public (`bool`): Whether it should be public.
-
-    Raises:
-        PushError: It is the other one, which making it again would not change.
-    """
+    """Raises [`PushError`] where a repository is there with the other visibility, which making it anew would not
+    change."""
     if is_private == public:
         found, wanted = ("private", "public") if is_private else ("public", "private")
         raise PushError(f"{asked} exists and is {found}, not {wanted}: give another name, or change it on the Hub")
@@ -74,15 +49,7 @@ def check_visibility(asked: str, is_private: bool, public: bool) -> None:
 
 @contextmanager
 def errors_in_one_line(asked: str) -> Iterator[None]:
-    """
-    A context that talks to the Hub.
-
-    Args:
-        asked (`str`): The argument and its value, at the beginning of the message.
-
-    Raises:
-        PushError: Whatever went wrong.
-    """
+    """Makes whatever goes wrong with the Hub a [`PushError`] that begins with `asked`, the argument and its value."""
     try:
         yield
     except PushError:

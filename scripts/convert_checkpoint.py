@@ -136,12 +136,7 @@ SIZES = {
 
 
 def read_state_dict(path: str) -> dict[str, torch.Tensor]:
-    """
-    The tensors of a `.pth` or `.safetensors` file by name. A `.pth` is a pickle, read without running its code.
-
-    Raises:
-        ValueError: The file is missing, unreadable, or holds anything but named tensors.
-    """
+    """The tensors of a `.pth` or `.safetensors` file by name. A `.pth` is a pickle, read without running its code."""
     try:
         if path.endswith(".safetensors"):
             return load_file(path)
@@ -159,17 +154,9 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
 
 
 def convert_state_dict(state: dict[str, torch.Tensor], fusion: str) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """
-    Rename the tensors of a state dict of the original.
-
-    Args:
-        state (`dict[str, torch.Tensor]`): Tensors by the original's names.
-        fusion (`str`): One of `FUSIONS`.
-
-    Returns:
-        The tensors by our names, an unknown name left as it is; and the names of those dropped, which have no effect:
-        poolers, constant position ids, and the second copy of the encoder in a text-only file.
-    """
+    """The tensors of the original's state dict by our names, an unknown name left as it is; and the names of those
+    dropped, which have no effect: poolers, constant position ids, and the second copy of the encoder in a text-only
+    file."""
     converted, dropped = {}, []
     for name, tensor in state.items():
         dead_copy = fusion == "text" and name.startswith(("embeddings.", "encoder.", "pooler."))
@@ -196,12 +183,7 @@ def replace_start(name: str, starts: dict[str, str]) -> str:
 
 
 def read_sizes(state: dict[str, torch.Tensor], fusion: str, max_text_tokens: int) -> dict[str, int]:
-    """
-    The fields of the configuration that tensors of a converted state dict tell.
-
-    Raises:
-        ValueError: The mixer has no more positions than `max_text_tokens`, which leaves none for audio.
-    """
+    """The fields of the configuration that tensors of a converted state dict tell."""
     names = SIZES.get(fusion, {"num_labels": "fusion.classifier.weight"})
     # A tensor that isn't there is reported later, with all the others that are missing.
     sizes = {field: len(state[name]) for field, name in names.items() if name in state}

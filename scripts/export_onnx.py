@@ -52,26 +52,16 @@ class Logits(torch.nn.Module):
 
 
 def export(model: RsaCfnForSequenceClassification, file: Path) -> float:
-    """
-    Write the graph of a model's logits, and hold it against the model.
+    """Write the graph of a model's logits, hold it against the model, and give the largest difference of a logit.
 
     The inputs are what the processor gives with `return_tensors="np"`: `input_values` and `audio_attention_mask`,
     `(batch_size, num_samples)`, float32 and int32, and `input_ids` and `attention_mask`, `(batch_size, num_tokens)`,
     int64; a fusion of one modality has its two. All sizes are free, and a row whose mask is 0 lacks the modality. The
-    output is `logits`, `(batch_size, num_labels)`. The labels are in the metadata, as JSON under `labels`.
+    output is `logits`, `(batch_size, num_labels)`. The labels are in the metadata, as JSON under `labels`. Over 1.5 GB
+    the weights lie beside `file`, in one of the same name and `.data`.
 
-    What is too long for `mlp_mixer` is cut at its end, where the model would raise an error.
-
-    Args:
-        model ([`RsaCfnForSequenceClassification`]): In float32, on the CPU.
-        file (`Path`): Where to write. Over 1.5 GB the weights lie beside it, in a file of the same name and `.data`.
-
-    Returns:
-        `float`: The largest difference of a logit in onnxruntime from PyTorch, over batches of other sizes than the
-        traced one, with padding and with missing modalities.
-
-    Raises:
-        InputError: The difference is more than 1e-4; nothing is written.
+    What is too long for `mlp_mixer` is cut at its end, where the model would raise an error. A difference of more than
+    1e-4 is an `InputError`, and nothing is written.
     """
     model.eval()
     inputs = make_inputs(model, batch_size=2, length=0.6)
@@ -119,14 +109,9 @@ def compare(model: RsaCfnForSequenceClassification, file: Path) -> float:
 
 
 def make_inputs(model: RsaCfnForSequenceClassification, batch_size: int, length: float) -> dict[str, torch.Tensor]:
-    """
-    A batch of noise and random tokens. From row 1 on each row is padded, and where the fusion reads both modalities
-    row 2 lacks the audio and row 3 the text.
-
-    Args:
-        length (`float`): Of the longest row, from 0 to 1, where 1 is 2 s at 16 kHz and 24 tokens, or as much as the
-            model takes.
-    """
+    """A batch of noise and random tokens. From row 1 on each row is padded, and where the fusion reads both modalities
+    row 2 lacks the audio and row 3 the text. `length` is that of the longest row, from 0 to 1, where 1 is 2 s at 16 kHz
+    and 24 tokens, or as much as the model takes."""
     config, generator = model.config, torch.Generator().manual_seed(batch_size)
     longest = {"audio": 32_000, "text": min(24, config.max_text_tokens)}
     if not model.fusion.reads_pooled:
@@ -173,12 +158,7 @@ def _quiet():
 
 
 def check_arguments(model_dir: str, file: Path) -> None:
-    """
-    Refuse what would fail after minutes, or write over something.
-
-    Raises:
-        InputError: The extra isn't installed, or `file` isn't the name of a new .onnx file in a folder for it.
-    """
+    """Refuse what would fail after minutes, or write over something."""
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
         raise InputError(f"the export needs {', '.join(missing)}; pip install {' '.join(EXTRA)}")

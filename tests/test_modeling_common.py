@@ -1,4 +1,4 @@
-"""transformers' own tests of any model and any configuration, run on ours; see scripts/fetch_common_tests.py."""
+"""transformers' own tests of any model and any configuration, run on ours; see tests/fetch_common_tests.py."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import torch
 
 from configuration_rsa_cfn import RsaCfnConfig
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
-from scripts.fetch_common_tests import fetch_common_tests
+from tests.fetch_common_tests import fetch_common_tests
 
 
 try:

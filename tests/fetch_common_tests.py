@@ -1,6 +1,6 @@
 """Fetch transformers' own common model tests, which its wheel leaves out, from the source archive on PyPI.
 
-    python scripts/fetch_common_tests.py
+    python tests/fetch_common_tests.py
 
 They land in .cache/transformers-tests/<version>/, which git ignores, as the package `transformers_tests`.
 """
