@@ -45,16 +45,8 @@ def main(
     """
     One run: from rows to a folder with the checkpoint, scores, predictions, a confusion matrix and a card.
 
-    Args:
-        command (`list[str]`, *optional*): What the arguments were parsed from, for the card.
-
-    Returns:
-        The metrics of the evaluation, as in `all_results.json`.
-
-    Raises:
-        InputError: Something given can't be used; nothing was trained.
-        PushError: The Hub doesn't take the model; a trained one is kept.
-        RunStopped: A signal, a loss that isn't finite or a full disk stopped the run.
+    `command`, what the arguments were parsed from, goes into the card; the result is what `all_results.json` has.
+    Raises InputError before anything is trained, PushError where a trained model is kept, or RunStopped.
     """
     start = time.perf_counter()
     set_seed(training_args.seed)

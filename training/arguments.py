@@ -227,12 +227,7 @@ class RsaCfnTrainingArguments(TrainingArguments):
 def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
     """
     The defaults of TrainingArguments that depend on the machine or on other arguments: the paper's recipe, or one under
-    which tiny random backbones learn.
-
-    Args:
-        fusion (`str`): One of `FUSIONS`.
-        is_tiny (`bool`): Whether a backbone is tiny and random.
-        given (`dict`): The arguments that were given.
+    which tiny random backbones learn. `given` are the arguments that were given.
     """
     # Given none of the three, a run trains and scores.
     is_scored_only = (given.get("do_eval") or given.get("do_predict")) and not given.get("do_train")

@@ -11,9 +11,9 @@ from transformers import AutoConfig, TrainingArguments
 from transformers.integrations import is_tensorboard_available
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.folds import ALL, check_folds
-from corpora.recordings import SAMPLING_RATE
 from foundation.errors import InputError
 from foundation.files import holds_code
 from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, TINY, DataArguments, ModelArguments
@@ -32,17 +32,7 @@ BACKBONE_FIELDS += ("vocab_size", "conv_dim", "conv_kernel", "conv_stride", "fea
 
 
 def check_saved_model(given: dict, saved: dict, config: RsaCfnConfig) -> None:
-    """
-    Refuse what was asked for and a saved model can't do.
-
-    Args:
-        given (`dict`): The arguments that were given.
-        saved (`dict`): From `read_saved`.
-        config ([`RsaCfnConfig`]): The model's.
-
-    Raises:
-        InputError: Something can't be had of it.
-    """
+    """Refuse by an InputError what was given and a saved model can't do; `saved` is what `read_saved` says of it."""
     name = given["model_name_or_path"]
     for field in OF_THE_WEIGHTS:
         if given.get(field, saved[field]) != saved[field]:
@@ -260,24 +250,17 @@ def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> N
         raise InputError(f"--output_dir {output_dir} is a file; give a new folder")
     if resume_from_checkpoint or not resolved.is_dir() or not any(resolved.iterdir()):
         return
+    held, instead = "files, and no finished run", "go on with an interrupted run"
     if is_finished(resolved):
-        raise InputError(
-            f"--output_dir {output_dir} already holds a finished run; give a new folder, remove this one, or score it "
-            f"again by --resume_from_checkpoint {LAST}"
-        )
+        held, instead = "a finished run", "score it again"
     raise InputError(
-        f"--output_dir {output_dir} already holds files, and no finished run; give a new folder, remove this one, or "
-        f"go on with an interrupted run by --resume_from_checkpoint {LAST}"
+        f"--output_dir {output_dir} already holds {held}; give a new folder, remove this one, or {instead} by "
+        f"--resume_from_checkpoint {LAST}"
     )
 
 
 def check_rows(splits: Splits, data_args: DataArguments, training_args: TrainingArguments) -> None:
-    """
-    Check that there are enough training rows, and enough shared memory for the workers that make batches of them.
-
-    Raises:
-        InputError: There aren't.
-    """
+    """Check for enough training rows, and enough shared memory for the workers that make batches of them."""
     rows, num_labels = splits.tables["train"], len(splits.label_names)
     num_rows = len(rows)
     if num_rows < num_labels:
@@ -298,27 +281,15 @@ def check_rows(splits: Splits, data_args: DataArguments, training_args: Training
 
 
 def check_shared_memory(num_workers: int, batch_bytes: float, folder: str) -> None:
-    """
-    Check that workers can hand over their batches: where they can't, torch dies of a bus error.
-
-    Args:
-        num_workers (`int`): Of a DataLoader.
-        batch_bytes (`float`): Size of one batch.
-        folder (`str`): Where shared memory lies on Linux.
-
-    Raises:
-        InputError: There is too little.
-    """
+    """Check that workers can hand over their batches in `folder`: where they can't, torch dies of a bus error."""
     if not num_workers or sys.platform != "linux":
         return
     instead = "give --dataloader_num_workers 0, or more shared memory (docker run --shm-size 2g)"
     try:
         status = os.statvfs(folder)
     except OSError as error:
-        reason = f"there is no {folder} ({error.strerror})"
-        raise InputError(
-            f"--dataloader_num_workers {num_workers} needs shared memory, and {reason}; {instead}"
-        ) from error
+        reason = f"needs shared memory, and there is no {folder} ({error.strerror})"
+        raise InputError(f"--dataloader_num_workers {num_workers} {reason}; {instead}") from error
     free, needed = status.f_bavail * status.f_frsize, num_workers * BATCHES_PER_WORKER * batch_bytes
     if free < needed:
         raise InputError(
@@ -335,13 +306,7 @@ def check_same_run(
     class_weights: list[float] | None,
 ) -> None:
     """
-    Check that what was saved is of the model and the rows that this run is about.
-
-    Args:
-        folder (`Path`): The saved model or the checkpoint; `split.json` lies there or one folder up.
-
-    Raises:
-        InputError: It is of others; the message names what differs.
+    Check that what was saved in `folder` is of the model and the rows of this run; an InputError names what differs.
     """
     try:
         config = RsaCfnConfig.from_pretrained(folder)

@@ -20,7 +20,6 @@ class MaskAndScale(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, keep, scale):
-        """`x` and `keep` of one shape, and a number → that shape."""
         ctx.save_for_backward(keep)
         ctx.scale = scale
         return keep.to(x.dtype).mul_(scale).mul_(x)
@@ -28,7 +27,6 @@ class MaskAndScale(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        """The gradient of `x`."""
         (keep,) = ctx.saved_tensors
         return keep.to(grad.dtype).mul_(ctx.scale).mul_(grad), None, None
 
@@ -54,9 +52,8 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
 ) -> torch.Tensor:
     """
-    As `torch.nn.functional.scaled_dot_product_attention`, for `(batch_size, heads, length, head_size)`.
-
-    torch's fused kernel for a CPU has no dropout, and what it falls back to is slower than the definition.
+    As `torch.nn.functional.scaled_dot_product_attention`, for `(batch_size, heads, length, head_size)`: torch's fused
+    kernel for a CPU has no dropout, and what it falls back to is slower than the definition.
     """
     if not dropout_p or is_causal or enable_gqa:
         return F.scaled_dot_product_attention(

@@ -40,11 +40,8 @@ RESULT_FILES = (CARD_FILE, CURVE_FILE, "confusion_matrix*.png", "all_results.jso
 
 def check_destination(training_args: TrainingArguments) -> None:
     """
-    Check that the model may be pushed, before anything is loaded, and complete its name in `hub_model_id`.
-
-    Raises:
-        InputError: The name is malformed.
-        PushError: The Hub can't be reached, or the token may not write there.
+    Check that the model may be pushed, before anything is loaded, and complete its name in `hub_model_id`. Raises
+    InputError for a malformed name; PushError if the Hub can't be reached, or the token may not write there.
     """
     try:
         with errors_in_one_line(_asked(training_args)):
@@ -102,10 +99,8 @@ def model_files(folder: Path, patterns: tuple[str, ...] = MODEL_FILES) -> list[s
 
 class HubTrainer(Trainer):
     """
-    [`Trainer`] that pushes checkpoints as they are, when they are whole, and the folder of a run when it is asked to.
-
-    transformers' own copies weights into the folder of the run and uploads all that is there: revisions in the middle
-    of training lack the code, and those at the end have the predictions.
+    [`Trainer`] that pushes whole checkpoints as they are, and the folder of a run when it is asked to. transformers'
+    own uploads all that is there: revisions in the middle of training lack the code, those at the end have predictions.
     """
 
     def __init__(self, *args, **kwargs):
@@ -176,13 +171,8 @@ class HubTrainer(Trainer):
 
     def push_to_hub(self, commit_message="End of training", blocking=True, token=None, revision=None, **kwargs):
         """
-        Upload the model that is saved in the folder of the run, and its results.
-
-        Returns:
-            `CommitInfo`: Of the commit; `None` in other processes than the main one.
-
-        Raises:
-            PushError: The upload failed; the folder is as it was, and files that arrived aren't sent again.
+        Upload the model in the folder of the run and its results; the commit, or `None` in other processes than the
+        main one. After a PushError the folder is as it was, and files that arrived aren't sent again.
         """
         if not self.is_world_process_zero():
             return None

@@ -167,7 +167,13 @@ class ResumableTrainer(HubTrainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             with writing(folder):
-                self._write_checkpoint(folder, model, trial)
+                if self.args.should_save:
+                    (folder / FILE_LIST).unlink(missing_ok=True)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    seal(folder)
         except RunStopped:
             if self.args.should_save:
                 delete(folder)
@@ -191,15 +197,6 @@ class ResumableTrainer(HubTrainer):
         if self.args.push_to_hub and self.is_in_train and checkpoints:
             # A checkpoint that was being uploaded couldn't be deleted in time.
             self._rotate(Path(self.args.output_dir), checkpoints[-1])
-
-    def _write_checkpoint(self, folder, model, trial):
-        if self.args.should_save:
-            (folder / FILE_LIST).unlink(missing_ok=True)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            seal(folder)
 
     def save_state(self):
         # Never half-written, since it marks the run as finished.

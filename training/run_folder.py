@@ -1,9 +1,9 @@
 """What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing lines."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
+import pandas
 import torch
 from datasets import Dataset
 
@@ -15,31 +15,18 @@ from metrics.scores import SCORES, confusion_matrix
 def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:
     """
     `split.json`: how the rows were divided, with counts, overlaps and warnings; `splits.csv`: segment_id and part of
-    every row.
-
-    Args:
-        folder (`Path`): Where to write; made if it isn't there.
-        record (`dict`): What JSON can hold.
-        membership (`list[tuple[str, str]]`): ID and part, `""` for a row that the run leaves out.
+    every row, which is empty for one that the run leaves out.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "split.json", record)
-    with (folder / "splits.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["segment_id", "part"])
-        writer.writerows(membership)
+    table = pandas.DataFrame(membership, columns=["segment_id", "part"])
+    table.to_csv(folder / "splits.csv", index=False, lineterminator="\r\n")
 
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
     """
-    One line per evaluation row, in the order of the dataset: segment_id, session and speaker where every row has one,
-    label, prediction, a probability per class.
-
-    Args:
-        file (`Path`): Where to write; UTF-8.
-        test (`Dataset`): The evaluation rows; without a column `segment_id` their numbers stand for it.
-        logits (`np.ndarray` of shape `(num_rows, num_labels)`): Of the rows, in their order.
-        label_names (`list[str]`): Names of the classes.
+    One line per evaluation row, in the order of the dataset: segment_id (or its number), session and speaker where
+    every row has one, label, prediction, a probability per class. `logits`: `(num_rows, num_labels)`.
     """
     probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()  # (N, C)
     ids = test["segment_id"] if "segment_id" in test.column_names else range(len(test))
@@ -50,10 +37,7 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
     columns |= {
         f"probability_{name}": [f"{p:.6f}" for p in column] for name, column in zip(label_names, probabilities.T)
     }
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    pandas.DataFrame(columns).to_csv(file, index=False, lineterminator="\r\n")
 
 
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
@@ -102,21 +86,11 @@ def format_line(metrics: dict[str, float], prefix: str) -> str:
 
 
 def format_closing(metrics: dict[str, float], output_dir: str, seconds: float) -> str:
-    """
-    The last line of a run: how long it took, its best macro F1 on the test part, and where everything is.
-
-    Args:
-        metrics (`dict[str, float]`): Scores of the run; without macro F1 of the test part the line has none.
-        output_dir (`str`): Folder of the run.
-        seconds (`float`): From the start of the run.
-    """
+    """The last line of a run: how long it took, its best macro F1 on the test part, and where everything is."""
     minutes, whole = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    units = [(hours, "h"), (minutes, "min"), (whole, "s")]
-    while len(units) > 1 and not units[0][0]:
-        units.pop(0)
-    # From an hour on, seconds are left out.
-    took = " ".join(f"{number} {unit}" for number, unit in units[:2])
+    took = f"{minutes} min {whole} s" if minutes else f"{whole} s"
+    if minutes >= 60:
+        took = f"{minutes // 60} h {minutes % 60} min"
     scored = {"eval": "", "eval_audio": " with audio alone", "eval_text": " with text alone"}
     best = max(
         (prefix for prefix in scored if f"{prefix}_macro_f1" in metrics),

@@ -17,26 +17,18 @@ from training.stopping import check_finite
 @dataclass
 class RsaCfnDataCollator:
     """
-    Rows of a dataset → one batch; the processor decodes, resamples, normalises, tokenizes and pads.
-
-    Args:
-        processor ([`RsaCfnProcessor`]): The model's processor.
-        modality (`str`, defaults to `"both"`): `"audio"` or `"text"` leaves out the other one.
-        audio_crop (`str`, *optional*): What is kept of a clip that is too long, where it isn't the processor's choice:
-            `"random"`, `"center"` or `"head"`.
+    Rows of a dataset → one batch; the processor decodes, resamples, normalises, tokenizes and pads. `audio_crop` is
+    what is kept of a clip that is too long, where that isn't the processor's choice.
     """
 
     processor: ProcessorMixin
-    modality: str = "both"
-    audio_crop: str | None = None
+    modality: str = "both"  # "audio" or "text" leaves out the other one
+    audio_crop: str | None = None  # "random", "center" or "head"
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """
-        Rows with `audio`, `text` and `label`, or `label_shares` → the processor's tensors and `labels` of shape
-        `(batch_size,)`, or `(batch_size, num_labels)` for shares.
-        """
         target = "label_shares" if "label_shares" in rows[0] else "label"
-        return {**self.model_inputs(rows), "labels": torch.tensor([row[target] for row in rows])}
+        labels = torch.tensor([row[target] for row in rows])  # (B,), or (B, C) for shares
+        return {**self.model_inputs(rows), "labels": labels}
 
     def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """The batch without its labels."""
@@ -60,18 +52,10 @@ class CpuFunctionsCallback(TrainerCallback):
 
 class RsaCfnTrainer(ResumableTrainer):
     """
-    [`ResumableTrainer`] with real float16 and faster functions on a CPU, rows scored in their own order, training
-    batches of their own making, a weighted sampler, a learning rate for each backbone, and an end at the first loss
-    that isn't finite.
-
-    Args:
-        train_data_collator (`Callable`, *optional*):
-            Makes the training batches, where `data_collator` only makes those that are scored.
-        batch_weighted_sampler (`bool`, defaults to `False`):
-            Draw training rows with replacement, each with weight 1 / count of its class.
-        learning_rates (`dict[str, float]`, *optional*):
-            Learning rate of the parameters under a module's name, such as `{"audio_model": 1e-5}`; all others have
-            `args.learning_rate`.
+    [`ResumableTrainer`] with real float16 and faster functions on a CPU, rows scored in their own order, and an end at
+    the first loss that isn't finite. `train_data_collator` makes the training batches; `batch_weighted_sampler` draws
+    training rows with replacement, each with weight 1 / count of its class; `learning_rates` are those of the
+    parameters under a module's name, such as `{"audio_model": 1e-5}`, where they aren't `args.learning_rate`.
     """
 
     def __init__(
