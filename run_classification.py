@@ -133,7 +133,6 @@ def find_start(training_args: TrainingArguments) -> Path | None:
 def load_rows(
     model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
 ) -> tuple[Splits, list[float] | None]:
-    """The rows of a run, and the weights of their classes if it has any."""
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(
             data_args,
@@ -181,7 +180,6 @@ def build_trainer(
     data_args: DataArguments,
     training_args: TrainingArguments,
 ) -> RsaCfnTrainer:
-    """The Trainer of a run."""
     if data_args.streaming:
         # Each process reads for itself: dispatched batches would have to be of one length.
         training_args.accelerator_config.dispatch_batches = False
@@ -257,29 +255,24 @@ def publish(
 
 def run(arguments: list[str]) -> int:
     """
-    The script.
-
-    Returns:
-        0 after a whole run; 2 if something given can't be used; 1 if something can't be written, be it here or on the
-        Hub; 3 for a loss that isn't finite; 143 after SIGTERM and 130 after SIGINT.
+    Exit codes: 2, something given can't be used; 1, something can't be written, here or on the Hub; 3, a loss that
+    isn't finite; 143 after SIGTERM, 130 after SIGINT.
     """
     try:
         main(*parse_arguments(arguments), command=arguments)
     except KeyboardInterrupt:
-        return _report("interrupted; what was saved before is as it was", 130)
+        message, exit_code = "interrupted; what was saved before is as it was", 130
     except InputError as error:
-        return _report(str(error), 2)
+        message, exit_code = str(error), 2
     except PushError as error:
-        return _report(str(error), 1)
+        message, exit_code = str(error), 1
     except RunStopped as stopped:
-        return _report(str(stopped), stopped.exit_code)
-    if torch.distributed.is_initialized():
-        # Left to itself, its threads sometimes end the process by SIGABRT.
-        torch.distributed.destroy_process_group()
-    return 0
-
-
-def _report(message: str, exit_code: int) -> int:
+        message, exit_code = str(stopped), stopped.exit_code
+    else:
+        if torch.distributed.is_initialized():
+            # Left to itself, its threads sometimes end the process by SIGABRT.
+            torch.distributed.destroy_process_group()
+        return 0
     if message:
         print(f"run_classification.py: {message}", file=sys.stderr)
     return exit_code

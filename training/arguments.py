@@ -1,7 +1,5 @@
-"""
-The arguments of run_classification.py: model and data beside all TrainingArguments. `parse_arguments` makes them, and
-gives each the value that is in force: what was given, what the saved model says, or a default that fits the run.
-"""
+"""The arguments of run_classification.py: model and data beside all TrainingArguments. `parse_arguments` gives each the
+value that is in force: what was given, what the saved model says, or a default that fits the run."""
 
 import os
 from dataclasses import dataclass, field
@@ -201,7 +199,6 @@ class DataArguments:
 
 
 def _ours(name: str, default) -> field:
-    """A field of TrainingArguments with our default."""
     return field(default=default, metadata=TrainingArguments.__dataclass_fields__[name].metadata)
 
 
@@ -225,10 +222,7 @@ class RsaCfnTrainingArguments(TrainingArguments):
 
 
 def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
-    """
-    The defaults of TrainingArguments that depend on the machine or on other arguments: the paper's recipe, or one under
-    which tiny random backbones learn. `given` are the arguments that were given.
-    """
+    """The defaults that depend on other arguments or the machine: the paper's recipe, or one for tiny backbones."""
     # Given none of the three, a run trains and scores.
     is_scored_only = (given.get("do_eval") or given.get("do_predict")) and not given.get("do_train")
     is_prediction = "predict_file" in given

@@ -83,10 +83,7 @@ def show_progress(trainer: Trainer) -> None:
 
 
 def log_scores(trainer: Trainer, metrics: dict[str, float], prefix: str) -> None:
-    """
-    Report the scores of a pass outside training: `validation` goes on from the `eval` of training, `eval` is the
-    `test`.
-    """
+    """Report scores from outside training: `validation` goes on from its `eval`, and `eval` becomes `test`."""
     if trainer.args.report_to:
         shown = "eval" if prefix == "validation" else prefix.replace("eval", "test", 1)
         trainer.log({f"{shown}{name.removeprefix(prefix)}": value for name, value in metrics.items()})

@@ -98,9 +98,7 @@ def write_card(trained: TrainedModel, revision: str = "main") -> None:
 
 
 def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main") -> ModelCard:
-    """
-    The template `card.md.jinja`, filled in; `steps` are those of [`training_steps`], none for a model only scored.
-    """
+    """The template `card.md.jinja`, filled in; `steps` are from `training_steps`, none for a model only scored."""
     args, command = trained.training_args, trained.command or ["recipe.json"]
     text = fill_template(
         TEMPLATE,
@@ -128,7 +126,6 @@ def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main")
 
 
 def training_facts(trained: TrainedModel, steps: list[dict]) -> dict:
-    """How the model was trained, and on what."""
     args, state = trained.training_args, trained.state
     logged = [] if state is None else state["log_history"]
     seconds = next((entry["train_runtime"] for entry in reversed(logged) if "train_runtime" in entry), None)

@@ -84,9 +84,7 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def rotate(output_dir: Path, limit: int | None, keep: set[Path]) -> None:
-    """
-    Delete the oldest whole checkpoints but `limit` (`None`: all stay), and none of `keep`: the latest and the best.
-    """
+    """Delete the oldest whole checkpoints but `limit` (`None`: all stay) and `keep`, the latest and the best."""
     if limit is None or limit <= 0:
         return
     whole = [folder for folder in list_checkpoints(output_dir) if find_damage(folder) is None]

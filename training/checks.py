@@ -71,7 +71,7 @@ def _check_config(make_config) -> RsaCfnConfig:
 
 
 def _check_frozen(modality: str, given: dict, saved: dict) -> None:
-    """Refuse arguments without effect, because the saved model freezes more of a backbone than they are about."""
+    """Refuse what has no effect, because the saved model freezes more of a backbone than it is about."""
     encoder, layers = f"freeze_{modality}_encoder", f"freeze_{modality}_layers"
     names = [f"{modality}_learning_rate", layers] + ["freeze_feature_encoder"] * (modality == "audio")
     useless = [name for name in names if name in given and given[name] != saved.get(name)]
@@ -305,9 +305,7 @@ def check_same_run(
     splits: Splits,
     class_weights: list[float] | None,
 ) -> None:
-    """
-    Check that what was saved in `folder` is of the model and the rows of this run; an InputError names what differs.
-    """
+    """Check that what was saved is of the model and the rows of this run; an InputError names what differs."""
     try:
         config = RsaCfnConfig.from_pretrained(folder)
         saved = read_saved(folder, config)

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -58,7 +57,6 @@ class Splits:
 
     @property
     def compared(self) -> Dataset | ScoredStream | None:
-        """The rows on which epochs are compared."""
         return self.test if self.compare_epochs_on == TEST else self.validation
 
 
@@ -70,11 +68,9 @@ def load_splits(
     classes: list | None = None,
 ) -> Splits:
     """
-    Load the dataset, divide its rows, and leave out and report those that can't be used.
-
-    `with_validation` takes a validation part out of the training rows where the split has none and epochs aren't
-    compared on the test part. `seed` and `eval_batch_size`, of all processes, are a stream's; `classes` are those that
-    a saved model knows, in its order. Raises InputError where the dataset, a column, its labels or the split don't fit.
+    Load the dataset, divide its rows, and leave out and report those that can't be used. `with_validation` takes a
+    validation part out of the training rows where the split has none and epochs aren't compared on the test part;
+    `classes` are those of a saved model, in its order. Raises InputError where the dataset or the split doesn't fit.
     """
     source = _open(data_args)
     columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))
@@ -102,13 +98,7 @@ def load_splits(
     columns_of = {part: columns | targets if part == TRAIN else columns for part in rows}
     tables = {part: _make_table(columns_of[part], rows[part], label_names) for part in rows}
     if data_args.streaming:
-        numbered = number_rows(source.pieces, [len(table) for _, table in source.tables])
-        stream_of = {TRAIN: partial(TrainingStream, seed=seed)}
-        scored = partial(ScoredStream, batch_size=eval_batch_size)
-        datasets = {
-            part: stream_of.get(part, scored)(numbered, tables[part], rows[part], source.is_prepared) for part in rows
-        }
-        recordings = None
+        datasets, recordings = _stream(source, tables, rows, seed, eval_batch_size), None
     else:
         # Joined once for all parts but the training part, whose targets are other columns.
         joined = {part: _join(source.pieces, columns_of[part], label_names) for part in (TEST, TRAIN) if part in rows}
@@ -125,6 +115,18 @@ def load_splits(
         compare_epochs_on=data_args.compare_epochs_on,
         **_describe(split, source.origin, columns, rows, tables, label_names, data_args.compare_epochs_on),
     )
+
+
+def _stream(
+    source: _Source, tables: dict[str, Dataset], rows: dict[str, list[int]], seed: int, eval_batch_size: int
+) -> dict[str, TrainingStream | ScoredStream]:
+    numbered = number_rows(source.pieces, [len(table) for _, table in source.tables])
+    return {
+        part: TrainingStream(numbered, tables[part], rows[part], source.is_prepared, seed=seed)
+        if part == TRAIN
+        else ScoredStream(numbered, tables[part], rows[part], source.is_prepared, batch_size=eval_batch_size)
+        for part in rows
+    }
 
 
 def _open(data_args: DataArguments) -> _Source:

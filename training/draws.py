@@ -8,10 +8,7 @@ import torch
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """
-    The rows of another sampler, which draws by its `generator`, in an order drawn anew from seed and epoch: the same on
-    every process, since accelerate deals out one sequence to all.
-    """
+    """Another sampler's rows, in an order of seed and epoch alone: accelerate deals out one to all processes."""
 
     def __init__(self, sampler: torch.utils.data.Sampler, seed: int):
         self.sampler = sampler

@@ -40,9 +40,9 @@ MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
 
 def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArguments) -> Splits:
     """
-    Have the Trainer train, validate and score on features of its model's frozen backbones, and give the splits without
-    the recordings. The first run on a dataset computes them for all rows; every later one with the same backbone finds
-    them, whatever its fusion, fold and seed. Raises InputError if they can't be written.
+    Have the Trainer read features of its model's frozen backbones, and give the splits without the recordings. The
+    first run on a dataset computes them for all rows; every later one with the same backbone finds them, whatever its
+    fusion, fold and seed. Raises InputError if they can't be written.
     """
     features = {}
     with trainer.args.main_process_first(desc="caching the features"):

@@ -121,10 +121,7 @@ CLASS_WEIGHTS = {
 
 
 def class_weights(kind: str, shares: np.ndarray) -> list[float]:
-    """
-    Weights of the classes in the loss, by `CLASS_WEIGHTS[kind]`: their mean over the training rows is 1. A class has
-    the sum of its shares, `(num_rows, num_labels)`, as count, and without one the weight 0.
-    """
+    """Weights of the classes in the loss: their mean over the training rows, `(num_rows, num_labels)`, is 1."""
     counts = shares.sum(axis=0)  # (C,)
     occurring = counts > 0
     weights = np.zeros(len(counts))
@@ -133,9 +130,6 @@ def class_weights(kind: str, shares: np.ndarray) -> list[float]:
 
 
 def sampling_weights(shares: np.ndarray) -> np.ndarray:
-    """
-    How often to draw each row, `(num_rows,)`, so that each class comes as often as any other: the sum over the classes
-    of its share in the row / its count.
-    """
+    """How often to draw each row, so that all classes come alike: the sum over them of its share / their count."""
     counts = shares.sum(axis=0)  # (C,)
     return shares @ np.divide(1, counts, out=np.zeros(len(counts)), where=counts > 0)

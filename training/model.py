@@ -138,10 +138,7 @@ def load_model(
 def load_saved(
     name: str, argument: str = "--model_name_or_path", **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    """
-    A saved model and its processor, or an InputError that names `argument`; `fields`, of the configuration, take the
-    place of the saved ones.
-    """
+    """A saved model, with `fields` in place of those of its configuration, and its processor; else an InputError."""
     with _loading(argument, name, SAVED):
         model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
         return model, RsaCfnProcessor.from_pretrained(name)

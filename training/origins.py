@@ -51,7 +51,6 @@ def find_backbones(model_args: ModelArguments, config: PretrainedConfig) -> list
 
 
 def _licence(name: str) -> tuple[str, str]:
-    """A licence and its source."""
     if name == TINY:
         return "none needed", "small and randomly initialised, nothing pretrained is in it"
     if is_hub_id(name):

@@ -53,10 +53,7 @@ class OneLineArgumentParser(HfArgumentParser):
 
 
 def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments, RsaCfnTrainingArguments]:
-    """
-    Read the command line, which may start with a JSON file, whose values what follows overrides. Raises InputError for
-    an argument that is unknown or doesn't fit.
-    """
+    """Read and check the command line, which may start with a JSON file; what is given after it wins."""
     if arguments and arguments[0].endswith(".json"):
         arguments = [*_read_recipe(arguments[0]), *arguments[1:]]
     parser = OneLineArgumentParser(CLASSES, allow_abbrev=False)

@@ -36,10 +36,7 @@ def find_device(use_cpu: bool) -> Device:
 
 
 def choose_precision(fp16: bool, bf16: bool, device: Device) -> tuple[str, str | None]:
-    """
-    The precision of a run on a device, `"fp16"`, `"bf16"` or `"no"`; and where that isn't what was asked for, and
-    TrainingArguments would raise, a line that says so.
-    """
+    """`fp16`, `bf16` or `no`, where TrainingArguments would raise; and if it isn't what was asked for, a line."""
     if fp16 and bf16:
         raise InputError("--fp16 and --bf16 exclude each other; give one of them")
     available = {"fp16": device.has_fp16, "bf16": device.has_bf16, "no": True}

@@ -163,8 +163,6 @@ def _read_recordings(recordings: list[Path], folder: Path) -> list[Row]:
 
 
 def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | None, training_args) -> Iterator:
-    """Of each row, what the pipeline says."""
-
     def inputs() -> Iterator[dict]:
         for row in rows:
             if transcriber is not None and row.problem is None and row.text is None and row.audio is not None:

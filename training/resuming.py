@@ -48,8 +48,8 @@ class SaveAfterEpochCallback(TrainerCallback):
 
 class ResumableTrainer(HubTrainer):
     """
-    [`HubTrainer`] that saves and restores what transformers' own leaves out: the draws of an epoch it is in the middle
-    of, the loss since the last log, the patience of early stopping, and the time spent.
+    [`HubTrainer`] that saves and restores what transformers' own leaves out: draws in the middle of an epoch, the loss
+    since the last log, the patience of early stopping, and the time spent.
     """
 
     def __init__(self, *args, **kwargs):

@@ -13,10 +13,7 @@ from metrics.scores import SCORES, confusion_matrix
 
 
 def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:
-    """
-    `split.json`: how the rows were divided, with counts, overlaps and warnings; `splits.csv`: segment_id and part of
-    every row, which is empty for one that the run leaves out.
-    """
+    """`split.json`, how the rows were divided; `splits.csv`, the part of every row, empty for one that is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "split.json", record)
     table = pandas.DataFrame(membership, columns=["segment_id", "part"])
@@ -24,10 +21,7 @@ def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -
 
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
-    """
-    One line per evaluation row, in the order of the dataset: segment_id (or its number), session and speaker where
-    every row has one, label, prediction, a probability per class. `logits`: `(num_rows, num_labels)`.
-    """
+    """A line per row: its ID or number, session and speaker if all have one, label, prediction, probabilities."""
     probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()  # (N, C)
     ids = test["segment_id"] if "segment_id" in test.column_names else range(len(test))
     columns = {"segment_id": ids, **{name: test[name][:] for name in GROUP_COLUMNS if name in test.column_names}}
@@ -80,7 +74,6 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
 
 
 def format_line(metrics: dict[str, float], prefix: str) -> str:
-    """The scores named `prefix` in one line."""
     shown = [name for name in (*SCORES, "kl_to_raters") if f"{prefix}_{name}" in metrics]
     return ", ".join(f"{name} {metrics[f'{prefix}_{name}']:.3f}" for name in shown)
 

@@ -49,10 +49,7 @@ def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
 
 
 def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
-    """
-    One pass over the test part gives the scores, the predictions and the confusion matrix, named by the modality that
-    the model is given. Nothing else reads that part, but for a run that is told to compare its epochs on it.
-    """
+    """Score the test part with one or both modalities, and write the predictions and the confusion matrix."""
     suffix = "" if modality == "both" else f"_{modality}"
     prefix = f"eval{suffix}"
     trainer.data_collator = replace(trainer.data_collator, modality=modality)
@@ -69,7 +66,6 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
 
 
 def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> ScoredPart:
-    """Score a part and save its metrics, named `prefix`."""
     output = trainer.predict(getattr(splits, part), metric_key_prefix=prefix)
     table = splits.tables[part]
     is_scored = output.label_ids != IGNORED

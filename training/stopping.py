@@ -25,8 +25,8 @@ def largest(value: int, device: torch.device) -> int:
 
 def check_finite(loss: torch.Tensor, step: int, segment_ids: list[str] | None) -> None:
     """
-    Stop a run, by a RunStopped in every process, whose loss in this step can't be trained on. Gradients that overflow
-    under a loss scale are another thing: the scaler leaves out their step.
+    Stop a run, all its processes, whose loss can't be trained on. Gradients that overflow under a loss scale are
+    another thing: the scaler leaves out their step.
     """
     is_finite = bool(torch.isfinite(loss))
     if not largest(not is_finite, loss.device):
@@ -40,9 +40,7 @@ def check_finite(loss: torch.Tensor, step: int, segment_ids: list[str] | None) -
 
 
 class StopOnSignalCallback(TrainerCallback):
-    """
-    After SIGTERM or SIGINT in any process, ends the step, has all save a checkpoint, and stops with the signal's code.
-    """
+    """After a signal in any process, ends the step, has all save a checkpoint, and stops with its exit code."""
 
     def __init__(self):
         self.received = 0

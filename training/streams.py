@@ -41,10 +41,7 @@ def read_tables(pieces: list[tuple[str, Dataset | IterableDataset]]) -> list[tup
 
 
 def number_rows(pieces: list[tuple[str, Dataset | IterableDataset]], lengths: list[int]) -> IterableDataset:
-    """
-    All pieces, of so many rows, in the order of the dataset as one stream of `audio` and `row`, its number in the
-    dataset.
-    """
+    """All pieces, of `lengths` rows, as one stream of `audio` and `row`, its number in the dataset."""
     numbered, start = [], 0
     for (_, piece), length in zip(pieces, lengths, strict=True):
         stream = piece.to_iterable_dataset() if isinstance(piece, Dataset) else piece
