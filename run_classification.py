@@ -165,9 +165,8 @@ def make_trainer(
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))
     if model_args.cache_features:
-        is_head = processor.audio_crop == "head"
-        crop = "" if is_head else ", and longer clips are cropped to their centre in training too"
-        logger.info(f"--cache_features: the backbones are frozen{crop}.")
+        cropped = ", and longer clips are cropped to their centre in training too"
+        logger.info(f"--cache_features: the backbones are frozen{'' if processor.audio_crop == 'head' else cropped}.")
         splits = read_features_instead(trainer, splits, data_args)
     return trainer, splits
 

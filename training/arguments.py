@@ -125,8 +125,7 @@ class DataArguments:
         metadata={"choices": (*SPLITS, ALL)},
         help="session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
         "that mixes speakers; predefined: the dataset's own splits; all: nothing is trained, and all labelled rows "
-        "are scored (default: the first of predefined, session, "
-        "speaker and paper that the dataset allows).",
+        "are scored (default: the first of predefined, session, speaker and paper that the dataset allows).",
     )
     num_folds: int | None = HfArg(
         default=None,

@@ -51,7 +51,7 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """As torch's, which on a CPU has no fused kernel with dropout, and without one is slower than this."""
+    """As torch's, whose kernel for a CPU is fused without dropout only; what it falls back to is slower than this."""
     if not dropout_p or is_causal or enable_gqa:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa

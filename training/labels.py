@@ -17,10 +17,7 @@ EFFECTIVE_BETA = 0.999
 
 
 def match_classes(columns: dict[str, list], label_names: list[str], classes: list[str]) -> None:
-    """
-    Give classes, in place, the indices that a saved model has for them; `emotions` and `votes` are left out if it lacks
-    one of the dataset. Raises InputError if a row has a class that the model doesn't know.
-    """
+    """Give classes, in place, the indices that a saved model has for them; one it doesn't know is an InputError."""
     if label_names == classes:
         return
     unknown = sorted({label_names[label] for label in columns["label"] if label is not None} - set(classes))
@@ -32,6 +29,7 @@ def match_classes(columns: dict[str, list], label_names: list[str], classes: lis
     index_of = {index: classes.index(name) for index, name in enumerate(label_names) if name in classes}
     columns["label"] = [None if label is None else index_of[label] for label in columns["label"]]
     if len(index_of) < len(label_names):
+        # The votes for a class that the model lacks have no place.
         columns.pop("emotions", None)
         columns.pop("votes", None)
     if "emotions" in columns:

@@ -100,10 +100,7 @@ def load_model(
     texts: list[str],
     class_weights: list[float] | None = None,
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    """
-    The model and its processor, ready to train. A tiny model's tokenizer is built from `texts`; a saved model keeps its
-    `class_weights` if none are given. Raises InputError if one can't be loaded, or doesn't fit classes or limits.
-    """
+    """The model and its processor, ready to train; the tokenizer of a tiny one is built from `texts`."""
     if model_args.model_name_or_path is not None:
         fields = {name: getattr(model_args, name) for name in OF_THE_TRAINING}
         if class_weights is not None:

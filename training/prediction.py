@@ -43,10 +43,6 @@ class Row:
     text: str | None
     problem: str | None = None
 
-    @property
-    def inputs(self) -> dict:
-        return {} if self.problem is not None else {"audio": self.audio, "text": self.text}
-
 
 def predict(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, int]:
     """
@@ -60,10 +56,8 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
     output_columns = ["prediction", *(f"probability_{name}" for name in label_names), "error"]
     taken = [name for name in output_columns if name in rows[0].columns]
     if taken:
-        raise InputError(
-            f"--predict_file {data_args.predict_file} has columns that the output needs: {', '.join(taken)}; rename "
-            "them"
-        )
+        needed = f"has columns that the output needs: {', '.join(taken)}; rename them"
+        raise InputError(f"--predict_file {data_args.predict_file} {needed}")
     transcriber = Transcriber(data_args.asr_model, training_args.device) if data_args.asr_model is not None else None
     pipe = RsaCfnPipeline(
         model.to(training_args.device),
@@ -167,7 +161,7 @@ def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | N
         for row in rows:
             if transcriber is not None and row.problem is None and row.text is None and row.audio is not None:
                 row.text = transcriber(row.audio)
-            yield row.inputs
+            yield {} if row.problem is not None else {"audio": row.audio, "text": row.text}
 
     precision = torch.bfloat16 if training_args.bf16 else torch.float16 if training_args.fp16 else None
     is_shown = not training_args.disable_tqdm and training_args.process_index == 0

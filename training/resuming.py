@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -49,10 +50,12 @@ class SaveAfterEpochCallback(TrainerCallback):
 class ResumableTrainer(HubTrainer):
     """
     [`HubTrainer`] that saves and restores what transformers' own leaves out: draws in the middle of an epoch, the loss
-    since the last log, the patience of early stopping, and the time spent.
+    since the last log, the patience of early stopping, and the time spent. `train_data_collator` makes its batches,
+    where `data_collator` only makes those that are scored.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, train_data_collator: Callable | None = None, **kwargs):
+        self.train_data_collator = train_data_collator
         self._drawn_by_epoch = []
         self._resumed_from = None
         self._start = time.time()
@@ -65,15 +68,12 @@ class ResumableTrainer(HubTrainer):
 
     def get_train_dataloader(self):
         scoring = self.data_collator
-        self.data_collator = TrainingCollator(self._training_collator(), self._draw_seed)
+        self.data_collator = TrainingCollator(self.train_data_collator or scoring, self._draw_seed)
         self._drawn_by_epoch = [self.data_collator]
         try:
             return super().get_train_dataloader()
         finally:
             self.data_collator = scoring
-
-    def _training_collator(self):
-        return self.data_collator
 
     def _get_train_sampler(self, train_dataset=None):
         sampler = self._make_train_sampler(train_dataset)

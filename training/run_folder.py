@@ -61,10 +61,9 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
     lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
     for name in SCORES:
         lines.append(f"{name:>27}  {metrics[f'{prefix}_{name}']:6.3f}  {metrics[f'{prefix}_majority_{name}']:14.3f}")
-    if f"{prefix}_kl_to_raters" in metrics:
-        lines.append(f"{'kl_to_raters (nats)':>27}  {metrics[f'{prefix}_kl_to_raters']:6.3f}")
-    if f"{prefix}_prior_kl_to_raters" in metrics:
-        lines.append(f"{'of mean training votes':>27}  {metrics[f'{prefix}_prior_kl_to_raters']:6.3f}")
+    for name, title in (("kl_to_raters", "kl_to_raters (nats)"), ("prior_kl_to_raters", "of mean training votes")):
+        if f"{prefix}_{name}" in metrics:
+            lines.append(f"{title:>27}  {metrics[f'{prefix}_{name}']:6.3f}")
     lines += ["", f"{'class':>27}  {'F1':>6}  {'recall':>6}  {'rows':>6}  {'predicted':>9}"]
     for name in label_names:
         f1, recall = metrics[f"{prefix}_f1_{name}"], metrics[f"{prefix}_recall_{name}"]

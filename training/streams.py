@@ -66,8 +66,8 @@ def _with_number(row: dict, index: int, start: int) -> dict:
 
 class _RowStream(torch.utils.data.IterableDataset):
     """
-    Some rows of a numbered stream, with the columns that are in memory. It is no `datasets.IterableDataset` itself, of
-    which accelerate would give each process other files, and so another number of batches.
+    Some rows of a numbered stream, with the columns that are in memory. No `datasets.IterableDataset`: accelerate would
+    give each process other files of one, and so another number of batches.
     """
 
     def __init__(self, numbered: IterableDataset, table: Dataset, rows: list[int], is_checked: bool):
