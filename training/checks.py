@@ -201,16 +201,14 @@ def _check_early_stopping(patience: int | None, training_args: TrainingArguments
     if patience is None:
         return
     if patience < 1:
-        raise InputError(f"--early_stopping_patience {patience} is too small; give 1 or more")
-    if training_args.eval_strategy == "no":
-        raise InputError(
-            f"--early_stopping_patience {patience} has no scores to look at; give --eval_strategy epoch or steps"
-        )
-    if not training_args.load_best_model_at_end:
-        raise InputError(
-            f"--early_stopping_patience {patience} would leave the model of the last step, not the best; give "
-            "--load_best_model_at_end"
-        )
+        problem = "is too small; give 1 or more"
+    elif training_args.eval_strategy == "no":
+        problem = "has no scores to look at; give --eval_strategy epoch or steps"
+    elif not training_args.load_best_model_at_end:
+        problem = "would leave the model of the last step, not the best; give --load_best_model_at_end"
+    else:
+        return
+    raise InputError(f"--early_stopping_patience {patience} {problem}")
 
 
 def _check_prediction(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
