@@ -45,16 +45,8 @@ def main(
     """
     One run: from rows to a folder with the checkpoint, scores, predictions, a confusion matrix and a card.
 
-    Args:
-        command (`list[str]`, *optional*): What the arguments were parsed from, for the card.
-
-    Returns:
-        The metrics of the evaluation, as in `all_results.json`.
-
-    Raises:
-        InputError: Something given can't be used; nothing was trained.
-        PushError: The Hub doesn't take the model; a trained one is kept.
-        RunStopped: A signal, a loss that isn't finite or a full disk stopped the run.
+    `command`, what the arguments were parsed from, goes into the card; the result is what `all_results.json` has.
+    Raises InputError before anything is trained, PushError where a trained model is kept, or RunStopped.
     """
     start = time.perf_counter()
     set_seed(training_args.seed)
@@ -141,7 +133,6 @@ def find_start(training_args: TrainingArguments) -> Path | None:
 def load_rows(
     model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
 ) -> tuple[Splits, list[float] | None]:
-    """The rows of a run, and the weights of their classes if it has any."""
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(
             data_args,
@@ -174,9 +165,8 @@ def make_trainer(
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))
     if model_args.cache_features:
-        is_head = processor.audio_crop == "head"
-        crop = "" if is_head else ", and longer clips are cropped to their centre in training too"
-        logger.info(f"--cache_features: the backbones are frozen{crop}.")
+        cropped = ", and longer clips are cropped to their centre in training too"
+        logger.info(f"--cache_features: the backbones are frozen{'' if processor.audio_crop == 'head' else cropped}.")
         splits = read_features_instead(trainer, splits, data_args)
     return trainer, splits
 
@@ -189,7 +179,6 @@ def build_trainer(
     data_args: DataArguments,
     training_args: TrainingArguments,
 ) -> RsaCfnTrainer:
-    """The Trainer of a run."""
     if data_args.streaming:
         # Each process reads for itself: dispatched batches would have to be of one length.
         training_args.accelerator_config.dispatch_batches = False
@@ -265,29 +254,24 @@ def publish(
 
 def run(arguments: list[str]) -> int:
     """
-    The script.
-
-    Returns:
-        0 after a whole run; 2 if something given can't be used; 1 if something can't be written, be it here or on the
-        Hub; 3 for a loss that isn't finite; 143 after SIGTERM and 130 after SIGINT.
+    Exit codes: 2, something given can't be used; 1, something can't be written, here or on the Hub; 3, a loss that
+    isn't finite; 143 after SIGTERM, 130 after SIGINT.
     """
     try:
         main(*parse_arguments(arguments), command=arguments)
     except KeyboardInterrupt:
-        return _report("interrupted; what was saved before is as it was", 130)
+        message, exit_code = "interrupted; what was saved before is as it was", 130
     except InputError as error:
-        return _report(str(error), 2)
+        message, exit_code = str(error), 2
     except PushError as error:
-        return _report(str(error), 1)
+        message, exit_code = str(error), 1
     except RunStopped as stopped:
-        return _report(str(stopped), stopped.exit_code)
-    if torch.distributed.is_initialized():
-        # Left to itself, its threads sometimes end the process by SIGABRT.
-        torch.distributed.destroy_process_group()
-    return 0
-
-
-def _report(message: str, exit_code: int) -> int:
+        message, exit_code = str(stopped), stopped.exit_code
+    else:
+        if torch.distributed.is_initialized():
+            # Left to itself, its threads sometimes end the process by SIGABRT.
+            torch.distributed.destroy_process_group()
+        return 0
     if message:
         print(f"run_classification.py: {message}", file=sys.stderr)
     return exit_code

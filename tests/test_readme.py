@@ -34,7 +34,6 @@ import run_experiments
 from configuration_rsa_cfn import EMOTIONS
 from demo import app
 from tests.markdown import anchors, blocks, prose, table
-from training.card import PAPER
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -295,4 +294,5 @@ def test_the_two_first_commands_set_everything_up():
 def test_the_citation_names_the_paper_as_the_cards_do():
     cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
     (paper,) = cited["references"]
-    assert f"*{paper['title']}* (RSA-CFN), {paper['conference']['name']}: " in PAPER
+    card = (REPOSITORY / "training" / "card.md.jinja").read_text(encoding="utf-8")
+    assert f"*{paper['title']}* (RSA-CFN), {paper['conference']['name']}: " in card

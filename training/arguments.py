@@ -1,7 +1,5 @@
-"""
-The arguments of run_classification.py: model and data beside all TrainingArguments. `parse_arguments` makes them, and
-gives each the value that is in force: what was given, what the saved model says, or a default that fits the run.
-"""
+"""The arguments of run_classification.py: model and data beside all TrainingArguments. `parse_arguments` gives each the
+value that is in force: what was given, what the saved model says, or a default that fits the run."""
 
 import os
 from dataclasses import dataclass, field
@@ -127,8 +125,7 @@ class DataArguments:
         metadata={"choices": (*SPLITS, ALL)},
         help="session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
         "that mixes speakers; predefined: the dataset's own splits; all: nothing is trained, and all labelled rows "
-        "are scored (default: the first of predefined, session, "
-        "speaker and paper that the dataset allows).",
+        "are scored (default: the first of predefined, session, speaker and paper that the dataset allows).",
     )
     num_folds: int | None = HfArg(
         default=None,
@@ -201,7 +198,6 @@ class DataArguments:
 
 
 def _ours(name: str, default) -> field:
-    """A field of TrainingArguments with our default."""
     return field(default=default, metadata=TrainingArguments.__dataclass_fields__[name].metadata)
 
 
@@ -225,15 +221,7 @@ class RsaCfnTrainingArguments(TrainingArguments):
 
 
 def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
-    """
-    The defaults of TrainingArguments that depend on the machine or on other arguments: the paper's recipe, or one under
-    which tiny random backbones learn.
-
-    Args:
-        fusion (`str`): One of `FUSIONS`.
-        is_tiny (`bool`): Whether a backbone is tiny and random.
-        given (`dict`): The arguments that were given.
-    """
+    """The defaults that depend on other arguments or the machine: the paper's recipe, or one for tiny backbones."""
     # Given none of the three, a run trains and scores.
     is_scored_only = (given.get("do_eval") or given.get("do_predict")) and not given.get("do_train")
     is_prediction = "predict_file" in given

@@ -13,12 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class FirstStepCallback(TrainerCallback):
-    """
-    Logs, once, how long after its start the process had trained its first step.
-
-    Args:
-        model_seconds (`float`): Of these seconds, those in which the model was built.
-    """
+    """Logs, once, how long after its start the process had trained its first step; `model_seconds` built the model."""
 
     def __init__(self, model_seconds: float):
         self.model_seconds = model_seconds
@@ -57,12 +52,7 @@ class LogitsDtypeCallback(TrainerCallback):
 
 
 class LossProgressCallback(ProgressCallback):
-    """
-    [`ProgressCallback`] with the loss of the last step beside the bar; of several processes, the main one's.
-
-    Args:
-        trainer ([`Trainer`]): The one whose training it shows.
-    """
+    """[`ProgressCallback`] with the loss of the last step beside the bar; of several processes, the main one's."""
 
     def __init__(self, trainer: Trainer):
         super().__init__()
@@ -93,15 +83,7 @@ def show_progress(trainer: Trainer) -> None:
 
 
 def log_scores(trainer: Trainer, metrics: dict[str, float], prefix: str) -> None:
-    """
-    Hand the scores of a pass outside training to whatever is reported to.
-
-    Args:
-        trainer ([`Trainer`]): Its reporting is told.
-        metrics (`dict[str, float]`): Scores, whose names start with `prefix`.
-        prefix (`str`): `"validation"`, whose scores continue those that are named `eval` during training; or one that
-            starts with `"eval"`: those of the test part, which are named `test` instead.
-    """
+    """Report scores from outside training: `validation` goes on from its `eval`, and `eval` becomes `test`."""
     if trainer.args.report_to:
         shown = "eval" if prefix == "validation" else prefix.replace("eval", "test", 1)
         trainer.log({f"{shown}{name.removeprefix(prefix)}": value for name, value in metrics.items()})

@@ -39,28 +39,17 @@ UNKNOWN_SPEAKERS = "nobody knows how many speakers are in its training rows"
 
 @dataclass
 class TrainedModel:
-    """
-    What a card is about, when a run has ended.
-
-    Args:
-        model ([`RsaCfnForSequenceClassification`]), processor ([`RsaCfnProcessor`]): As saved in the run's folder.
-        splits ([`Splits`]): The rows.
-        scores (`list[ScoredPart]`): The test part, once for each choice of modalities.
-        validation (`dict[str, float]`): Scores on the validation part; empty where there is none.
-        model_args ([`ModelArguments`]), training_args ([`TrainingArguments`]): Of the run.
-        recipe (`dict`): From `make_recipe`.
-        command (`list[str]`, *optional*): What was given to run_classification.py.
-    """
+    """What a card is about, when a run has ended."""
 
     model: RsaCfnForSequenceClassification
     processor: RsaCfnProcessor
     splits: Splits
-    scores: list[ScoredPart]
-    validation: dict[str, float]
+    scores: list[ScoredPart]  # of the test part, once for each choice of modalities
+    validation: dict[str, float]  # scores on the validation part; empty where there is none
     model_args: ModelArguments
     training_args: TrainingArguments
-    recipe: dict
-    command: list[str] | None = None
+    recipe: dict  # from make_recipe
+    command: list[str] | None = None  # what was given to run_classification.py
     backbones: list[Backbone] = field(init=False)
     corpus: str = field(init=False)
     facts: KnownCorpus = field(init=False)
@@ -100,13 +89,7 @@ class TrainedModel:
 
 
 def write_card(trained: TrainedModel, revision: str = "main") -> None:
-    """
-    README.md and the curve of the training, in the folder of the run.
-
-    Args:
-        trained ([`TrainedModel`]): What it is about.
-        revision (`str`): The one that its example loads.
-    """
+    """README.md and the curve of the training, in the folder of the run; the card's example loads `revision`."""
     folder = Path(trained.training_args.output_dir)
     steps = [] if trained.state is None else training_steps(trained.state["log_history"])
     if steps:
@@ -115,14 +98,7 @@ def write_card(trained: TrainedModel, revision: str = "main") -> None:
 
 
 def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main") -> ModelCard:
-    """
-    The template `card.md.jinja`, filled in.
-
-    Args:
-        trained ([`TrainedModel`]): What it is about.
-        steps (`list[dict]`): From `training_steps`; empty for a model that was only scored.
-        revision (`str`): The one that its example loads.
-    """
+    """The template `card.md.jinja`, filled in; `steps` are from `training_steps`, none for a model only scored."""
     args, command = trained.training_args, trained.command or ["recipe.json"]
     text = fill_template(
         TEMPLATE,
@@ -150,7 +126,6 @@ def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main")
 
 
 def training_facts(trained: TrainedModel, steps: list[dict]) -> dict:
-    """How the model was trained, and on what."""
     args, state = trained.training_args, trained.state
     logged = [] if state is None else state["log_history"]
     seconds = next((entry["train_runtime"] for entry in reversed(logged) if "train_runtime" in entry), None)
@@ -220,20 +195,17 @@ def card_metadata(trained: TrainedModel) -> ModelCardData:
 
 def eval_results(trained: TrainedModel, dataset: str) -> list[EvalResult]:
     """The scores with all modalities, or the first that were scored."""
-    if not trained.scores:
-        return []
-    scored, results = trained.scores[0], []
-    for name, kind in SCORES.items():
-        results.append(
-            EvalResult(
-                task_type="audio-classification",
-                task_name="Emotion recognition",
-                dataset_type=dataset,
-                dataset_name=trained.facts.pretty_name or Path(trained.dataset_name).name,
-                dataset_split="test",
-                metric_type=kind.hub_metric,
-                metric_name=kind.title,
-                metric_value=round(scored.metrics[f"{scored.prefix}_{name}"], 4),
-            )
+    return [
+        EvalResult(
+            task_type="audio-classification",
+            task_name="Emotion recognition",
+            dataset_type=dataset,
+            dataset_name=trained.facts.pretty_name or Path(trained.dataset_name).name,
+            dataset_split="test",
+            metric_type=kind.hub_metric,
+            metric_name=kind.title,
+            metric_value=round(scored.metrics[f"{scored.prefix}_{name}"], 4),
         )
-    return results
+        for scored in trained.scores[:1]
+        for name, kind in SCORES.items()
+    ]

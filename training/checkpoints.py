@@ -41,12 +41,7 @@ def delete(folder: Path) -> None:
 
 @contextmanager
 def writing(folder: Path):
-    """
-    A context in which a checkpoint or a model is written.
-
-    Raises:
-        RunStopped: Something can't be written.
-    """
+    """A context in which a checkpoint or a model is written; what can't be is a RunStopped."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -89,14 +84,7 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
 
 
 def rotate(output_dir: Path, limit: int | None, keep: set[Path]) -> None:
-    """
-    Delete the oldest whole checkpoints.
-
-    Args:
-        output_dir (`Path`): Folder of the run.
-        limit (`int`, *optional*): How many may stay; all.
-        keep (`set[Path]`): Those that stay all the same: the latest and the best.
-    """
+    """Delete the oldest whole checkpoints but `limit` (`None`: all stay) and `keep`, the latest and the best."""
     if limit is None or limit <= 0:
         return
     whole = [folder for folder in list_checkpoints(output_dir) if find_damage(folder) is None]
@@ -112,18 +100,8 @@ def is_finished(output_dir: Path) -> bool:
 
 def find_checkpoint(resume_from_checkpoint: str | None, output_dir: Path) -> Path | None:
     """
-    The checkpoint that a run goes on from.
-
-    Args:
-        resume_from_checkpoint (`str`, *optional*): A folder, or `"last"` or `"true"` for the last whole one of the
-            run.
-        output_dir (`Path`): Folder of the run.
-
-    Returns:
-        `None` where the run starts at its beginning.
-
-    Raises:
-        InputError: The checkpoint isn't whole, or all that the run has are damaged.
+    The checkpoint that a run goes on from, `None` at its beginning: a folder, or for `"last"` or `"true"` the last
+    whole one of the run. Raises InputError if that isn't whole, or all that the run has are damaged.
     """
     if resume_from_checkpoint is None:
         return None

@@ -11,9 +11,9 @@ from transformers import AutoConfig, TrainingArguments
 from transformers.integrations import is_tensorboard_available
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.folds import ALL, check_folds
-from corpora.recordings import SAMPLING_RATE
 from foundation.errors import InputError
 from foundation.files import holds_code
 from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, DataArguments, ModelArguments
@@ -32,17 +32,7 @@ BACKBONE_FIELDS += ("vocab_size", "conv_dim", "conv_kernel", "conv_stride", "fea
 
 
 def check_saved_model(given: dict, saved: dict, config: RsaCfnConfig) -> None:
-    """
-    Refuse what was asked for and a saved model can't do.
-
-    Args:
-        given (`dict`): The arguments that were given.
-        saved (`dict`): From `read_saved`.
-        config ([`RsaCfnConfig`]): The model's.
-
-    Raises:
-        InputError: Something can't be had of it.
-    """
+    """Refuse by an InputError what was given and a saved model can't do; `saved` is what `read_saved` says of it."""
     name = given["model_name_or_path"]
     for field in OF_THE_WEIGHTS:
         if given.get(field, saved[field]) != saved[field]:
@@ -81,7 +71,7 @@ def _check_config(make_config) -> RsaCfnConfig:
 
 
 def _check_frozen(modality: str, given: dict, saved: dict) -> None:
-    """Refuse arguments without effect, because the saved model freezes more of a backbone than they are about."""
+    """Refuse what has no effect, because the saved model freezes more of a backbone than it is about."""
     encoder, layers = f"freeze_{modality}_encoder", f"freeze_{modality}_layers"
     names = [f"{modality}_learning_rate", layers] + ["freeze_feature_encoder"] * (modality == "audio")
     useless = [name for name in names if name in given and given[name] != saved.get(name)]
@@ -206,16 +196,14 @@ def _check_early_stopping(patience: int | None, training_args: TrainingArguments
     if patience is None:
         return
     if patience < 1:
-        raise InputError(f"--early_stopping_patience {patience} is too small; give 1 or more")
-    if training_args.eval_strategy == "no":
-        raise InputError(
-            f"--early_stopping_patience {patience} has no scores to look at; give --eval_strategy epoch or steps"
-        )
-    if not training_args.load_best_model_at_end:
-        raise InputError(
-            f"--early_stopping_patience {patience} would leave the model of the last step, not the best; give "
-            "--load_best_model_at_end"
-        )
+        problem = "is too small; give 1 or more"
+    elif training_args.eval_strategy == "no":
+        problem = "has no scores to look at; give --eval_strategy epoch or steps"
+    elif not training_args.load_best_model_at_end:
+        problem = "would leave the model of the last step, not the best; give --load_best_model_at_end"
+    else:
+        return
+    raise InputError(f"--early_stopping_patience {patience} {problem}")
 
 
 def _check_prediction(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
@@ -255,24 +243,17 @@ def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> N
         raise InputError(f"--output_dir {output_dir} is a file; give a new folder")
     if resume_from_checkpoint or not resolved.is_dir() or not any(resolved.iterdir()):
         return
+    held, instead = "files, and no finished run", "go on with an interrupted run"
     if is_finished(resolved):
-        raise InputError(
-            f"--output_dir {output_dir} already holds a finished run; give a new folder, remove this one, or score it "
-            f"again by --resume_from_checkpoint {LAST}"
-        )
+        held, instead = "a finished run", "score it again"
     raise InputError(
-        f"--output_dir {output_dir} already holds files, and no finished run; give a new folder, remove this one, or "
-        f"go on with an interrupted run by --resume_from_checkpoint {LAST}"
+        f"--output_dir {output_dir} already holds {held}; give a new folder, remove this one, or {instead} by "
+        f"--resume_from_checkpoint {LAST}"
     )
 
 
 def check_rows(splits: Splits, data_args: DataArguments, training_args: TrainingArguments) -> None:
-    """
-    Check that there are enough training rows, and enough shared memory for the workers that make batches of them.
-
-    Raises:
-        InputError: There aren't.
-    """
+    """Check for enough training rows, and enough shared memory for the workers that make batches of them."""
     rows, num_labels = splits.tables["train"], len(splits.label_names)
     num_rows = len(rows)
     if num_rows < num_labels:
@@ -293,27 +274,15 @@ def check_rows(splits: Splits, data_args: DataArguments, training_args: Training
 
 
 def check_shared_memory(num_workers: int, batch_bytes: float, folder: str) -> None:
-    """
-    Check that workers can hand over their batches: where they can't, torch dies of a bus error.
-
-    Args:
-        num_workers (`int`): Of a DataLoader.
-        batch_bytes (`float`): Size of one batch.
-        folder (`str`): Where shared memory lies on Linux.
-
-    Raises:
-        InputError: There is too little.
-    """
+    """Check that workers can hand over their batches in `folder`: where they can't, torch dies of a bus error."""
     if not num_workers or sys.platform != "linux":
         return
     instead = "give --dataloader_num_workers 0, or more shared memory (docker run --shm-size 2g)"
     try:
         status = os.statvfs(folder)
     except OSError as error:
-        reason = f"there is no {folder} ({error.strerror})"
-        raise InputError(
-            f"--dataloader_num_workers {num_workers} needs shared memory, and {reason}; {instead}"
-        ) from error
+        reason = f"needs shared memory, and there is no {folder} ({error.strerror})"
+        raise InputError(f"--dataloader_num_workers {num_workers} {reason}; {instead}") from error
     free, needed = status.f_bavail * status.f_frsize, num_workers * BATCHES_PER_WORKER * batch_bytes
     if free < needed:
         raise InputError(
@@ -329,15 +298,7 @@ def check_same_run(
     splits: Splits,
     class_weights: list[float] | None,
 ) -> None:
-    """
-    Check that what was saved is of the model and the rows that this run is about.
-
-    Args:
-        folder (`Path`): The saved model or the checkpoint; `split.json` lies there or one folder up.
-
-    Raises:
-        InputError: It is of others; the message names what differs.
-    """
+    """Check that what was saved is of the model and the rows of this run; an InputError names what differs."""
     try:
         config = RsaCfnConfig.from_pretrained(folder)
         saved = read_saved(folder, config)

@@ -20,7 +20,6 @@ class MaskAndScale(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, keep, scale):
-        """`x` and `keep` of one shape, and a number → that shape."""
         ctx.save_for_backward(keep)
         ctx.scale = scale
         return keep.to(x.dtype).mul_(scale).mul_(x)
@@ -28,7 +27,6 @@ class MaskAndScale(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        """The gradient of `x`."""
         (keep,) = ctx.saved_tensors
         return keep.to(grad.dtype).mul_(ctx.scale).mul_(grad), None, None
 
@@ -53,11 +51,7 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """
-    As `torch.nn.functional.scaled_dot_product_attention`, for `(batch_size, heads, length, head_size)`.
-
-    torch's fused kernel for a CPU has no dropout, and what it falls back to is slower than the definition.
-    """
+    """As torch's, whose kernel for a CPU is fused without dropout only; what it falls back to is slower than this."""
     if not dropout_p or is_causal or enable_gqa:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -81,10 +75,9 @@ def has_units_for(dtype: torch.dtype) -> bool:
 
 def in_float32(function):
     """
-    A product that autocast would run in half precision, run in float32 where the processor has no units for less.
-
-    Such units give the products of half-precision numbers exactly and add them up in float32, and so does this; the
-    result has the type that autocast gives it. Weights, which are in float32, aren't rounded first.
+    A product that autocast would run in half precision, run in float32 where the processor has no units for less. Such
+    units give the products of half-precision numbers exactly and add them up in float32, and so does this; the result
+    has the type that autocast gives it. Weights, which are in float32, aren't rounded first.
     """
 
     @wraps(function)

@@ -15,15 +15,7 @@ COLUMNS = {
 
 
 def training_steps(log_history: list[dict]) -> list[dict]:
-    """
-    What was logged in the course of training, one entry per step.
-
-    Args:
-        log_history (`list[dict]`): Of `trainer_state.json`.
-
-    Returns:
-        `step`, `epoch`, and those of `COLUMNS` that were logged at that step.
-    """
+    """`step`, `epoch` and what of `COLUMNS` the `log_history` of `trainer_state.json` has of it, one entry per step."""
     steps: dict[int, dict] = {}
     for entry in log_history:
         logged = {name: entry[name] for name in COLUMNS if name in entry}
@@ -33,26 +25,15 @@ def training_steps(log_history: list[dict]) -> list[dict]:
 
 
 def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = None) -> None:
-    """
-    Losses, and beside them the scores on the validation part where training looked at it, against the step.
-
-    Args:
-        file (`Path`): Where to write a PNG.
-        steps (`list[dict]`): From `training_steps`.
-        best_step (`int`, *optional*): The step whose weights were kept.
-    """
+    """Losses, and beside them the scores on the validation part where there are any, against the step, as a PNG."""
     # Imported late, as in draw_confusion_matrix.
     from matplotlib.ticker import MaxNLocator
 
     from foundation.figures import new_figure
 
-    panels = {
-        "loss": ("loss", "eval_loss"),
-        "score": ("eval_macro_f1", "eval_unweighted_average_recall"),
-    }
-    panels = {
-        label: [name for name in names if any(name in entry for entry in steps)] for label, names in panels.items()
-    }
+    logged = set().union(*steps)
+    panels = {"loss": ["loss", "eval_loss"], "score": ["eval_macro_f1", "eval_unweighted_average_recall"]}
+    panels = {label: [name for name in names if name in logged] for label, names in panels.items()}
     panels = {label: names for label, names in panels.items() if names}
     figure = new_figure(4.5 * len(panels), 3.4)
     axes = figure.subplots(1, len(panels), squeeze=False)

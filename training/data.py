@@ -8,18 +8,7 @@ from pathlib import Path
 from datasets import Audio, ClassLabel, Dataset, IterableDataset, concatenate_datasets
 from tqdm.auto import tqdm
 
-from corpora.folds import (
-    ALL,
-    PARTS,
-    SPLITS,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Split,
-    find_overlaps,
-    missing_classes,
-    split_rows,
-)
+from corpora.folds import ALL, PARTS, SPLITS, TEST, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
 from corpora.loading import encode_labels, load_parts, read_columns
 from foundation.errors import InputError
 from foundation.words import first_names
@@ -41,56 +30,33 @@ PREPARED_COLUMNS = {"audio", "text", "raw_text", "label", "segment_id", "duratio
 
 @dataclass
 class _Source:
-    """
-    A dataset before it is divided.
+    """A dataset before it is divided."""
 
-    Args:
-        pieces: Names of parts and their rows, with the columns `audio`, `text`, `label` and optional ones; a part that
-            is streamed comes in several pieces.
-        tables: The same rows, for their columns but the audio.
-        is_prepared (`bool`): Whether prepare_dataset.py has read every recording.
-        origin (`dict`): Name and fingerprints, for the record.
-    """
-
+    # Names of parts and their rows, with `audio`, `text`, `label` and optional columns; a stream's part is in pieces.
     pieces: list[tuple[str, Dataset | IterableDataset]]
-    tables: list[tuple[str, Dataset]]
-    is_prepared: bool
-    origin: dict
+    tables: list[tuple[str, Dataset]]  # the same rows, for their columns but the audio
+    is_prepared: bool  # whether prepare_dataset.py has read every recording
+    origin: dict  # name and fingerprints, for the record
 
 
 @dataclass
 class Splits:
-    """
-    The rows of a run, each with a label or, in `train`, shares of the classes.
+    """The rows of a run, each with a label or, in `train`, shares of the classes."""
 
-    Args:
-        train (`Dataset` or `TrainingStream`, *optional*): What the weights are fitted to; not there if all is scored.
-        validation (`Dataset` or `ScoredStream`, *optional*): Rows kept out of `train`, by which settings are chosen.
-        test (`Dataset` or `ScoredStream`): What is reported; scored once, after training, in the order of the dataset.
-        tables (`dict[str, Dataset]`): All columns but the audio of `train`, `validation` and `test`.
-        label_names (`list[str]`): Names of the classes.
-        description (`str`): How the rows were divided, for the log.
-        record (`dict`): The same in full, for `split.json`.
-        membership (`list[tuple[str, str]]`): ID and part of every row of the dataset; no part for one left out.
-        recordings (`Dataset`, *optional*): `audio` and `text` of every row that can be used, in any part or none, but
-            not those of a stream; its `row`, the number of the row in the dataset, is also a column of the parts.
-        compare_epochs_on (`str`): The part on which epochs are compared, where they are: `"validation"` or `"test"`.
-    """
-
-    train: Dataset | TrainingStream | None
-    validation: Dataset | ScoredStream | None
-    test: Dataset | ScoredStream
-    tables: dict[str, Dataset]
+    train: Dataset | TrainingStream | None  # what the weights are fitted to; None if all is scored
+    validation: Dataset | ScoredStream | None  # kept out of `train`, by which settings are chosen
+    test: Dataset | ScoredStream  # reported; scored once, after training, in the order of the dataset
+    tables: dict[str, Dataset]  # all columns but the audio of the three
     label_names: list[str]
-    description: str
-    record: dict
-    membership: list[tuple[str, str]]
-    recordings: Dataset | None
-    compare_epochs_on: str = VALIDATION
+    description: str  # how the rows were divided, for the log
+    record: dict  # the same in full, for split.json
+    membership: list[tuple[str, str]]  # ID and part of every row of the dataset; "" for one left out
+    # `audio`, `text` and `row`, the number in the dataset, of all rows that can be used, in any part or none.
+    recordings: Dataset | None  # None for a stream
+    compare_epochs_on: str = VALIDATION  # or TEST
 
     @property
     def compared(self) -> Dataset | ScoredStream | None:
-        """The rows on which epochs are compared."""
         return self.test if self.compare_epochs_on == TEST else self.validation
 
 
@@ -102,21 +68,16 @@ def load_splits(
     classes: list | None = None,
 ) -> Splits:
     """
-    Load the dataset, divide its rows, and leave out and report those that can't be used.
-
-    Args:
-        data_args ([`DataArguments`]): Names the dataset, its columns, the split and the targets.
-        with_validation (`bool`): Also take a validation part out of the training rows where the split has none, unless
-            epochs are compared on the test part.
-        seed (`int`): Of the order in which a stream trains.
-        eval_batch_size (`int`): Rows of a stream that all processes score at once.
-        classes (`list[str]`, *optional*): Those that a saved model knows, in its order; the dataset's are given that.
-
-    Raises:
-        InputError: The dataset, a column, its labels or the split doesn't fit.
+    Load the dataset, divide its rows, and leave out and report those that can't be used. `with_validation` takes a
+    validation part out of the training rows where the split has none and epochs aren't compared on the test part;
+    `classes` are those of a saved model, in its order. Raises InputError where the dataset or the split doesn't fit.
     """
     source = _open(data_args)
-    columns, label_names = _read_columns(source, classes)
+    columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))
+    columns["label"], label_names = encode_labels(source.tables, "label", columns["label"])
+    if classes is not None:
+        match_classes(columns, label_names, classes)
+        label_names = classes
     # Divided before anything is left out: a recording that is damaged on one machine changes no other row's part.
     with_validation = with_validation and data_args.compare_epochs_on == VALIDATION
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
@@ -154,16 +115,6 @@ def load_splits(
         compare_epochs_on=data_args.compare_epochs_on,
         **_describe(split, source.origin, columns, rows, tables, label_names, data_args.compare_epochs_on),
     )
-
-
-def _read_columns(source: _Source, classes: list[str] | None) -> tuple[dict[str, list], list[str]]:
-    """Every column but the audio, and the names of the classes: the dataset's, or those that are given."""
-    columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))
-    columns["label"], label_names = encode_labels(source.tables, "label", columns["label"])
-    if classes is None:
-        return columns, label_names
-    match_classes(columns, label_names, classes)
-    return columns, classes
 
 
 def _stream(
@@ -234,9 +185,8 @@ def _select_columns(
 
 def _check_rows(source: _Source, columns: dict[str, list], streaming: bool) -> list[bool]:
     """
-    Whether each row can be used, which it can't without a transcript or a readable recording; the others are counted
-    with their IDs in the log. What is opened to be checked gives the column `duration` (seconds), by which batches can
-    be grouped; a prepared dataset has it already, and a stream is checked as it comes.
+    Whether each row can be used; the others are counted with their IDs in the log. Recordings that are opened for it
+    give the column `duration` (seconds); a prepared dataset has it already, and a stream is checked as it comes.
     """
     problems = ["no transcript" if text is None else None for text in columns["text"]]
     if not (source.is_prepared and None not in columns["duration"]):
@@ -303,10 +253,8 @@ def _describe(
     compare_epochs_on: str,
 ) -> dict:
     """Log and give the `record` and the `membership` of [`Splits`]."""
-    used: list[str | None] = [None] * len(split.parts)
-    for part, members in rows.items():
-        for row in members:
-            used[row] = part
+    part_of = {row: part for part, members in rows.items() for row in members}
+    used = [part_of.get(row) for row in columns["row"]]
     counts = {}
     for part, table in tables.items():
         sums = target_shares(table, len(label_names)).sum(axis=0)

@@ -8,14 +8,7 @@ import torch
 
 
 class EpochSampler(torch.utils.data.Sampler):
-    """
-    The rows of another sampler, in an order drawn anew from seed and epoch. It is the same on every process, since
-    accelerate deals out one sequence to all.
-
-    Args:
-        sampler (`torch.utils.data.Sampler`): Draws by its `generator`.
-        seed (`int`): Of the draw.
-    """
+    """Another sampler's rows, in an order of seed and epoch alone: accelerate deals out one to all processes."""
 
     def __init__(self, sampler: torch.utils.data.Sampler, seed: int):
         self.sampler = sampler
@@ -36,10 +29,6 @@ class TrainingCollator:
     """
     Another collator's batches, with the rows' `segment_id` for messages. What it draws by torch's random state depends
     on seed, epoch and rows, whichever process or worker makes the batch and whatever was drawn before.
-
-    Args:
-        collator (`Callable`): Rows → batch.
-        seed (`int`): Of the draws.
     """
 
     def __init__(self, collator: Callable, seed: int):

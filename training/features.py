@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,20 +40,9 @@ MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
 
 def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArguments) -> Splits:
     """
-    Have the Trainer train, validate and score on features of its own model's frozen backbones. The first run on a
-    dataset computes them for all rows; every later one with the same backbone finds them, whatever its fusion, fold
-    and seed.
-
-    Args:
-        trainer ([`RsaCfnTrainer`]): Its model, processor, device and precision compute the features.
-        splits ([`Splits`]): The rows.
-        data_args ([`DataArguments`]): Names the columns.
-
-    Returns:
-        The splits without the recordings, which nothing reads any more.
-
-    Raises:
-        InputError: The features can't be written.
+    Have the Trainer read features of its model's frozen backbones, and give the splits without the recordings. The
+    first run on a dataset computes them for all rows; every later one with the same backbone finds them, whatever its
+    fusion, fold and seed. Raises InputError if they can't be written.
     """
     features = {}
     with trainer.args.main_process_first(desc="caching the features"):
@@ -71,13 +61,7 @@ def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: Dat
 
 
 class CachedFeatures:
-    """
-    Features of one modality, looked up by the number of their row; they stay in the file.
-
-    Args:
-        path (`Path`): The Arrow file.
-        key (`dict`): What [`describe_features`] says of it.
-    """
+    """Features of one modality, looked up by the number of their row; they stay in the Arrow file."""
 
     def __init__(self, path: Path, key: dict):
         dataset = Dataset.from_file(str(path))
@@ -99,12 +83,7 @@ class CachedFeatures:
 
 @dataclass
 class CachedFeatureCollator(RsaCfnDataCollator):
-    """
-    Rows of a dataset → one batch of features, in place of the recordings and transcripts.
-
-    Args:
-        features (`dict[str, CachedFeatures]`): For each modality that the model reads.
-    """
+    """Rows → one batch of features for each modality that the model reads, in place of recordings and transcripts."""
 
     features: dict[str, CachedFeatures] = field(default_factory=dict)
 
@@ -179,7 +158,13 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
             # The lock ends with its process; another run that wants the same features waits for them.
             with FileLock(f"{folder}.lock"):
                 if not path.exists():
-                    _make(trainer, recordings, modality, key, folder)
+                    # The folder gets its name when all is written: what a killed run left is never taken for features.
+                    incomplete = folder.with_suffix(".incomplete")
+                    shutil.rmtree(incomplete, ignore_errors=True)
+                    incomplete.mkdir()
+                    (incomplete / KEY_FILE).write_text(json.dumps(key, indent=2, default=str) + "\n", encoding="utf-8")
+                    _write(incomplete / FEATURES_FILE, _compute(trainer, recordings, modality))
+                    os.rename(incomplete, folder)
                     seconds, megabytes = time.perf_counter() - start, path.stat().st_size / 1e6
                     logger.info(f"{name}: computed in {seconds:.1f} s, {megabytes:.1f} MB in {folder}.")
                     return path
@@ -190,16 +175,6 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
         ) from error
     logger.info(f"{name}: reused from {folder}.")
     return path
-
-
-def _make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, key: dict, folder: Path) -> None:
-    # The folder gets its name when all is written, so what a killed run left is never taken for features.
-    incomplete = folder.with_suffix(".incomplete")
-    shutil.rmtree(incomplete, ignore_errors=True)
-    incomplete.mkdir()
-    (incomplete / KEY_FILE).write_text(json.dumps(key, indent=2, default=str) + "\n", encoding="utf-8")
-    _write(incomplete / FEATURES_FILE, _compute(trainer, recordings, modality))
-    os.rename(incomplete, folder)
 
 
 def _write(path: Path, batches: Iterator[tuple[list[int], list[np.ndarray]]]) -> None:
@@ -225,7 +200,7 @@ def _compute(
     loader = DataLoader(
         by_length,
         batch_size=args.per_device_eval_batch_size,
-        collate_fn=_RowsCollator(RsaCfnDataCollator(trainer.processing_class, modality)),
+        collate_fn=partial(_with_numbers, RsaCfnDataCollator(trainer.processing_class, modality)),
         num_workers=args.dataloader_num_workers,
         # Its own, so that training draws the same numbers whether features are computed or found.
         generator=torch.Generator(),
@@ -246,11 +221,5 @@ def _compute(
             yield rows, [row[valid.bool()].to(dtype).flatten().numpy() for row, valid in zip(states, mask)]
 
 
-@dataclass
-class _RowsCollator:
-    """Row numbers and the model's inputs."""
-
-    collator: RsaCfnDataCollator
-
-    def __call__(self, rows: list[dict]) -> tuple[list[int], dict[str, torch.Tensor]]:
-        return [row["row"] for row in rows], self.collator.model_inputs(rows)
+def _with_numbers(collator: RsaCfnDataCollator, rows: list[dict]) -> tuple[list[int], dict[str, torch.Tensor]]:
+    return [row["row"] for row in rows], collator.model_inputs(rows)

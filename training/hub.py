@@ -3,6 +3,7 @@ Where a push goes is checked before training, and one that fails leaves the mode
 
 import logging
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, constants
@@ -39,22 +40,13 @@ RESULT_FILES = (CARD_FILE, CURVE_FILE, "confusion_matrix*.png", "all_results.jso
 
 
 def check_destination(training_args: TrainingArguments) -> None:
-    """
-    Check that the model may be pushed, before anything is loaded, and complete its name in `hub_model_id`.
-
-    Raises:
-        InputError: The name is malformed.
-        PushError: The Hub can't be reached, or the token may not write there.
-    """
-    try:
-        with errors_in_one_line(_asked(training_args)):
-            names = writable_namespaces()
-        namespace = _complete_name(training_args, names[0])
-        with errors_in_one_line(_asked(training_args)):
-            check_namespace(_asked(training_args), namespace, names)
-            _check_visibility(training_args)
-    except PushError as error:
-        raise PushError(_with_what_is_kept(error, training_args.output_dir)) from error
+    """Check, before anything is loaded, that the model may be pushed, and complete its name in `hub_model_id`."""
+    with _saying_what_is_kept(training_args):
+        names = writable_namespaces()
+    namespace = _complete_name(training_args, names[0])
+    with _saying_what_is_kept(training_args):
+        check_namespace(_asked(training_args), namespace, names)
+        _check_visibility(training_args)
 
 
 def _complete_name(training_args: TrainingArguments, user: str) -> str:
@@ -76,13 +68,19 @@ def _asked(training_args: TrainingArguments) -> str:
     return "--push_to_hub" if name is None else f"--hub_model_id {name}"
 
 
-def _with_what_is_kept(error: PushError, output_dir: str) -> str:
-    if not is_finished(Path(output_dir)):
-        return str(error)
-    return (
-        f"{error} (the trained model in {output_dir} is complete and kept; push it by the same command with "
-        f"--resume_from_checkpoint {LAST})"
-    )
+@contextmanager
+def _saying_what_is_kept(training_args: TrainingArguments):
+    """As `errors_in_one_line`, whose line also says how to push a model that is already trained."""
+    try:
+        with errors_in_one_line(_asked(training_args)):
+            yield
+    except PushError as error:
+        if not is_finished(Path(training_args.output_dir)):
+            raise
+        raise PushError(
+            f"{error} (the trained model in {training_args.output_dir} is complete and kept; push it by the same "
+            f"command with --resume_from_checkpoint {LAST})"
+        ) from error
 
 
 def _check_visibility(training_args: TrainingArguments) -> None:
@@ -102,10 +100,8 @@ def model_files(folder: Path, patterns: tuple[str, ...] = MODEL_FILES) -> list[s
 
 class HubTrainer(Trainer):
     """
-    [`Trainer`] that pushes checkpoints as they are, when they are whole, and the folder of a run when it is asked to.
-
-    transformers' own copies weights into the folder of the run and uploads all that is there: revisions in the middle
-    of training lack the code, and those at the end have the predictions.
+    [`Trainer`] that pushes whole checkpoints as they are, and the folder of a run when it is asked to. transformers'
+    own uploads all that is there: revisions in the middle of training lack the code, those at the end have predictions.
     """
 
     def __init__(self, *args, **kwargs):
@@ -175,29 +171,16 @@ class HubTrainer(Trainer):
             self._upload.result()
 
     def push_to_hub(self, commit_message="End of training", blocking=True, token=None, revision=None, **kwargs):
-        """
-        Upload the model that is saved in the folder of the run, and its results.
-
-        Returns:
-            `CommitInfo`: Of the commit; `None` in other processes than the main one.
-
-        Raises:
-            PushError: The upload failed; the folder is as it was, and files that arrived aren't sent again.
-        """
+        """Upload the model in the run's folder, and its results; a PushError leaves the folder as it is."""
         if not self.is_world_process_zero():
             return None
         self._finish_current_push()
         folder = Path(self.args.output_dir)
-        return self._push(folder, commit_message, model_files(folder, (*MODEL_FILES, *RESULT_FILES)))
+        with _saying_what_is_kept(self.args):
+            return self._commit(folder, commit_message, model_files(folder, (*MODEL_FILES, *RESULT_FILES)))
 
     def push_card(self) -> str:
         """Upload the card alone, and give the address of the repository."""
-        self._push(Path(self.args.output_dir), "Pin the card to the revision it describes", [CARD_FILE])
+        with _saying_what_is_kept(self.args):
+            self._commit(Path(self.args.output_dir), "Pin the card to the revision it describes", [CARD_FILE])
         return f"{constants.ENDPOINT}/{self.hub_model_id}"
-
-    def _push(self, folder: Path, message: str, names: list[str]) -> CommitInfo:
-        try:
-            with errors_in_one_line(_asked(self.args)):
-                return self._commit(folder, message, names)
-        except PushError as error:
-            raise PushError(_with_what_is_kept(error, self.args.output_dir)) from error

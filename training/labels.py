@@ -17,17 +17,7 @@ EFFECTIVE_BETA = 0.999
 
 
 def match_classes(columns: dict[str, list], label_names: list[str], classes: list[str]) -> None:
-    """
-    Give classes, in place, the indices that a saved model has for them.
-
-    Args:
-        columns: `label`, and maybe `emotions` and `votes`, which are left out if the model lacks a class.
-        label_names (`list[str]`): Names of the classes in the dataset.
-        classes (`list[str]`): Names of the classes that the model knows, in its order.
-
-    Raises:
-        InputError: A row has a class that the model doesn't know.
-    """
+    """Give classes, in place, the indices that a saved model has for them; one it doesn't know is an InputError."""
     if label_names == classes:
         return
     unknown = sorted({label_names[label] for label in columns["label"] if label is not None} - set(classes))
@@ -39,6 +29,7 @@ def match_classes(columns: dict[str, list], label_names: list[str], classes: lis
     index_of = {index: classes.index(name) for index, name in enumerate(label_names) if name in classes}
     columns["label"] = [None if label is None else index_of[label] for label in columns["label"]]
     if len(index_of) < len(label_names):
+        # The votes for a class that the model lacks have no place.
         columns.pop("emotions", None)
         columns.pop("votes", None)
     if "emotions" in columns:
@@ -55,23 +46,12 @@ def make_targets(
     columns: dict[str, list], rows: list[int], label_names: list[str], label_target: str, ties: str
 ) -> tuple[list[int], dict[str, list]]:
     """
-    The rows of the training part that have a target, and the targets.
+    The rows of the training part that have a target, and the targets: a column as long as the others, `None` in rows
+    without one. It is `label`, or `label_shares` with a share for each class if a single target is a distribution.
 
-    Args:
-        columns: `label`, `None` where the raters tie, and where targets come from them `votes` and `emotions`.
-        rows (`list[int]`): The training part.
-        label_names (`list[str]`): Names of the classes.
-        label_target (`str`): `"majority"`, the class; or `"soft"`, the share of the votes that each class has. A row
-            without votes keeps its class.
-        ties (`str`): `"drop"` leaves ties out, and so does `"transform"`, but for those between neutral and one other
-            emotion, whose class is the other one; `"soft"` takes the shares of their votes.
-
-    Returns:
-        Rows, and a column that is as long as the others and `None` in rows without a target: `label`, or `label_shares`
-        with a share for each class if a single target is a distribution.
-
-    Raises:
-        InputError: A column is missing or doesn't fit.
+    `label_target` is `"majority"`, the class; or `"soft"`, the shares of the votes, where a row has some. `ties`, whose
+    label is `None`, are left out by `"drop"`; train on the shares of their votes by `"soft"`; and by `"transform"`, if
+    between neutral and one other emotion, as the other one. Raises InputError if a column is missing or doesn't fit.
     """
     labels, shares = columns["label"], None
     if "soft" in (label_target, ties):
@@ -122,13 +102,7 @@ def _log_outcomes(labels: list, rows: list[int], classes: dict, distributions: d
 
 
 def target_shares(train: Dataset, num_labels: int | None = None) -> np.ndarray:
-    """
-    Targets of training rows as distributions, of shape `(num_rows, num_labels)`: one class is a share of 1.
-
-    Args:
-        train (`Dataset`): Rows with `label_shares` or `label`.
-        num_labels (`int`, *optional*): Number of classes; as many as the labels need.
-    """
+    """Targets of training rows as distributions, `(num_rows, num_labels)`: one class is a share of 1."""
     if "label_shares" in train.column_names:
         return np.asarray(train["label_shares"][:])
     labels = np.asarray(train["label"][:])
@@ -145,14 +119,7 @@ CLASS_WEIGHTS = {
 
 
 def class_weights(kind: str, shares: np.ndarray) -> list[float]:
-    """
-    Weights of the classes in the loss, whose mean over the training rows is 1.
-
-    Args:
-        kind (`str`): One of `CLASS_WEIGHTS`.
-        shares (`np.ndarray` of shape `(num_rows, num_labels)`): Of each class in each training row; a class has the
-            sum of its shares as count, and without one the weight 0.
-    """
+    """Weights of the classes in the loss: their mean over the training rows, `(num_rows, num_labels)`, is 1."""
     counts = shares.sum(axis=0)  # (C,)
     occurring = counts > 0
     weights = np.zeros(len(counts))
@@ -161,9 +128,6 @@ def class_weights(kind: str, shares: np.ndarray) -> list[float]:
 
 
 def sampling_weights(shares: np.ndarray) -> np.ndarray:
-    """
-    How often to draw each row so that each class comes as often as any other: the sum over the classes of its share in
-    the row / its count, of shape `(num_rows,)`.
-    """
+    """How often to draw each row, so that all classes come alike: the sum over them of its share / their count."""
     counts = shares.sum(axis=0)  # (C,)
     return shares @ np.divide(1, counts, out=np.zeros(len(counts)), where=counts > 0)

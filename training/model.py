@@ -1,5 +1,7 @@
 """The processor and the model of a run: pretrained backbones, tiny random ones, or a saved RSA-CFN model."""
 
+from contextlib import contextmanager
+
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -15,8 +17,8 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
+from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
-from corpora.recordings import SAMPLING_RATE
 from foundation.errors import InputError
 from modeling_rsa_cfn import RsaCfnForSequenceClassification, conv_output_lengths
 from processing_rsa_cfn import RsaCfnProcessor
@@ -55,17 +57,22 @@ TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64, "mixer_size": 6
 AutoConfig.register(RsaCfnConfig.model_type, RsaCfnConfig)
 
 
-def read_config(name: str) -> RsaCfnConfig:
-    """
-    The configuration of a saved model.
-
-    Raises:
-        InputError: There is none.
-    """
+@contextmanager
+def _loading(argument: str, name: str, legal: str):
+    """A context that loads a model; what goes wrong is an InputError."""
     try:
+        yield
+    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{argument} {name} can't be loaded; give {legal} ({type(error).__name__}: {reason})"
+        ) from error
+
+
+def read_config(name: str) -> RsaCfnConfig:
+    """The configuration of a saved model; an InputError if there is none."""
+    with _loading("--model_name_or_path", name, SAVED):
         return RsaCfnConfig.from_pretrained(name)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise _unloadable("--model_name_or_path", name, error, SAVED) from error
 
 
 def read_saved(name: str, config: RsaCfnConfig) -> dict:
@@ -93,25 +100,19 @@ def load_model(
     texts: list[str],
     class_weights: list[float] | None = None,
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    """
-    The model and its processor, ready to train.
-
-    Args:
-        model_args ([`ModelArguments`]): Names the fusion and the backbones, or a saved model.
-        data_args ([`DataArguments`]): Limits of length.
-        label_names (`list[str]`): Names of the classes, in the order of their indices.
-        texts (`list[str]`): Transcripts of the training rows, from which a tiny model's tokenizer is built.
-        class_weights (`list[float]`, *optional*): Weight of each class in the loss; a saved model keeps its own.
-
-    Raises:
-        InputError: A model can't be loaded, or doesn't fit the classes or the limits.
-    """
+    """The model and its processor, ready to train; the tokenizer of a tiny one is built from `texts`."""
     if model_args.model_name_or_path is not None:
         fields = {name: getattr(model_args, name) for name in OF_THE_TRAINING}
         if class_weights is not None:
             fields["class_weights"] = class_weights
         model, processor = load_saved(model_args.model_name_or_path, **fields)
-        _check_labels(model_args.model_name_or_path, model, label_names)
+        saved = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        if saved != label_names:
+            name = model_args.model_name_or_path
+            raise InputError(
+                f"--model_name_or_path {name} knows the classes {', '.join(saved)}; the dataset "
+                f"has {', '.join(label_names)}, give one with the same classes in the same order"
+            )
         set_limits(model.config, processor, data_args)
         return model, processor
     fields = {
@@ -139,22 +140,10 @@ def load_model(
 def load_saved(
     name: str, argument: str = "--model_name_or_path", **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    """
-    A saved model and its processor.
-
-    Args:
-        name (`str`): A folder or Hub id.
-        argument (`str`): What the user calls it.
-        fields: Of the configuration, in place of the saved ones; or `dtype`.
-
-    Raises:
-        InputError: It can't be loaded.
-    """
-    try:
+    """A saved model, with `fields` in place of those of its configuration, and its processor; else an InputError."""
+    with _loading(argument, name, SAVED):
         model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
         return model, RsaCfnProcessor.from_pretrained(name)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _unloadable(argument, name, error, SAVED) from error
 
 
 def set_limits(config: RsaCfnConfig, processor: RsaCfnProcessor, data_args: DataArguments) -> None:
@@ -185,15 +174,6 @@ def max_text_positions(text_config: PretrainedConfig) -> int:
     # RoBERTa counts positions from the pad token's index on.
     start = text_config.pad_token_id + 1 if "roberta" in text_config.model_type else 0
     return text_config.max_position_embeddings - start
-
-
-def _check_labels(name: str, model: RsaCfnForSequenceClassification, label_names: list[str]) -> None:
-    saved = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    if saved != label_names:
-        raise InputError(
-            f"--model_name_or_path {name} knows the classes {', '.join(saved)}; the dataset has "
-            f"{', '.join(label_names)}, give one with the same classes in the same order"
-        )
 
 
 def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
@@ -242,31 +222,20 @@ def train_tokenizer(texts: list[str], vocab_size: int = VOCAB_SIZE) -> PreTraine
 def _pretrained_model(
     audio_model, text_model, fields, limits
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    try:
+    with _loading("--audio_model", audio_model, f"a wav2vec2-family model, or {TINY}"):
         feature_extractor = AutoFeatureExtractor.from_pretrained(audio_model, return_attention_mask=True)
-    except (OSError, ValueError) as error:
-        raise _unloadable("--audio_model", audio_model, error, f"a wav2vec2-family model, or {TINY}") from error
-    try:
+    with _loading("--text_model", text_model, f"a RoBERTa- or BERT-family model, or {TINY}"):
         tokenizer = AutoTokenizer.from_pretrained(text_model)
-    except (OSError, ValueError) as error:
-        raise _unloadable("--text_model", text_model, error, f"a RoBERTa- or BERT-family model, or {TINY}") from error
     if limits["max_text_tokens"] > tokenizer.model_max_length:
         raise InputError(
             f"--max_text_tokens {limits['max_text_tokens']} is more than the {tokenizer.model_max_length} that "
             f"{text_model} takes; give at most that"
         )
-    try:
+    names = f"{audio_model} and {text_model}"
+    with _loading("--audio_model and --text_model", names, "models whose weights are there"):
         audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(audio_model)).audio_config
         fields["max_audio_frames"] = max_audio_frames(
             audio_config, limits["max_audio_seconds"], feature_extractor.sampling_rate
         )
         model = RsaCfnForSequenceClassification.from_audio_text_pretrained(audio_model, text_model, **fields)
-    except (OSError, ValueError) as error:
-        names = f"{audio_model} and {text_model}"
-        raise _unloadable("--audio_model and --text_model", names, error, "models whose weights are there") from error
     return model, RsaCfnProcessor(feature_extractor, tokenizer, **limits)
-
-
-def _unloadable(argument: str, name: str, error: Exception, legal: str) -> InputError:
-    reason = " ".join(str(error).split())
-    return InputError(f"{argument} {name} can't be loaded; give {legal} ({type(error).__name__}: {reason})")

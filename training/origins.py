@@ -38,13 +38,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def find_backbones(model_args: ModelArguments, config: PretrainedConfig) -> list[Backbone]:
-    """
-    The backbones that a fusion has, with their licences.
-
-    Args:
-        model_args ([`ModelArguments`]): Of the run.
-        config ([`RsaCfnConfig`]): The model's.
-    """
+    """The backbones that a fusion has, with their licences."""
     modalities = (config.fusion,) if config.fusion in ("audio", "text") else ("audio", "text")
     backbones = []
     for modality in modalities:
@@ -57,7 +51,6 @@ def find_backbones(model_args: ModelArguments, config: PretrainedConfig) -> list
 
 
 def _licence(name: str) -> tuple[str, str]:
-    """A licence and its source."""
     if name == TINY:
         return "none needed", "small and randomly initialised, nothing pretrained is in it"
     if is_hub_id(name):
@@ -80,12 +73,7 @@ def hub_metadata(name: str, repo_type: str) -> dict | None:
 
 
 def find_corpus(name: str) -> tuple[str, KnownCorpus]:
-    """
-    What is known of the corpus behind a dataset, and its name among `CORPORA`; `csv` for one that isn't known.
-
-    Args:
-        name (`str`): A folder from prepare_dataset.py, or any folder or Hub id.
-    """
+    """What is known of the corpus behind a folder or Hub id, and its name among `CORPORA`: `csv` if it isn't known."""
     source = read_source(Path(name))
     if source is not None and source["corpus"] in CORPORA:
         return source["corpus"], CORPORA[source["corpus"]]

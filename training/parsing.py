@@ -53,12 +53,7 @@ class OneLineArgumentParser(HfArgumentParser):
 
 
 def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments, RsaCfnTrainingArguments]:
-    """
-    Read the command line, which may start with a JSON file; what is given after it wins.
-
-    Raises:
-        InputError: An argument is unknown or has an illegal value.
-    """
+    """Read and check the command line, which may start with a JSON file; what is given after it wins."""
     if arguments and arguments[0].endswith(".json"):
         arguments = [*_read_recipe(arguments[0]), *arguments[1:]]
     parser = OneLineArgumentParser(CLASSES, allow_abbrev=False)
@@ -81,16 +76,7 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
 def resolve(given: dict) -> tuple[dict, str | None]:
     """
     The value of every argument that was given, that a saved model brings along, or whose default depends on others; all
-    others have the defaults of their classes.
-
-    Args:
-        given (`dict`): Names and values, from `parse_given`.
-
-    Returns:
-        Names and values, and a line that says so if the device hasn't the precision that was asked for.
-
-    Raises:
-        InputError: The saved model can't be loaded, or something was asked for that it can't change.
+    others have the defaults of their classes. And a line for the log if the device hasn't the precision asked for.
     """
     defaults = {"dataset_name": KEMDY20_DIR} if Path(KEMDY20_DIR).is_dir() else {}
     if given.get("model_name_or_path") is None:
@@ -133,10 +119,7 @@ def _read_recipe(name: str) -> list[str]:
 
 
 def read_json(file: str | Path) -> dict:
-    """
-    Raises:
-        InputError: The file can't be read, or holds no JSON object.
-    """
+    """The object in a JSON file; an InputError if there is none."""
     try:
         given = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -14,15 +14,9 @@ NAMES = {"fp16": "float16", "bf16": "bfloat16", "no": "float32"}
 
 @dataclass(frozen=True)
 class Device:
-    """
-    What a device can compute in.
+    """What a device can compute in: whether there is mixed precision in a type, without emulation."""
 
-    Args:
-        kind (`str`): `"cpu"`, `"cuda"`, `"mps"`, ...
-        has_fp16, has_bf16 (`bool`): Whether there is mixed precision in it, without emulation.
-    """
-
-    kind: str
+    kind: str  # "cpu", "cuda", "mps", ...
     has_fp16: bool = True
     has_bf16: bool = True
 
@@ -42,19 +36,7 @@ def find_device(use_cpu: bool) -> Device:
 
 
 def choose_precision(fp16: bool, bf16: bool, device: Device) -> tuple[str, str | None]:
-    """
-    The precision of a run on a device. TrainingArguments would raise where the device can't.
-
-    Args:
-        fp16, bf16 (`bool`): What was asked for.
-        device ([`Device`]): What can be had.
-
-    Returns:
-        `"fp16"`, `"bf16"` or `"no"`, and where that isn't what was asked for, a line that says so.
-
-    Raises:
-        InputError: Both were asked for.
-    """
+    """`fp16`, `bf16` or `no`, where TrainingArguments would raise; and if it isn't what was asked for, a line."""
     if fp16 and bf16:
         raise InputError("--fp16 and --bf16 exclude each other; give one of them")
     available = {"fp16": device.has_fp16, "bf16": device.has_bf16, "no": True}

@@ -1,7 +1,6 @@
 """Predictions without a dataset: a csv, a folder or one recording in; predictions.csv and predictions.jsonl out, with
 a row for each row or recording, in their order, and the reason where there is no prediction."""
 
-import csv
 import json
 import logging
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas
 import torch
 from accelerate.utils import gather_object
 from tqdm import tqdm
@@ -43,30 +43,22 @@ class Row:
     text: str | None
     problem: str | None = None
 
-    @property
-    def inputs(self) -> dict:
-        return {} if self.problem is not None else {"audio": self.audio, "text": self.text}
-
 
 def predict(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, int]:
     """
     Predict with a saved model for `data_args.predict_file`. Several processes each take a part of the rows; what they
     have so far lies in `predictions.0.jsonl`, `predictions.1.jsonl` ... until the first one joins it.
-
-    Returns:
-        `predict_rows` and `predict_errors`, the number of rows and of those without a prediction.
-
-    Raises:
-        InputError: The file, the model or the speech recogniser can't be used; nothing was predicted.
     """
     rows = read_rows(Path(data_args.predict_file))
     model, processor = load_saved(model_args.model_name_or_path)
     set_limits(model.config, processor, data_args)
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    _check_columns(rows[0].columns, label_names, data_args.predict_file)
-    transcriber = None
-    if data_args.asr_model is not None:
-        transcriber = Transcriber(data_args.asr_model, training_args.device)
+    output_columns = ["prediction", *(f"probability_{name}" for name in label_names), "error"]
+    taken = [name for name in output_columns if name in rows[0].columns]
+    if taken:
+        needed = f"has columns that the output needs: {', '.join(taken)}; rename them"
+        raise InputError(f"--predict_file {data_args.predict_file} {needed}")
+    transcriber = Transcriber(data_args.asr_model, training_args.device) if data_args.asr_model is not None else None
     pipe = RsaCfnPipeline(
         model.to(training_args.device),
         processor,
@@ -78,7 +70,8 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
     folder.mkdir(parents=True, exist_ok=True)
     # Dealt out one by one rather than in stretches: the long recordings of a folder often lie together.
     mine = range(training_args.process_index, len(rows), training_args.world_size)
-    with _part(folder, training_args.process_index).open("w", buffering=1, encoding="utf-8") as stream:
+    parts = [folder / f"predictions.{index}.jsonl" for index in range(training_args.world_size)]
+    with parts[training_args.process_index].open("w", buffering=1, encoding="utf-8") as stream:
         answers = _answers(pipe, [rows[number] for number in mine], transcriber, training_args)
         for answer, number in zip(answers, mine, strict=True):
             record = _record(rows[number], answer, label_names, has_text=transcriber is not None)
@@ -89,17 +82,13 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
         return {}
     if failed:
         logger.warning(f"The recogniser could make nothing of {failed} recordings; they have no transcript.")
-    return _join(folder, training_args.world_size)
+    return _join(folder, parts)
 
 
 def read_rows(source: Path) -> list[Row]:
     """
     The rows of a csv with a column `audio` (or `path`) or `text`; the recordings of a folder and those below it, by
     name; or one recording. A transcript of a recording is a .txt of the same name beside it.
-
-    Raises:
-        InputError: It holds none, or the csv has neither column.
-        InputError: The csv can't be read.
     """
     if source.is_dir():
         return _read_folder(source)
@@ -152,7 +141,11 @@ def _read_recordings(recordings: list[Path], folder: Path) -> list[Row]:
         except OSError as error:
             problems[path] = f"{TRANSCRIPT_UNREADABLE} ({error.strerror})"
     # Short words of cp949 can be valid utf-8 by chance, but not a whole folder of them.
-    encoding = "utf-8" if all(map(_is_utf8, contents.values())) else "cp949"
+    try:
+        b"\n".join(contents.values()).decode("utf-8")
+        encoding = "utf-8"
+    except UnicodeDecodeError:
+        encoding = "cp949"
     rows = []
     for path in recordings:
         text = None
@@ -163,32 +156,12 @@ def _read_recordings(recordings: list[Path], folder: Path) -> list[Row]:
     return rows
 
 
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _output_columns(label_names: list[str]) -> list[str]:
-    return ["prediction", *(f"probability_{name}" for name in label_names), "error"]
-
-
-def _check_columns(columns: dict[str, str], label_names: list[str], source: str) -> None:
-    taken = [name for name in _output_columns(label_names) if name in columns]
-    if taken:
-        raise InputError(f"--predict_file {source} has columns that the output needs: {', '.join(taken)}; rename them")
-
-
 def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | None, training_args) -> Iterator:
-    """Of each row, what the pipeline says."""
-
     def inputs() -> Iterator[dict]:
         for row in rows:
             if transcriber is not None and row.problem is None and row.text is None and row.audio is not None:
                 row.text = transcriber(row.audio)
-            yield row.inputs
+            yield {} if row.problem is not None else {"audio": row.audio, "text": row.text}
 
     precision = torch.bfloat16 if training_args.bf16 else torch.float16 if training_args.fp16 else None
     is_shown = not training_args.disable_tqdm and training_args.process_index == 0
@@ -201,28 +174,23 @@ def _record(row: Row, answer: list[dict] | dict, label_names: list[str], has_tex
     """A row of the output, as JSON has it; without a prediction its cells are null and `error` says why."""
     error = row.problem or (answer["error"] if isinstance(answer, dict) else None)
     scores = {} if error else {entry["label"]: round(entry["score"], 6) for entry in answer}
-    prediction = None if error else answer[0]["label"]
     name = next((name for name in row.columns if name.lower() == "text"), "text")
-    written = {name: row.text or ""} if has_text else {}
-    values = [prediction, *(scores.get(name) for name in label_names), error]
-    return {**row.columns, **written, **dict(zip(_output_columns(label_names), values))}
+    return {
+        **row.columns,
+        **({name: row.text or ""} if has_text else {}),
+        "prediction": None if error else answer[0]["label"],
+        **{f"probability_{name}": scores.get(name) for name in label_names},
+        "error": error,
+    }
 
 
-def _part(folder: Path, process_index: int) -> Path:
-    return folder / f"predictions.{process_index}.jsonl"
-
-
-def _join(folder: Path, num_parts: int) -> dict[str, int]:
+def _join(folder: Path, parts: list[Path]) -> dict[str, int]:
     """Write what all processes predicted as one, in the order of the rows."""
-    parts = [_part(folder, index) for index in range(num_parts)]
     numbered = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
     records = [record for _, record in sorted(numbered, key=lambda pair: pair[0])]
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(records[0]))
-        writer.writeheader()
-        writer.writerows(records)
+    pandas.DataFrame(records, dtype=object).to_csv(folder / "predictions.csv", index=False, lineterminator="\r\n")
     for part in parts:
         part.unlink()
     errors = [record["error"] for record in records if record["error"] is not None]

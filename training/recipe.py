@@ -42,14 +42,7 @@ OF_ONE_RUN = {
 
 
 def make_recipe(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict:
-    """
-    The arguments that make a run what it is, as `recipes/*.json` hold them: those that differ from the defaults, and
-    all that depend on the model.
-
-    Args:
-        model_args ([`ModelArguments`]), data_args ([`DataArguments`]), training_args ([`TrainingArguments`]):
-            From `parse_arguments`, unchanged since.
-    """
+    """The arguments that make a run what it is: those that aren't the default, and all that depend on the model."""
     recipe = {"dataset_name": DEMO_DIR}
     # A saved model may have another value, so the default has to be written too.
     always = {"fusion"} if model_args.model_name_or_path is None else {*OF_THE_WEIGHTS, *OF_THE_TRAINING, *LIMITS}

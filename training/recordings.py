@@ -6,13 +6,7 @@ from audio_rsa_cfn import EMPTY, AudioError, Recording, find_sound
 
 
 def measure(audio, read_all: bool = False) -> float | str:
-    """
-    Seconds of a clip, or in a few words why it can't be used.
-
-    Args:
-        audio: A row of a `datasets` Audio column that isn't decoded, a path, or encoded bytes.
-        read_all (`bool`): Decode it too; otherwise the header will do, but for samples that can be NaN.
-    """
+    """Seconds of a clip, or in words why it can't be used; by its header, unless `read_all` or samples can be NaN."""
     sound, sampling_rate = find_sound(audio)
     if sampling_rate is not None:
         samples = np.asarray(sound, dtype=np.float32)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,11 +49,13 @@ class SaveAfterEpochCallback(TrainerCallback):
 
 class ResumableTrainer(HubTrainer):
     """
-    [`HubTrainer`] that saves and restores what transformers' own leaves out: the draws of an epoch it is in the middle
-    of, the loss since the last log, the patience of early stopping, and the time spent.
+    [`HubTrainer`] that saves and restores what transformers' own leaves out: draws in the middle of an epoch, the loss
+    since the last log, the patience of early stopping, and the time spent. `train_data_collator` makes its batches,
+    where `data_collator` only makes those that are scored.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, train_data_collator: Callable | None = None, **kwargs):
+        self.train_data_collator = train_data_collator
         self._drawn_by_epoch = []
         self._resumed_from = None
         self._start = time.time()
@@ -65,15 +68,12 @@ class ResumableTrainer(HubTrainer):
 
     def get_train_dataloader(self):
         scoring = self.data_collator
-        self.data_collator = TrainingCollator(self._training_collator(), self._draw_seed)
+        self.data_collator = TrainingCollator(self.train_data_collator or scoring, self._draw_seed)
         self._drawn_by_epoch = [self.data_collator]
         try:
             return super().get_train_dataloader()
         finally:
             self.data_collator = scoring
-
-    def _training_collator(self):
-        return self.data_collator
 
     def _get_train_sampler(self, train_dataset=None):
         sampler = self._make_train_sampler(train_dataset)
@@ -167,7 +167,13 @@ class ResumableTrainer(HubTrainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             with writing(folder):
-                self._write_checkpoint(folder, model, trial)
+                if self.args.should_save:
+                    (folder / FILE_LIST).unlink(missing_ok=True)
+                self.accelerator.wait_for_everyone()
+                super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    seal(folder)
         except RunStopped:
             if self.args.should_save:
                 delete(folder)
@@ -191,15 +197,6 @@ class ResumableTrainer(HubTrainer):
         if self.args.push_to_hub and self.is_in_train and checkpoints:
             # A checkpoint that was being uploaded couldn't be deleted in time.
             self._rotate(Path(self.args.output_dir), checkpoints[-1])
-
-    def _write_checkpoint(self, folder, model, trial):
-        if self.args.should_save:
-            (folder / FILE_LIST).unlink(missing_ok=True)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            seal(folder)
 
     def save_state(self):
         # Never half-written, since it marks the run as finished.

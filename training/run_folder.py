@@ -1,9 +1,9 @@
 """What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing lines."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
+import pandas
 import torch
 from datasets import Dataset
 
@@ -13,34 +13,15 @@ from metrics.scores import SCORES, confusion_matrix
 
 
 def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:
-    """
-    `split.json`: how the rows were divided, with counts, overlaps and warnings; `splits.csv`: segment_id and part of
-    every row.
-
-    Args:
-        folder (`Path`): Where to write; made if it isn't there.
-        record (`dict`): What JSON can hold.
-        membership (`list[tuple[str, str]]`): ID and part, `""` for a row that the run leaves out.
-    """
+    """`split.json`, how the rows were divided; `splits.csv`, the part of every row, empty for one that is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "split.json", record)
-    with (folder / "splits.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["segment_id", "part"])
-        writer.writerows(membership)
+    table = pandas.DataFrame(membership, columns=["segment_id", "part"])
+    table.to_csv(folder / "splits.csv", index=False, lineterminator="\r\n")
 
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
-    """
-    One line per evaluation row, in the order of the dataset: segment_id, session and speaker where every row has one,
-    label, prediction, a probability per class.
-
-    Args:
-        file (`Path`): Where to write; UTF-8.
-        test (`Dataset`): The evaluation rows; without a column `segment_id` their numbers stand for it.
-        logits (`np.ndarray` of shape `(num_rows, num_labels)`): Of the rows, in their order.
-        label_names (`list[str]`): Names of the classes.
-    """
+    """A line per row: its ID or number, session and speaker if all have one, label, prediction, probabilities."""
     probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()  # (N, C)
     ids = test["segment_id"] if "segment_id" in test.column_names else range(len(test))
     columns = {"segment_id": ids, **{name: test[name][:] for name in GROUP_COLUMNS if name in test.column_names}}
@@ -50,10 +31,7 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
     columns |= {
         f"probability_{name}": [f"{p:.6f}" for p in column] for name, column in zip(label_names, probabilities.T)
     }
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    pandas.DataFrame(columns).to_csv(file, index=False, lineterminator="\r\n")
 
 
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
@@ -83,10 +61,9 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
     lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
     for name in SCORES:
         lines.append(f"{name:>27}  {metrics[f'{prefix}_{name}']:6.3f}  {metrics[f'{prefix}_majority_{name}']:14.3f}")
-    if f"{prefix}_kl_to_raters" in metrics:
-        lines.append(f"{'kl_to_raters (nats)':>27}  {metrics[f'{prefix}_kl_to_raters']:6.3f}")
-    if f"{prefix}_prior_kl_to_raters" in metrics:
-        lines.append(f"{'of mean training votes':>27}  {metrics[f'{prefix}_prior_kl_to_raters']:6.3f}")
+    for name, title in (("kl_to_raters", "kl_to_raters (nats)"), ("prior_kl_to_raters", "of mean training votes")):
+        if f"{prefix}_{name}" in metrics:
+            lines.append(f"{title:>27}  {metrics[f'{prefix}_{name}']:6.3f}")
     lines += ["", f"{'class':>27}  {'F1':>6}  {'recall':>6}  {'rows':>6}  {'predicted':>9}"]
     for name in label_names:
         f1, recall = metrics[f"{prefix}_f1_{name}"], metrics[f"{prefix}_recall_{name}"]
@@ -96,27 +73,16 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
 
 
 def format_line(metrics: dict[str, float], prefix: str) -> str:
-    """The scores named `prefix` in one line."""
     shown = [name for name in (*SCORES, "kl_to_raters") if f"{prefix}_{name}" in metrics]
     return ", ".join(f"{name} {metrics[f'{prefix}_{name}']:.3f}" for name in shown)
 
 
 def format_closing(metrics: dict[str, float], output_dir: str, seconds: float) -> str:
-    """
-    The last line of a run: how long it took, its best macro F1 on the test part, and where everything is.
-
-    Args:
-        metrics (`dict[str, float]`): Scores of the run; without macro F1 of the test part the line has none.
-        output_dir (`str`): Folder of the run.
-        seconds (`float`): From the start of the run.
-    """
+    """The last line of a run: how long it took, its best macro F1 on the test part, and where everything is."""
     minutes, whole = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    units = [(hours, "h"), (minutes, "min"), (whole, "s")]
-    while len(units) > 1 and not units[0][0]:
-        units.pop(0)
-    # From an hour on, seconds are left out.
-    took = " ".join(f"{number} {unit}" for number, unit in units[:2])
+    took = f"{minutes} min {whole} s" if minutes else f"{whole} s"
+    if minutes >= 60:
+        took = f"{minutes // 60} h {minutes % 60} min"
     scored = {"eval": "", "eval_audio": " with audio alone", "eval_text": " with text alone"}
     best = max(
         (prefix for prefix in scored if f"{prefix}_macro_f1" in metrics),

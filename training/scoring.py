@@ -21,23 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ScoredPart:
-    """
-    A part that was scored.
+    """A part that was scored."""
 
-    Args:
-        table (`Dataset`): Its rows without audio.
-        logits (`np.ndarray` of shape `(num_rows, num_labels)`), labels (`np.ndarray` of shape `(num_rows,)`): Of them.
-        metrics (`dict[str, float]`): All scores, whose names start with `prefix`.
-        prefix (`str`): `"validation"`, or `"eval"` and what the model was given where that isn't both modalities.
-        modality (`str`): What the model was given: `"both"`, `"audio"` or `"text"`.
-    """
-
-    table: Dataset
-    logits: np.ndarray
-    labels: np.ndarray
-    metrics: dict[str, float]
-    prefix: str
-    modality: str = "both"
+    table: Dataset  # its rows without audio
+    logits: np.ndarray  # (N, C)
+    labels: np.ndarray  # (N,)
+    metrics: dict[str, float]  # all scores, whose names start with `prefix`
+    prefix: str  # "validation", or "eval" and what the model was given where that isn't both modalities
+    modality: str = "both"  # what the model was given, or "audio" or "text"
 
 
 def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str, float]:
@@ -58,13 +49,7 @@ def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
 
 
 def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
-    """
-    One pass over the test part gives the scores, the predictions and the confusion matrix. Nothing else reads that
-    part, but for a run that is told to compare its epochs on it.
-
-    Args:
-        modality (`str`): `"both"`, or the one the model is given: names of scores and files then say which.
-    """
+    """Score the test part with one or both modalities, and write the predictions and the confusion matrix."""
     suffix = "" if modality == "both" else f"_{modality}"
     prefix = f"eval{suffix}"
     trainer.data_collator = replace(trainer.data_collator, modality=modality)
@@ -81,7 +66,6 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
 
 
 def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> ScoredPart:
-    """Score a part and save its metrics, named `prefix`."""
     output = trainer.predict(getattr(splits, part), metric_key_prefix=prefix)
     table = splits.tables[part]
     is_scored = output.label_ids != IGNORED

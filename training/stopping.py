@@ -25,16 +25,8 @@ def largest(value: int, device: torch.device) -> int:
 
 def check_finite(loss: torch.Tensor, step: int, segment_ids: list[str] | None) -> None:
     """
-    Stop a run whose loss can't be trained on. Gradients that overflow under a loss scale are another thing: the
-    scaler leaves out their step.
-
-    Args:
-        loss (`torch.Tensor`): Of one batch.
-        step (`int`): Of the optimizer, from 1.
-        segment_ids (`list[str]`, *optional*): The rows of the batch.
-
-    Raises:
-        RunStopped: The loss of this process or of another one isn't finite.
+    Stop a run, all its processes, whose loss can't be trained on. Gradients that overflow under a loss scale are
+    another thing: the scaler leaves out their step.
     """
     is_finite = bool(torch.isfinite(loss))
     if not largest(not is_finite, loss.device):
@@ -48,10 +40,7 @@ def check_finite(loss: torch.Tensor, step: int, segment_ids: list[str] | None) -
 
 
 class StopOnSignalCallback(TrainerCallback):
-    """
-    After SIGTERM or SIGINT, in any of the processes, ends the step, has all save a checkpoint and stops the run with
-    the exit code of the signal.
-    """
+    """After a signal in any process, ends the step, has all save a checkpoint, and stops with its exit code."""
 
     def __init__(self):
         self.received = 0
@@ -72,19 +61,12 @@ class StopOnSignalCallback(TrainerCallback):
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
-    def _save_if_told(self, args, control):
+    def _save_if_told(self, args, state, control, **kwargs):
         self.received = largest(self.received, args.device)
         if self.received:
             self.is_stopping = control.should_save = True
 
-    def on_step_end(self, args, state, control, **kwargs):
-        self._save_if_told(args, control)
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        self._save_if_told(args, control)
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        self._save_if_told(args, control)
+    on_step_end = on_evaluate = on_epoch_end = _save_if_told
 
     def on_save(self, args, state, control, **kwargs):
         if not self.is_stopping:

@@ -8,7 +8,7 @@ import torch
 from datasets import Audio, Dataset, Features, IterableDataset, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
-from corpora.recordings import SAMPLING_RATE
+from audio_rsa_cfn import SAMPLING_RATE
 from training.recordings import measure
 
 
@@ -41,13 +41,7 @@ def read_tables(pieces: list[tuple[str, Dataset | IterableDataset]]) -> list[tup
 
 
 def number_rows(pieces: list[tuple[str, Dataset | IterableDataset]], lengths: list[int]) -> IterableDataset:
-    """
-    The recordings of all pieces as one stream of `audio` and `row`, its number in the dataset.
-
-    Args:
-        pieces: Names of parts and the pieces with their recordings, in the order of the dataset.
-        lengths (`list[int]`): Number of rows of each piece.
-    """
+    """All pieces, of `lengths` rows, as one stream of `audio` and `row`, its number in the dataset."""
     numbered, start = [], 0
     for (_, piece), length in zip(pieces, lengths, strict=True):
         stream = piece.to_iterable_dataset() if isinstance(piece, Dataset) else piece
@@ -72,16 +66,8 @@ def _with_number(row: dict, index: int, start: int) -> dict:
 
 class _RowStream(torch.utils.data.IterableDataset):
     """
-    Some rows of a numbered stream, with the columns that are in memory.
-
-    It is no `datasets.IterableDataset` itself, of which accelerate would give each process other files, and so another
-    number of batches.
-
-    Args:
-        numbered (`IterableDataset`): From [`number_rows`].
-        table (`Dataset`): The columns of the rows this stream is of.
-        rows (`list[int]`): Their numbers, in ascending order.
-        is_checked (`bool`): Whether every recording is known to be readable.
+    Some rows of a numbered stream, with the columns that are in memory. No `datasets.IterableDataset`: accelerate would
+    give each process other files of one, and so another number of batches.
     """
 
     def __init__(self, numbered: IterableDataset, table: Dataset, rows: list[int], is_checked: bool):
@@ -118,12 +104,9 @@ class TrainingStream(_RowStream):
 
 class ScoredStream(_RowStream):
     """
-    The rows in their order, each in its place, so that predictions can be told apart: one that can't be read is
-    silence with the label -100, which neither loss nor scores count. Such rows also fill the last batch, which
-    accelerate would fill with rows that were scored already.
-
-    Args:
-        batch_size (`int`): Rows that all processes score at once.
+    The rows in their order, each in its place, so that predictions can be told apart: one that can't be read is silence
+    with the label -100, which neither loss nor scores count. Such rows also fill the last of the batches that all
+    processes score at once, which accelerate would fill with rows that were scored already.
     """
 
     def __init__(self, *args, batch_size: int):

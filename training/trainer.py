@@ -1,6 +1,5 @@
 """A Trainer for audio and text: the collator, the weighted sampler, and float16 that is float16 on a CPU too."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,27 +15,16 @@ from training.stopping import check_finite
 
 @dataclass
 class RsaCfnDataCollator:
-    """
-    Rows of a dataset → one batch; the processor decodes, resamples, normalises, tokenizes and pads.
-
-    Args:
-        processor ([`RsaCfnProcessor`]): The model's processor.
-        modality (`str`, defaults to `"both"`): `"audio"` or `"text"` leaves out the other one.
-        audio_crop (`str`, *optional*): What is kept of a clip that is too long, where it isn't the processor's choice:
-            `"random"`, `"center"` or `"head"`.
-    """
+    """Rows of a dataset → one batch; the processor decodes, resamples, normalises, tokenizes and pads."""
 
     processor: ProcessorMixin
-    modality: str = "both"
-    audio_crop: str | None = None
+    modality: str = "both"  # "audio" or "text" leaves out the other one
+    audio_crop: str | None = None  # "random", "center" or "head", if it isn't the processor's choice
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """
-        Rows with `audio`, `text` and `label`, or `label_shares` → the processor's tensors and `labels` of shape
-        `(batch_size,)`, or `(batch_size, num_labels)` for shares.
-        """
         target = "label_shares" if "label_shares" in rows[0] else "label"
-        return {**self.model_inputs(rows), "labels": torch.tensor([row[target] for row in rows])}
+        labels = torch.tensor([row[target] for row in rows])  # (B,), or (B, C) for shares
+        return {**self.model_inputs(rows), "labels": labels}
 
     def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """The batch without its labels."""
@@ -60,29 +48,13 @@ class CpuFunctionsCallback(TrainerCallback):
 
 class RsaCfnTrainer(ResumableTrainer):
     """
-    [`ResumableTrainer`] with real float16 and faster functions on a CPU, rows scored in their own order, training
-    batches of their own making, a weighted sampler, a learning rate for each backbone, and an end at the first loss
-    that isn't finite.
-
-    Args:
-        train_data_collator (`Callable`, *optional*):
-            Makes the training batches, where `data_collator` only makes those that are scored.
-        batch_weighted_sampler (`bool`, defaults to `False`):
-            Draw training rows with replacement, each with weight 1 / count of its class.
-        learning_rates (`dict[str, float]`, *optional*):
-            Learning rate of the parameters under a module's name, such as `{"audio_model": 1e-5}`; all others have
-            `args.learning_rate`.
+    [`ResumableTrainer`] with real float16 and faster functions on a CPU, rows scored in their own order, and an end at
+    the first loss that isn't finite. `batch_weighted_sampler` draws training rows with replacement, each class as often
+    as any other; `learning_rates` are those of the parameters under a module's name, such as `audio_model`, where they
+    aren't `args.learning_rate`.
     """
 
-    def __init__(
-        self,
-        *args,
-        train_data_collator: Callable | None = None,
-        batch_weighted_sampler: bool = False,
-        learning_rates: dict | None = None,
-        **kwargs,
-    ):
-        self.train_data_collator = train_data_collator
+    def __init__(self, *args, batch_weighted_sampler: bool = False, learning_rates: dict | None = None, **kwargs):
         self.batch_weighted_sampler = batch_weighted_sampler
         self.learning_rates = learning_rates or {}
         super().__init__(*args, **kwargs)
@@ -128,9 +100,6 @@ class RsaCfnTrainer(ResumableTrainer):
         # The IDs are for messages; no model takes them.
         return super()._prepare_inputs({name: value for name, value in inputs.items() if name != "segment_id"})
 
-    def _training_collator(self):
-        return self.train_data_collator or self.data_collator
-
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if output.predictions is not None and output.label_ids is not None:
@@ -144,12 +113,10 @@ class RsaCfnTrainer(ResumableTrainer):
         return torch.utils.data.SequentialSampler(eval_dataset)
 
     def _make_train_sampler(self, train_dataset=None):
-        if not self.batch_weighted_sampler:
-            return self._by_cropped_length(super()._make_train_sampler(train_dataset))
-        shares = target_shares(train_dataset if train_dataset is not None else self.train_dataset)
-        return torch.utils.data.WeightedRandomSampler(sampling_weights(shares), len(shares))
-
-    def _by_cropped_length(self, sampler):
+        if self.batch_weighted_sampler:
+            shares = target_shares(train_dataset if train_dataset is not None else self.train_dataset)
+            return torch.utils.data.WeightedRandomSampler(sampling_weights(shares), len(shares))
+        sampler = super()._make_train_sampler(train_dataset)
         if isinstance(sampler, LengthGroupedSampler):
             # Clips over the limit are cropped to one length. A list, because a column of a dataset is read row by row,
             # which takes seconds for ten thousand rows.

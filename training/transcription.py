@@ -12,19 +12,7 @@ CHUNK_SECONDS = 30
 
 
 class Transcriber:
-    """
-    Any speech recogniser that transformers loads, such as Whisper or a wav2vec2 with CTC.
-
-    Args:
-        name (`str`): Hub id or folder.
-        device (`torch.device`): Where it runs.
-
-    Attributes:
-        failed (`int`): Recordings it could make nothing of.
-
-    Raises:
-        InputError: It can't be loaded, or isn't one.
-    """
+    """Any speech recogniser that transformers loads, such as Whisper or a wav2vec2 with CTC."""
 
     def __init__(self, name: str, device: torch.device):
         try:
