@@ -32,11 +32,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    corpus_help = "kemdy20 (default), kemdy19, csv (a folder of your own), or demo (synthetic speech, generated first)"
-    parser.add_argument("--corpus", default="kemdy20", help=corpus_help)
+    names = [f"{name} ({known.hint})" if known.hint else name for name, known in CORPORA.items()]
+    parser.add_argument("--corpus", default="kemdy20", help=f"{', '.join(names[:-1])}, or {names[-1]}")
     dir_help = (
-        "for kemdy20 and kemdy19 the folder that holds annotation/ and wav/; for csv where its paths start (default: "
-        "the csv's folder); for demo where to keep the generated corpus (default: nowhere)"
+        "the corpus's folder, for kemdy20 and kemdy19 the one that holds annotation/ and wav/; for csv where its paths "
+        "start (default: the csv's folder); for demo where to keep the generated corpus (default: nowhere)"
     )
     parser.add_argument("--corpus_dir", help=dir_help)
     parser.add_argument(
@@ -67,20 +67,11 @@ def prepare(
     num_proc: int | None = None,
     metadata_file: str | Path | None = None,
 ) -> dict:
-    """Converts a corpus into a `DatasetDict`, rows in the order of the annotation files.
+    """Converts one of `CORPORA` into a `DatasetDict`, rows in the order of the annotation files; gives its report.
 
-    Args:
-        corpus: one of `CORPORA`.
-        corpus_dir: the folder of the corpus; for `"csv"` where its paths start, None for the csv's own folder; for
-            `"demo"` None, or a new folder that keeps the generated corpus.
-        output_dir: a folder that does not exist yet or is empty, or the dataset that an earlier conversion of the same
-            corpus made: it is left alone if nothing has changed since, and replaced otherwise. A new dataset appears
-            when everything is written.
-        num_proc: number of processes, at most one per shard of the corpus; one per core, at most 8, when left out.
-        metadata_file: for `"csv"` the file that lists the recordings.
-
-    Returns:
-        The report that is also stored as `conversion_report.json` in `output_dir`.
+    The arguments are those of the command line. `output_dir` may be the dataset that an earlier conversion of the same
+    corpus made: it is left alone if nothing has changed since, and replaced otherwise. A new dataset appears when
+    everything is written.
 
     Raises:
         InputError: an argument or the shape of the corpus is wrong; nothing was written.

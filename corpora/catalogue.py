@@ -1,5 +1,5 @@
 """The corpora that prepare_dataset.py knows: how each is read, and what its card says that its rows don't tell.
-A new one is a module that reads it, and an entry in here."""
+A new one is a module that reads it, and an entry in `CORPORA`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,34 +12,28 @@ from corpora.rows import Corpus
 
 @dataclass(frozen=True)
 class KnownCorpus:
-    """
-    Attributes:
-        read: gives the rows of what lies in `--corpus_dir` and `--metadata`, without opening the recordings; None for
-            a corpus that is generated first.
-        needs: the one of the two arguments that it can't do without.
-        clause: why it may not be passed on, where that is so.
-    """
-
     pretty_name: str
     description: str
     terms: str
+    # Gives the rows of what lies in --corpus_dir and --metadata, without opening the recordings; None for a corpus that
+    # is generated first.
     read: Callable[[Path | None, Path | None], Corpus] | None = None
+    # The one of the two arguments that it can't do without.
     needs: str | None = None
     metadata: dict = field(default_factory=dict)
+    # Why it may not be passed on, where that is so.
     clause: str | None = None
     citation: str | None = None
-
-
-def _etri_clause(name: str, where: str = "") -> str:
-    return (
-        f"{name} is licensed by ETRI to those who signed its licence agreement{where}. "
-        "It may not be redistributed, and a converted copy is still the corpus."
-    )
+    # In brackets behind its name in --help.
+    hint: str = ""
 
 
 KEMDY20_PAGE = "https://nanum.etri.re.kr/share/kjnoh2/KEMDy20"
-KEMDY20_CLAUSE = _etri_clause("KEMDy20", f" ({KEMDY20_PAGE})")
-KEMDY19_CLAUSE = _etri_clause("KEMDy19")
+ETRI_CLAUSE = (
+    "{} is licensed by ETRI to those who signed its licence agreement{}. "
+    "It may not be redistributed, and a converted copy is still the corpus."
+)
+KEMDY20_CLAUSE, KEMDY19_CLAUSE = ETRI_CLAUSE.format("KEMDy20", f" ({KEMDY20_PAGE})"), ETRI_CLAUSE.format("KEMDy19", "")
 KOREAN = {"language": ["ko"]}
 
 CORPORA = {
@@ -55,6 +49,7 @@ CORPORA = {
         metadata=KOREAN | {"license": "other", "license_name": "etri-kemdy20", "license_link": KEMDY20_PAGE},
         clause=KEMDY20_CLAUSE,
         citation=f"K. J. Noh and H. Jeong, KEMDy20, ETRI. {KEMDY20_PAGE}",
+        hint="default",
     ),
     "kemdy19": KnownCorpus(
         read=lambda corpus_dir, _: kemdy.read_corpus(corpus_dir, KEMDY19),
@@ -75,6 +70,7 @@ CORPORA = {
         pretty_name="",
         description="Recordings with transcripts and labels.",
         terms="No licence is stated here. Before sharing it, make sure that you may, and state one.",
+        hint="a folder of your own",
     ),
     "demo": KnownCorpus(
         pretty_name="Synthetic corpus in the shape of KEMDy20",
@@ -85,5 +81,6 @@ CORPORA = {
         ),
         terms="Apache-2.0, like the generator that made it.",
         metadata=KOREAN | {"license": "apache-2.0"},
+        hint="synthetic speech, generated first",
     ),
 }

@@ -16,118 +16,94 @@ from foundation.errors import OneLineParser
 from scripts.fusion_table import full_size_config
 
 
-AUDIO, TEXT, JOINT, EDGE = "#dcebf7", "#fbe6d4", "#e5f0dc", "#444444"
-AUDIO_X, TEXT_X, JOINT_X = 2.6, 8.4, 5.5
-BOX_HEIGHT = 0.86
+EDGE = "#444444"
+HALF = 0.43  # of a box's height
 
 
-class Box:
-    """A part of the network: its name in the code over what it computes."""
-
-    def __init__(self, axes: Axes, x: float, y: float, name: str, formula: str, color: str, width: float = 4.6):
-        self.x, self.top, self.bottom = x, y + BOX_HEIGHT / 2, y - BOX_HEIGHT / 2
-        self.left, self.right, self.y = x - width / 2, x + width / 2, y
-        style = "round,pad=0,rounding_size=0.12"
-        axes.add_patch(
-            FancyBboxPatch((self.left, self.bottom), width, BOX_HEIGHT, style, facecolor=color, edgecolor=EDGE)
-        )
-        axes.text(x, y + 0.2, name, ha="center", va="center", family="monospace", weight="bold", size=9.5)
-        axes.text(x, y - 0.17, formula, ha="center", va="center", size=10.5)
-
-
-def connect(axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str = ""):
-    """An arrow, and beside its middle the shape of what flows along it."""
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": EDGE, "shrinkA": 0, "shrinkB": 0})
-    if label:
-        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        axes.text(x + 0.12, y, label, ha="left", va="center", size=9, color=EDGE)
-
-
-def draw_column(axes: Axes, x: float, top: float, step: float, parts, color: str, width: float = 4.6) -> list[Box]:
-    """Boxes under each other; a part is its name, its formula and the shape that it hands on."""
-    boxes = [
-        Box(axes, x, top - index * step, name, formula, color, width) for index, (name, formula, _) in enumerate(parts)
-    ]
-    for upper, lower, (_, _, shape) in zip(boxes, boxes[1:], parts):
-        connect(axes, (x, upper.bottom), (x, lower.top), shape)
-    return boxes
-
-
-def modality_parts(modality: str, vector: str, projected: str, result: str, encoder: str, inputs: str, config):
-    """The parts of one modality, from its input to the vector that meets the other modality."""
-    size = getattr(config, f"{modality}_config").hidden_size
-    projection_size, length = config.projection_size, "frames" if modality == "audio" else "tokens"
+def modality_parts(modality: str, config) -> list[tuple[str, str, str]]:
+    """From its input to the vector that meets the other modality: each part's name, formula, and shape handed on."""
+    is_audio = modality == "audio"
+    vector, projected, result = "aph" if is_audio else "tqg"
+    size, projection_size = getattr(config, f"{modality}_config").hidden_size, config.projection_size
+    inputs, length = ("samples", "frames") if is_audio else ("tokens", "tokens")
     attention = rf"\mathrm{{SA}}_{{{config.cross_attention_size}}}({projected})"
+    projection = rf"{projected} = \mathrm{{Linear}}_{{{size}\to {projection_size}}}({vector})"
+    normed, shape = rf"{result} = \mathrm{{LayerNorm}}({attention} + {projected})", f"(B, {projection_size})"
     return [
-        (inputs, f"{modality} of an utterance", f"(B, {'samples' if modality == 'audio' else 'tokens'})"),
-        (f"{modality}_model", encoder, f"(B, {length}, {size})"),
-        ("pool", rf"${vector}$ = mean over valid {length}", f"(B, {size})"),
-        (
-            f"{modality}_projection",
-            rf"${projected} = \mathrm{{Linear}}_{{{size}\to {projection_size}}}({vector})$",
-            f"(B, {projection_size})",
-        ),
-        (
-            f"{modality}_attention, {modality}_norm",
-            rf"${result} = \mathrm{{LayerNorm}}({attention} + {projected})$",
-            f"(B, {projection_size})",
-        ),
+        ("input_values" if is_audio else "input_ids", f"{modality} of an utterance", f"(B, {inputs})"),
+        (f"{modality}_model", "wav2vec 2.0 encoder" if is_audio else "RoBERTa encoder", f"(B, {length}, {size})"),
+        ("pool", f"${vector}$ = mean over valid {length}", f"(B, {size})"),
+        (f"{modality}_projection", f"${projection}$", shape),
+        (f"{modality}_attention, {modality}_norm", f"${normed}$", shape),
     ]
 
 
-def joint_parts(config):
-    """The parts behind the two modalities, and the shapes between them."""
+def joint_parts(config) -> list[tuple[str, str, str]]:
+    """The parts behind the two modalities, as in `modality_parts`."""
     size, residual_size = (config.projection_size + 1) ** 2, config.cross_residual_size
-    wide = f"(B, {size:,})"
-
-    def linear(inputs: int, outputs: int, argument: str) -> str:
-        return rf"\mathrm{{Linear}}_{{{inputs}\to {outputs}}}({argument})"
+    wide, narrow = f"(B, {size:,})", f"(B, {residual_size})"
 
     def activated(inputs: int, outputs: int, argument: str) -> str:
-        return rf"\mathrm{{dropout}}(\mathrm{{ReLU}}({linear(inputs, outputs, argument)}))"
+        linear = rf"\mathrm{{Linear}}_{{{inputs}\to {outputs}}}({argument})"
+        return rf"\mathrm{{dropout}}(\mathrm{{ReLU}}({linear}))"
 
+    logits = rf"\mathrm{{Linear}}_{{{residual_size}\to {config.num_labels}}}(z)"
     return [
         ("cross_features", r"$X = \mathrm{flatten}([1;h]\otimes[1;g])$", ""),
-        ("cross_network.residual.dense", rf"$r = {activated(size, residual_size, 'X')}$", f"(B, {residual_size})"),
-        ("cross_network.residual.output", rf"$s = {activated(size + residual_size, size, '[X;r]')}$", wide),
-        ("skip", r"$y = X + s$", wide),
-        ("cross_network.dense", rf"$z = {activated(size, residual_size, 'y')}$", f"(B, {residual_size})"),
-        ("classifier", rf"${linear(residual_size, config.num_labels, 'z')}$", ""),
+        ("cross_network.residual.dense", f"$r = {activated(size, residual_size, 'X')}$", narrow),
+        ("cross_network.residual.output", f"$s = {activated(size + residual_size, size, '[X;r]')}$", wide),
+        ("skip", "$y = X + s$", wide),
+        ("cross_network.dense", f"$z = {activated(size, residual_size, 'y')}$", narrow),
+        ("classifier", f"${logits}$", ""),
     ]
 
 
-def draw(output: str):
+def draw_column(axes: Axes, x: float, heights: list[float], parts, color: str, width: float) -> None:
+    """Boxes under each other, with arrows and the shapes of what flows along them."""
+    for index, (y, (name, formula, _)) in enumerate(zip(heights, parts)):
+        corner, style = (x - width / 2, y - HALF), "round,pad=0,rounding_size=0.12"
+        axes.add_patch(FancyBboxPatch(corner, width, 2 * HALF, style, facecolor=color, edgecolor=EDGE))
+        axes.text(x, y + 0.2, name, ha="center", va="center", family="monospace", weight="bold", size=9.5)
+        axes.text(x, y - 0.17, formula, ha="center", va="center", size=10.5)
+        if index:
+            above = heights[index - 1] - HALF
+            draw_line(axes, (x, above), (x, y + HALF))
+            axes.text(x + 0.12, (above + y + HALF) / 2, parts[index - 1][2], va="center", size=9, color=EDGE)
+
+
+def draw_line(axes: Axes, *points: tuple[float, float]) -> None:
+    """A line through points, with an arrow at its end."""
+    axes.plot(*zip(*points[:-1]), color=EDGE, linewidth=1)
+    axes.annotate(
+        "", points[-1], points[-2], arrowprops={"arrowstyle": "-|>", "color": EDGE, "shrinkA": 0, "shrinkB": 0}
+    )
+
+
+def draw(output: str) -> None:
     """Save the diagram as an image; the ending of `output` is its format."""
     config = full_size_config("rsa_cfn")
     figure = Figure(figsize=(9.2, 12.6))
     axes = figure.subplots()
     axes.set(xlim=(0, 11), ylim=(0.2, 15.6), aspect="equal")
     axes.axis("off")
-    audio_parts = modality_parts("audio", "a", "p", "h", "wav2vec 2.0 encoder", "input_values", config)
-    text_parts = modality_parts("text", "t", "q", "g", "RoBERTa encoder", "input_ids", config)
-    audio = draw_column(axes, AUDIO_X, 15.0, 1.38, audio_parts, AUDIO)
-    text = draw_column(axes, TEXT_X, 15.0, 1.38, text_parts, TEXT)
-    joint = draw_column(axes, JOINT_X, 7.75, 1.34, joint_parts(config), JOINT, width=5.8)
-    cross, dense, skip = joint[0], joint[1], joint[3]
-    for box, side in ((audio[-1], -1), (text[-1], 1)):
-        edge = cross.left if side < 0 else cross.right
+    upper, lower = [15.0 - 1.38 * index for index in range(5)], [7.75 - 1.34 * index for index in range(6)]
+    middle, half_width, parts = 5.5, 2.9, joint_parts(config)
+    draw_column(axes, middle, lower, parts, "#e5f0dc", 2 * half_width)
+    for modality, x, color, side in (("audio", 2.6, "#dcebf7", -1), ("text", 8.4, "#fbe6d4", 1)):
+        draw_column(axes, x, upper, modality_parts(modality, config), color, 4.6)
         # Down to the level of the cross features, then in from the side.
-        x = edge + 0.75 * side
-        axes.plot([x, x], [box.bottom, cross.y], color=EDGE, linewidth=1)
-        connect(axes, (x, cross.y), (edge, cross.y))
-        shape = audio_parts[-1][2]
-        axes.text(x + 0.12 * side, box.bottom - 0.3, shape, ha="right" if side < 0 else "left", size=9, color=EDGE)
+        edge, out, bottom = middle + side * half_width, middle + side * (half_width + 0.75), upper[-1] - HALF
+        draw_line(axes, (out, bottom), (out, lower[0]), (edge, lower[0]))
+        place, alignment = (out + 0.12 * side, bottom - 0.3), "right" if side < 0 else "left"
+        axes.text(*place, f"(B, {config.projection_size})", ha=alignment, size=9, color=EDGE)
     # X passes r and s on the right: joined to r before s, and added to it after.
-    bus = dense.right + 0.7
-    start = cross.bottom - 0.12
-    axes.plot([JOINT_X, bus, bus], [start, start, skip.y], color=EDGE, linewidth=1)
-    connect(axes, (bus, joint[2].y), (joint[2].right, joint[2].y))
-    connect(axes, (bus, skip.y), (skip.right, skip.y))
-    size = (config.projection_size + 1) ** 2
-    axes.text(bus + 0.12, dense.y, f"$X$ (B, {size:,})", size=9, va="center", color=EDGE)
-    connect(axes, (JOINT_X, joint[-1].bottom), (JOINT_X, joint[-1].bottom - 0.42))
-    labels = f"logits (B, {config.num_labels})"
-    axes.text(JOINT_X, joint[-1].bottom - 0.57, labels, ha="center", va="center", size=10.5)
+    edge, bus, start = middle + half_width, middle + half_width + 0.7, lower[0] - HALF - 0.12
+    for level in (lower[2], lower[3]):
+        draw_line(axes, (middle, start), (bus, start), (bus, level), (edge, level))
+    axes.text(bus + 0.12, lower[1], f"$X$ {parts[2][2]}", size=9, va="center", color=EDGE)
+    end = lower[-1] - HALF
+    draw_line(axes, (middle, end), (middle, end - 0.42))
+    axes.text(middle, end - 0.57, f"logits (B, {config.num_labels})", ha="center", va="center", size=10.5)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=150, bbox_inches="tight", facecolor="white")
 

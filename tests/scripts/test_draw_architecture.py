@@ -19,7 +19,7 @@ def test_names_are_those_of_the_code():
         model = RsaCfnForSequenceClassification(config)
     parts = joint_parts(config)
     for modality in ("audio", "text"):
-        parts += modality_parts(modality, "a", "p", "h", "", "", config)[1:]
+        parts += modality_parts(modality, config)[1:]
     for name in {name for joined, _, _ in parts for name in joined.split(", ")} - {"pool", "cross_features", "skip"}:
         assert model.get_submodule(name if name.endswith("_model") else f"fusion.{name}")
     assert callable(pool) and callable(cross_features)
