@@ -184,6 +184,7 @@ def test_rows_of_similar_length_waste_little():
 
 @pytest.mark.filterwarnings("ignore")  # tracing warns of every size it takes for fixed
 @torch.no_grad()
+@pytest.mark.slow
 def test_what_is_traced_or_compiled_takes_clips_of_unlike_length_together(make_model, make_batch):
     one_layer = {"num_hidden_layers": 1}
     model = make_model(fusion="early_fusion", audio_config=one_layer, text_config=one_layer)

@@ -134,7 +134,7 @@ KEEPING = {
 FAULTS = LOSING | KEEPING
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(st.tuples(st.integers(0, NUM_UTTERANCES - 1), st.sampled_from(sorted(FAULTS))), max_size=14),
     num_proc=st.sampled_from([1, 2]),
