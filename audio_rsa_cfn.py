@@ -33,13 +33,8 @@ UNKNOWN_FRAMES = 2**63 - 1
 
 
 class AudioError(ValueError):
-    """
-    A recording can't be used.
-
-    Args:
-        reason (`str`): One of the reasons above, or that it is longer than so many minutes.
-        message (`str`, *optional*): What is wrong and what to do; the reason when left out.
-    """
+    """A recording can't be used, for one of the reasons above, or as it is longer than so many minutes; the message
+    says what to do."""
 
     def __init__(self, reason: str, message: str | None = None):
         super().__init__(message or reason)
@@ -47,8 +42,7 @@ class AudioError(ValueError):
 
 
 def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) -> np.ndarray:
-    """
-    Decode one clip to a mono waveform.
+    """Decode one clip to a mono waveform, float32 of shape `(num_samples,)`.
 
     Args:
         audio: A file path; encoded bytes; a binary file object; a row of a `datasets` Audio column (`{"bytes",
@@ -57,12 +51,8 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
         sampling_rate (`int`, *optional*): Of bare samples, in Hz; `target_sampling_rate` when left out.
         target_sampling_rate (`int`): Hz of the result; a clip at another rate is resampled.
 
-    Returns:
-        `np.ndarray` of shape `(num_samples,)`, float32.
-
     Raises:
-        AudioError: A `ValueError`: the clip can't be read, has several channels of bare samples, or holds NaN or
-            infinity.
+        AudioError: A `ValueError`: the clip can't be read, has several channels of bare samples, or isn't finite.
     """
     blocks = list(decode_blocks(audio, sampling_rate, target_sampling_rate))
     return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
@@ -108,20 +98,11 @@ def find_peak(samples: np.ndarray) -> float:
 
 
 class Recording:
-    """
-    An encoded recording, open until the block ends. Nothing is allocated for a length that its header claims.
+    """An encoded recording, open until the block ends. Nothing is allocated for a length that its header claims.
 
-    Args:
-        source: A path, encoded bytes, or a binary file object that can seek.
-        max_seconds (`float`, *optional*): What is longer is refused, by its header or else when it is read.
-
-    Attributes:
-        sound (`soundfile.SoundFile`): What libsndfile says of it, which goes by the content and not by the name.
-        frames_read (`int`): Of those that have been decoded so far.
-        peak (`float`): Of the samples that have been decoded so far, before channels are mixed.
-
-    Raises:
-        AudioError: It isn't there, can't be read, or is too long; reading also finds samples that are not finite.
+    `source` is a path, encoded bytes, or a binary file object that can seek; what is longer than `max_seconds` is
+    refused, by its header or else when it is read. `sound` is what libsndfile says of it, going by the content and not
+    by the name; `frames_read` and `peak` (before channels are mixed) are of the samples that have been decoded so far.
     """
 
     def __init__(self, source, max_seconds: float | None = None):

@@ -32,26 +32,18 @@ OVERLAPS = {"sessions": "session", "speakers": "speaker", "transcripts": "text"}
 
 @dataclass
 class Split:
-    """
-    How rows are divided.
-
-    Args:
-        name (`str`): One of `SPLITS`, or `ALL`.
-        parts (`list[str | None]`): One of `PARTS` for each row, or `None` for a row that has no use: one without a
-            label that would be scored, or of a part of the dataset that is neither trained on nor scored.
-        description (`str`): The same in words.
-        num_folds (`int`, *optional*): Of splits by groups.
-        fold (`int`, *optional*): The one that is tested, from 1 on.
-        groups (`dict[str, list]`): The sessions or speakers of each part, in splits by them.
-        warnings (`list[str]`): What makes the division worse than it sounds.
-    """
+    """How rows are divided."""
 
     name: str
+    # One of `PARTS` for each row; None for one without a label that would be scored, or that is neither trained on nor
+    # scored.
     parts: list[str | None]
     description: str
+    # Of splits by sessions or speakers, and which of these are in each part.
     num_folds: int | None = None
     fold: int | None = None
     groups: dict[str, list] = field(default_factory=dict)
+    # What makes the division worse than it sounds.
     warnings: list[str] = field(default_factory=list)
 
 
@@ -135,8 +127,7 @@ def check_folds(name: str, num_folds: int | None, fold: int | None) -> None:
 
 
 def make_folds(columns: dict[str, list], column: str, num_folds: int | None) -> list[list]:
-    """The groups of each fold, of the `session` or `speaker` column: blocks in sorted order, as equal in number as can
-    be."""
+    """The groups of each fold by `session` or `speaker`: blocks in sorted order, as equal in number as can be."""
     if column not in columns:
         others = " or ".join(f"--split {name}" for name in SPLITS if name != column)
         raise InputError(f"--split {column} needs a column named {column}; give {others}")
@@ -290,8 +281,7 @@ def _is_null(group) -> bool:
 
 
 def find_overlaps(columns: dict[str, list], parts: list[str | None]) -> list[Overlap]:
-    """What the rows of two parts have in common: sessions, speakers, transcripts (without spaces around them; not
-    empty)."""
+    """What two parts have in common: sessions, speakers, transcripts (stripped, and not empty)."""
     names = [part for part in dict.fromkeys((*PARTS, *parts)) if part is not None and part in parts]
     overlaps = []
     for kind, column in OVERLAPS.items():

@@ -91,8 +91,7 @@ def _check_repository(repo_id: str, public: bool) -> None:
 
 
 def push_dataset(folder: str | Path, destination: Destination, arguments: list[str]) -> str:
-    """Uploads the card and the report, then the rows as Parquet files that hold the encoded recordings; gives the
-    address.
+    """Uploads card and report, then the rows as Parquet files that hold the encoded recordings; gives the address.
 
     The rows come last, so that no data is there without its licence, and an upload that was broken off can be repeated.
     `arguments` are those of the command, for the card. Whatever fails is a `PushError`, and `folder` is untouched.

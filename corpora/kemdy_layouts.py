@@ -17,11 +17,8 @@ PREFIX_CORRECTED = "Segment ID prefix corrected"
 
 @dataclass(slots=True)
 class Annotation(Row):
-    """One row of an annotation csv, before its recording and transcript are read.
-
-    `name` is the corrected Segment ID, or the place in the csv where there is none; `cells` are stripped; `folder`
-    holds recording and transcript.
-    """
+    """One row of an annotation csv; `name` is the corrected Segment ID, or the place in the csv where there is none.
+    `cells` are stripped; `folder` holds recording and transcript."""
 
     written_id: str = ""
     speaker: str = ""
@@ -32,24 +29,17 @@ class Annotation(Row):
 @dataclass(frozen=True)
 class Layout:
     """What a corpus's files are called, and where the cells of its rows are: after the Segment ID come emotion, valence
-    and arousal of the total, and then the same of each rater.
-
-    Attributes:
-        annotation_file: the names of the annotation files, and in them the session and what else `read_id` is given.
-        folders: what the names of the folders under wav/ look like, level by level; the last one holds the files.
-        encoding: of the transcripts.
-        read_id: sets what the written ID of a row and the name of its file tell, or the row's problem.
-    """
+    and arousal of the total, and then the same of each rater."""
 
     corpus: str
     num_sessions: int
-    annotation_file: re.Pattern
+    annotation_file: re.Pattern  # finds the session in the name, and what else `read_id` is given
     example: str
-    folders: tuple[re.Pattern, ...]
-    encoding: str
+    folders: tuple[re.Pattern, ...]  # under wav/, level by level; the last one holds the files
+    encoding: str  # of the transcripts
     segment_id: int
     disgust: str
-    read_id: Callable[..., None]
+    read_id: Callable[..., None]  # sets what the written ID of a row tells, or the row's problem
 
     @property
     def total(self) -> int:

@@ -21,10 +21,9 @@ class Row:
 
 @dataclass
 class Utterance:
-    """One row read: `columns` when it can be used, otherwise None and the `problem`.
+    """One row read: a value for each of the corpus's columns when it can be used, otherwise None and the `problem`.
 
-    `columns` holds one value for each of the corpus's columns: `audio` is `{"bytes", "path"}` with the bytes of a 16
-    kHz mono 16-bit wav, `label` and `emotions` are names of classes, all times are seconds.
+    `audio` is `{"bytes", "path"}` of a 16 kHz mono 16-bit wav, `label` and `emotions` are names, all times are seconds.
     """
 
     name: str
@@ -35,14 +34,8 @@ class Utterance:
 
 @dataclass
 class Shard:
-    """A part of a corpus that is read in one go and becomes one Arrow file.
-
-    Attributes:
-        name: a file name without extension, unlike that of every other shard.
-        rows: in their order.
-        read: gives the columns of a row; appends what it mends to a list, and raises [`UnusableRow`].
-        split: the split of the `DatasetDict` it belongs to.
-    """
+    """A part of a corpus that is read in one go and becomes one Arrow file, called `name`. `read` gives the columns of
+    a row; it appends what it mends to a list, and raises [`UnusableRow`]."""
 
     name: str
     rows: list[Row]
@@ -65,20 +58,13 @@ class Shard:
 
 @dataclass
 class Corpus:
-    """A corpus whose annotation is read, and whose recordings are not opened yet.
+    """A corpus whose annotation is read, and whose recordings are not opened yet."""
 
-    Attributes:
-        label_names: the classes, in the order of their indices.
-        columns: names of the columns of each row, in their order.
-        shards: in the order of the rows.
-        files: every file that the rows are made from, so that a change of one can be noticed.
-        notes: what is worth telling of the folder as a whole, kind to list of names.
-        has_numbered_sessions: whether sessions are numbers rather than names.
-    """
-
-    label_names: tuple[str, ...]
+    label_names: tuple[str, ...]  # in the order of their indices
     columns: tuple[str, ...]
     shards: list[Shard]
+    # Every file that the rows are made from, so that a change of one can be noticed.
     files: list[str] = field(default_factory=list)
+    # What is worth telling of the folder as a whole, kind to list of names.
     notes: dict[str, list[str]] = field(default_factory=dict)
     has_numbered_sessions: bool = True

@@ -30,19 +30,13 @@ def in_korean(label: str) -> str:
 
 @dataclass
 class Answer:
-    """
-    What a model makes of an utterance.
+    """What a model makes of an utterance."""
 
-    Args:
-        probabilities (`dict[str, dict[str, float]]`): Of each emotion, the most probable first: under `"all"` with
-            everything that was given, and where both were given under `"audio"` and `"text"` without that one.
-        picture (`PIL.Image.Image`): The explanation.
-        explained (`tuple[float, float]`, *optional*): Start and end of what the picture explains, in seconds, where
-            that isn't the whole recording.
-    """
-
+    # Of each emotion, the most probable first: under "all" with everything that was given, and where both were given
+    # under "audio" and "text" without that one.
     probabilities: dict[str, dict[str, float]]
     picture: Image.Image
+    # Seconds that the picture explains, where that isn't the whole recording.
     explained: tuple[float, float] | None
 
 

@@ -28,21 +28,16 @@ COLORS = {"median_of_neutral": "#555555", "median_of_rest": "#D55E00"}
 
 @dataclass
 class AttentionWeights:
-    """
-    The weight that each feature gets from all of them, for every utterance.
+    """For every utterance, the mean over the queries of the weights of each feature as a key.
 
-    Args:
-        audio (`np.ndarray` of shape `(num_rows, num_audio_features)`), text (`np.ndarray` of shape `(num_rows,
-            num_text_features)`): The mean over the queries of the weights of a key. In `rsa` audio and text attend to
-            each other, and a row of both adds up to 1; in `rsa_cfn` and `hybrid_fusion` each adds up to 1.
-        is_neutral (`np.ndarray` of shape `(num_rows,)`): Whether the utterance is labelled neutral.
-        segment_id (`np.ndarray` of shape `(num_rows,)`): Names of the utterances.
+    In `rsa` audio and text attend to each other, and a row of both adds up to 1; in `rsa_cfn` and `hybrid_fusion` each
+    adds up to 1.
     """
 
-    audio: np.ndarray
-    text: np.ndarray
-    is_neutral: np.ndarray
-    segment_id: np.ndarray
+    audio: np.ndarray  # (num_rows, num_audio_features)
+    text: np.ndarray  # (num_rows, num_text_features)
+    is_neutral: np.ndarray  # (num_rows,)
+    segment_id: np.ndarray  # (num_rows,)
 
     def medians(self, modality: str) -> dict[str, np.ndarray]:
         """The median weight of each feature over the neutral utterances and over the rest, `(num_features,)` each."""
