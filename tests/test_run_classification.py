@@ -252,7 +252,7 @@ def test_a_run_says_when_it_took_its_first_step(command, prepared_dir):
     assert finished.returncode == 0, finished.stderr
     lines = re.findall(r"First training step after ([\d.]+) s, ([\d.]+) s of it for the model\.\n", finished.stderr)
     ((total, model),) = lines
-    assert 0 < float(model) < float(total)
+    assert 0 <= float(model) < float(total)  # a tiny model takes less than the tenth of a second that is shown
     assert re.fullmatch(r"Done in \d+ s: everything is in out\.", finished.stdout.splitlines()[-1])
 
 

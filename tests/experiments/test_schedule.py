@@ -44,7 +44,8 @@ def test_a_cell_that_is_killed_names_the_signal(prepared_dir, tmp_path):
         if state == "running":
             # Other tests of this process may have left servers and their children.
             children = schedule.psutil.Process().children(recursive=True)
-            forked = [child for child in children if "forkserver" in "".join(child.cmdline())]
+            alive = [child for child in children if child.status() != schedule.psutil.STATUS_ZOMBIE]
+            forked = [child for child in alive if "forkserver" in "".join(child.cmdline())]
             max(forked, key=lambda child: child.create_time()).send_signal(signal.SIGKILL)
 
     errors = run_cells([cell], tmp_path, 1, kill_it)
