@@ -27,10 +27,18 @@ def test_metadata_comes_back_as_written(own_dataset, corpus):
     assert metadata["task_categories"] == ["audio-classification"]
     assert metadata["size_categories"] == ["n<1K"]
     assert metadata["pretty_name"] == (CORPORA[corpus].pretty_name or "speech")
-    assert metadata.get("language") == (None if corpus == "csv" else ["ko"])
-    license = {"demo": "apache-2.0", "csv": None}.get(corpus, "other")
-    assert metadata.get("license") == license and ("license_name" in metadata) == (license == "other")
+    assert CORPORA[corpus].metadata.items() <= metadata.items()
     assert DatasetCardData(**metadata).to_dict() == metadata
+
+
+@pytest.mark.parametrize(
+    "corpus, language, license",
+    [("kemdy20", ["ko"], "other"), ("kemdy19", ["ko"], "other"), ("demo", ["ko"], "apache-2.0"), ("csv", None, None)],
+)
+def test_language_and_licence_are_in_the_metadata(own_dataset, corpus, language, license):
+    metadata = dataset_card(own_dataset, REPORT, corpus, "me/speech", []).data.to_dict()
+    assert metadata.get("language") == language and metadata.get("license") == license
+    assert ("license_name" in metadata) == (license == "other")
 
 
 @pytest.mark.parametrize("corpus", ["kemdy20", "kemdy19"])
