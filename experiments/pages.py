@@ -62,13 +62,8 @@ class Image:
 
 def write_report(results: Results, folder: Path) -> None:
     """
-    Write `results.json`, `results.csv` (one line for each system and protocol), `runs.csv`, `results.md` with its
-    pictures in `pictures/`, and `report.html`, which needs no other file.
-
-    Args:
-        results ([`Results`]): All that the report says.
-        folder (`Path`): Made if it isn't there; files of the same names are overwritten. The files of
-            `results.attention` are there already.
+    Write all files of the report, over those of the same names. The files of `results.attention` are there already;
+    report.html needs no other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", results.to_dict())
