@@ -57,7 +57,9 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
         confusion_matrix=seed_matrices.mean(axis=0).tolist(),
     )
     if first.system != MAJORITY:
-        scores.calibration, scores.cost, scores.curve = calibrate(runs), _average_cost(runs), average_curve(runs)
+        scores.calibration, scores.curve = calibrate(runs), average_curve(runs)
+        costs = {part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)}
+        scores.cost = Cost(**costs)
     return scores
 
 
@@ -130,10 +132,6 @@ def calibrate(runs: list[ScoredRun]) -> Calibration:
         for index, count in enumerate(rows)
     ]
     return Calibration(float(np.abs(confidence_sums - right_sums).sum() / len(confidences)), bins)
-
-
-def _average_cost(runs: list[ScoredRun]) -> Cost:
-    return Cost(**{part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)})
 
 
 def average_curve(runs: list[ScoredRun]) -> LearningCurve:
