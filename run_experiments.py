@@ -33,16 +33,8 @@ REFUSED = 2
 
 def main(arguments: list[str]) -> int:
     """
-    Run what isn't finished of a plan, then write the report over all of it.
-
-    Args:
-        arguments (`list[str]`): The command line.
-
-    Returns:
-        0 if all cells are finished, 1 if some failed, which the report names; 128 and its number after a signal.
-
-    Raises:
-        InputError: Something given can't be used; nothing was trained.
+    Run what isn't finished of a plan, then write the report over all of it: 0 if all cells are finished, 1 if some
+    failed, 128 and its number after a signal. After an `InputError` nothing was trained.
     """
     args, overrides = parse_command(arguments)
     plan = read_plan(args.plan, overrides)

@@ -25,15 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: str) -> Results:
-    """
-    Read the finished cells and compute everything that the report shows.
-
-    Args:
-        plan ([`Plan`]): What was run.
-        output_dir (`Path`): Its cells are in `cells`, pictures of the attention go to `pictures`.
-        errors (`dict[str, str]`): By the name of each cell that failed, why.
-        command (`str`): What was typed, for the report.
-    """
+    """Everything that the report shows, from the finished cells; `errors` says why others failed, by their names."""
     finished, label_names = {}, []
     for cell in plan.cells:
         folder = output_dir / "cells" / cell.name

@@ -61,12 +61,8 @@ def _by_name(arguments: list[str]) -> dict[str, str]:
 
 def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
     """
-    Run a cell and end the process, with the exit code of run_classification.py.
-
-    Args:
-        cell ([`Cell`]): What is run.
-        folder (`Path`): Its folder. A run that was interrupted there goes on.
-        environment (`dict[str, str]`): Variables to set, such as the one that says which device is its own.
+    Run a cell, or go on where it was interrupted, and end the process with the exit code of run_classification.py.
+    The environment says which device is its own.
     """
     os.environ.update(environment)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

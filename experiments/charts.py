@@ -129,7 +129,7 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
     scores, labels = results.scores_of(protocol), results.label_names
     if not scores:
         return None
-    panels, figure = _grid(len(scores), num_columns=3 if len(labels) <= 8 else 2)
+    panels, figure = _grid(len(scores), 3 if len(labels) <= 8 else 2, "predicted", "true")
     for axes, entry in zip(panels, scores):
         matrix = np.array(entry.confusion_matrix, dtype=float)
         image = _draw_matrix(axes, matrix)
@@ -142,8 +142,6 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
         axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=figure.axes, location="top", shrink=0.5, aspect=40)
     bar.set_label("share of the true class")
-    figure.supxlabel("predicted", fontsize=9)
-    figure.supylabel("true", fontsize=9)
     return Picture(
         f"confusion_{protocol}",
         figure,
@@ -250,7 +248,7 @@ def draw_reliability(results: Results, protocol: str) -> Picture | None:
     scores = [entry for entry in results.scores_of(protocol) if entry.calibration is not None]
     if not scores:
         return None
-    panels, figure = _grid(len(scores), num_columns=4)
+    panels, figure = _grid(len(scores), 4, "probability of the answer", "share that is right")
     for axes, entry in zip(panels, scores):
         bins = [part for part in entry.calibration.bins if part.rows and part.confidence is not None]
         total = max(sum(part.rows for part in bins), 1)
@@ -263,8 +261,6 @@ def draw_reliability(results: Results, protocol: str) -> Picture | None:
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
         axes.tick_params(labelsize=8)
         _show_grid(axes, "both")
-    figure.supxlabel("probability of the answer", fontsize=9)
-    figure.supylabel("share that is right", fontsize=9)
     return Picture(
         f"reliability_{protocol}",
         figure,
@@ -334,13 +330,15 @@ def _number_points(axes: Axes, points: list[int], x: list[float], y: list[float]
         )
 
 
-def _grid(number: int, num_columns: int) -> tuple[list[Axes], Figure]:
+def _grid(number: int, num_columns: int, xlabel: str, ylabel: str) -> tuple[list[Axes], Figure]:
     """Panels in rows, each a little higher than wide for its title."""
     num_rows = -(-number // num_columns)
     figure = new_figure(WIDTH, num_rows * 1.12 * WIDTH / num_columns + 0.8)
     panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axes in panels[number:]:
         axes.remove()
+    figure.supxlabel(xlabel, fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
     return panels[:number], figure
 
 

@@ -22,19 +22,8 @@ def compare_systems(
     runs_of: dict[str, list[ScoredRun]], label_names: list[str], num_resamples: int = NUM_RESAMPLES
 ) -> list[Comparison]:
     """
-    Every pair of systems under one protocol.
-
-    Args:
-        runs_of (`dict[str, list[ScoredRun]]`): By the name of the system, its runs.
-        label_names (`list[str]`): The classes.
-        num_resamples (`int`): How often groups are drawn.
-
-    Returns:
-        In the order of `runs_of`; pairs that share no row of a fold and seed are left out. Below `MIN_GROUPS` groups
-        differences have neither interval nor p.
-
-    Raises:
-        ValueError: See `stack_rows`.
+    Every pair of systems of one protocol that share rows of a fold and seed, in the order of `runs_of`, the runs by
+    system. Below `MIN_GROUPS` groups differences have neither interval nor p.
     """
     if not runs_of:
         return []
@@ -112,10 +101,7 @@ def mean_answers_right(rows: DataFrame, num_labels: int) -> Series:
 def mcnemar(first: Series, second: Series) -> McNemar:
     """
     The exact test: of the rows that only one gets right, is it either one as often as a coin would have it? It takes
-    rows to be independent, which those of one session aren't.
-
-    Args:
-        first, second (`Series`): Whether each row is right, by the names of the same rows.
+    rows to be independent, which those of one session aren't. Both say of the same rows, by name, which are right.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     discordant = only_first + only_second
@@ -132,11 +118,8 @@ def correct_by_holm(tests: list[Difference | McNemar]) -> None:
 
 def holm(p_values: list[float]) -> np.ndarray:
     """
-    P-values corrected for their number (Holm 1979): the smallest times `n`, the next times `n - 1`, and so on, none
-    below one before it, none above 1. Neither scipy nor scikit-learn has it.
-
-    Returns:
-        `np.ndarray` of shape `(n,)`, in the order given.
+    P-values corrected for their number (Holm 1979), in the order given: the smallest times `n`, the next times
+    `n - 1`, and so on, none below one before it, none above 1. Neither scipy nor scikit-learn has it.
     """
     p_values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p_values)
@@ -153,17 +136,8 @@ def measure_flattery(
     num_resamples: int = NUM_RESAMPLES,
 ) -> list[Flattery]:
     """
-    How much better one system looks under the paper's protocol, in `FLATTERED_SCORES`.
-
-    Args:
-        paper_runs (`list[ScoredRun]`): At least one; what they logged of epochs is of the reported rows. A run that
-            logged none was scored after its last epoch.
-        session_runs (`list[ScoredRun]`): May be none. Seeds needn't be those of the others.
-        label_names (`list[str]`): The classes.
-        num_resamples (`int`): How often groups are drawn.
-
-    Raises:
-        ValueError: See `stack_rows`.
+    How much better one system looks under the paper's protocol, in `FLATTERED_SCORES`: at least one run of it, and any
+    of the other protocol, whose seeds may differ.
     """
     best = seed_means(group_matrices(stack_rows(paper_runs), len(label_names)).sum(axis=0))
     flattery = [

@@ -19,6 +19,7 @@ from training.arguments import DEMO_DIR
 
 
 PICTURES_DIR = "pictures"
+ATTENTION = "the median attention weight of each feature, neutral utterances against the rest."
 DEMO_NOTICE = (
     "These are the scores of synthetic sounds, to try software. No human speaks in them, and a generator made up the "
     "labels: nothing below means anything about emotion."
@@ -62,13 +63,8 @@ class Image:
 
 def write_report(results: Results, folder: Path) -> None:
     """
-    Write `results.json`, `results.csv` (one line for each system and protocol), `runs.csv`, `results.md` with its
-    pictures in `pictures/`, and `report.html`, which needs no other file.
-
-    Args:
-        results ([`Results`]): All that the report says.
-        folder (`Path`): Made if it isn't there; files of the same names are overwritten. The files of
-            `results.attention` are there already.
+    Write all files of the report, over those of the same names. The files of `results.attention` are there already;
+    report.html needs no other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", results.to_dict())
@@ -105,7 +101,10 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
         "How much the paper's protocol flatters": shown(charts.draw_flattery(results), sheets.flattery_sheet(results)),
         "Learning curves": each_protocol(charts.draw_learning_curves),
         "Calibration": each_protocol(charts.draw_reliability),
-        "Attention": _attention(results, folder),
+        "Attention": [
+            Image(folder, file, f"{system}: {ATTENTION}", f"Curves of attention weights of {system}")
+            for system, file in results.attention.items()
+        ],
         "Cost": each_protocol(charts.draw_cost, sheets.cost_sheet),
         "Every run": [sheets.runs_sheet(results)],
         "The command of every run": [Code(commands, "bash")],
@@ -129,14 +128,6 @@ def _summary(results: Results) -> list[Paragraph]:
         f"{finished} of {len(results.runs)} runs finished, {len(results.runs) - finished} failed."
     )
     return [*blocks, *map(Paragraph, [counts, *answer(results)])]
-
-
-def _attention(results: Results, folder: Path) -> list[Image]:
-    about = "the median attention weight of each feature, neutral utterances against the rest."
-    return [
-        Image(folder, file, f"{system}: {about}", f"Curves of attention weights of {system}")
-        for system, file in results.attention.items()
-    ]
 
 
 def save(picture: Picture, folder: Path) -> Image:

@@ -90,17 +90,8 @@ class _Choice:
 
 def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
     """
-    Read and check a plan: each of its cells is one that run_classification.py takes.
-
-    Args:
-        file (`str` or `Path`): A JSON object of `description`; `arguments` of run_classification.py, common to all;
-            `protocols`, by name with `seeds` and, for `session`, `folds` and `num_folds`; and `tables`, by title a list
-            of blocks. A block is every combination of its `fusions`, `backbones` (objects of `audio_model` and
-            `text_model`) and `variants` (by name an object of further arguments).
-        overrides (`list[str]`): Arguments of run_classification.py that win over those of the plan.
-
-    Raises:
-        InputError: The plan, or what run_classification.py would say to one of its cells.
+    Read and check a plan, whose fields are in recipes/README.md; the overrides win over its arguments. It is an
+    `InputError` too if run_classification.py would refuse one of the cells.
     """
     file = Path(file)
     given = read_json(file)
@@ -138,10 +129,7 @@ def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
 def _make_cells(
     name: str, arguments: list[str], protocols: dict[str, dict]
 ) -> tuple[list[Cell], ModelArguments, DataArguments]:
-    """
-    The cells of a system, and its model and data. The first cell of each protocol is parsed: all but fold and seed is
-    checked by that.
-    """
+    """A system's cells, model and data. Parsing the first cell of each protocol checks all but fold and seed."""
     cells = []
     for protocol, spec in protocols.items():
         of_protocol = []

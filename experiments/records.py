@@ -24,12 +24,8 @@ SIGNIFICANCE_LEVEL = 0.05
 
 def system_frame(results: Results) -> DataFrame:
     """
-    One row for each protocol and each system that has a run or scores there.
-
-    Returns:
-        What the system is, its `state`, `runs` and `rows`, each of `SCORES` (`macro_f1`, and the same with `_low`,
-        `_high`, `_mean`, `_sd`), `f1_`, `recall_`, `rows_` and `predicted_` for each class, the published number, and
-        the cost of a run; None for what isn't there.
+    One row for each protocol and each system that has a run or scores there: what it is, its scores with the parts in
+    `OF_A_SCORE`, those `OF_A_CLASS`, and the cost of a run; None for what isn't there.
     """
     columns = [*SYSTEM_COLUMNS, *(name + suffix for name in SCORES for suffix in OF_A_SCORE)]
     columns += ["expected_calibration_error", "predicted_classes"]

@@ -32,10 +32,7 @@ class Interrupted(Exception):
 
 
 def choose_num_processes(is_tiny: bool, num_cells: int) -> int:
-    """
-    How many cells run side by side: one for each accelerator; without one, as many tiny ones as there are cores and
-    memory for, and any other alone.
-    """
+    """One for each accelerator; without one, as many tiny ones as there are cores and memory for, others alone."""
     num_devices = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
     if num_devices or not is_tiny:
         return max(1, min(num_devices, num_cells))
@@ -52,19 +49,9 @@ def run_cells(
     cells: list[Cell], output_dir: Path, num_processes: int, on_change: Callable[[Cell, str], None]
 ) -> dict[str, str]:
     """
-    Run cells in their order, so many at a time.
-
-    Args:
-        cells (`list[Cell]`): Those that aren't finished.
-        output_dir (`Path`): Each has a folder of its name there.
-        num_processes (`int`): How many at a time; they divide the cores, or take an accelerator each.
-        on_change: Called with a cell and `"running"`, `"done"`, `"failed"`, or `"stopped"` after a signal.
-
-    Returns:
-        By the name of each cell that failed, the reason in one line.
-
-    Raises:
-        Interrupted: SIGINT or SIGTERM; what runs saves a checkpoint first.
+    Run cells in their order, so many at a time, and give the reasons in one line of those that failed, by their names.
+    `on_change` is told of a cell that it is `"running"`, `"done"`, `"failed"`, or `"stopped"` after SIGINT or SIGTERM,
+    where what runs saves a checkpoint before `Interrupted` is raised.
     """
     context = _make_context(num_processes)
     errors, waiting, running = {}, list(cells), {}

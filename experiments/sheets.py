@@ -81,12 +81,11 @@ def format_count(count: float | None) -> str:
     return f"{count:,.0f}" if float(count).is_integer() else f"{count:,.1f}"
 
 
-def format_seconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds:,.0f}" if seconds >= 10 else f"{seconds:.1f}"
-
-
-def format_gibibytes(num_bytes: float | None) -> str:
-    return "" if num_bytes is None else f"{num_bytes / 2**30:.2f}"
+def _costs(frame: DataFrame) -> dict[str, Series]:
+    """Seconds and memory of runs; nothing for None."""
+    shown = {"seconds": frame.seconds.map(lambda seconds: f"{seconds:,.{0 if seconds >= 10 else 1}f}", "ignore")}
+    shown["peak memory (GiB)"] = frame.peak_memory_bytes.map(lambda size: f"{size / 2**30:.2f}", "ignore")
+    return {name: column.fillna("") for name, column in shown.items()}
 
 
 def _intervals(frame: DataFrame, name: str) -> Series:
@@ -273,8 +272,7 @@ def cost_sheet(results: Results, protocol: str) -> Sheet | None:
         "macro F1": _with_interval(systems, LEADING),
         "parameters": systems.parameters.map("{:,.0f}".format),
         "of the fusion": systems.fusion_parameters.map("{:,.0f}".format),
-        "seconds": systems.seconds.map(format_seconds),
-        "peak memory (GiB)": systems.peak_memory_bytes.map(format_gibibytes),
+        **_costs(systems),
     }
     notes = ["Means over the runs; a run is one fold with one seed, in a process of its own."]
     return Sheet(f"Cost of a run, protocol {protocol}", DataFrame(columns), notes)
@@ -286,18 +284,14 @@ def failures_sheet(results: Results) -> Sheet | None:
     failed = runs[runs.error.notna()]
     if failed.empty:
         return None
-    shown = DataFrame({"run": failed["name"], "system": failed.system, "error": failed.error.map(_in_one_line)})
+    shown = DataFrame({"run": failed["name"], "system": failed.system, "error": failed.error.str.split().str.join(" ")})
     return Sheet("Failed runs", shown, marked={"error": failed.error.notna()})
-
-
-def _in_one_line(error: str | None) -> str:
-    return "" if error is None else " ".join(error.split())
 
 
 def runs_sheet(results: Results) -> Sheet:
     """Every run."""
     runs = run_frame(results)
-    errors = runs.error.map(_in_one_line)
+    errors = runs.error.fillna("").str.split().str.join(" ")
     columns = {
         "run": runs["name"],
         "protocol": runs.protocol,
@@ -307,11 +301,7 @@ def runs_sheet(results: Results) -> Sheet:
         "state": (runs.state + "\n" + errors).str.strip(),
     }
     columns |= {score.short: runs[name].map(format_score) for name, score in SCORES.items()}
-    columns |= {
-        "seconds": runs.seconds.map(format_seconds),
-        "peak memory (GiB)": runs.peak_memory_bytes.map(format_gibibytes),
-        "parameters": runs.parameters.map(format_count),
-    }
+    columns |= _costs(runs) | {"parameters": runs.parameters.map(format_count)}
     return Sheet("Runs", DataFrame(columns), marked={"state": errors != ""})
 
 

@@ -37,15 +37,8 @@ CURVES = {
 
 def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
     """
-    One system under one protocol.
-
-    Args:
-        runs (`list[ScoredRun]`): At least one, each of another fold or seed; not every fold needs to have every seed.
-            The rows of a seed's folds are scored together.
-        label_names (`list[str]`): The classes.
-
-    Raises:
-        ValueError: See `stack_rows`.
+    One system under one protocol. Each run is of another fold or seed, and not every fold needs to have every seed; the
+    rows of a seed's folds are scored together.
     """
     first, rows = runs[0], stack_rows(runs)
     matrices = group_matrices(rows, len(label_names))  # (G, 1, R, C, C)
@@ -64,21 +57,17 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
         confusion_matrix=seed_matrices.mean(axis=0).tolist(),
     )
     if first.system != MAJORITY:
-        scores.calibration, scores.cost, scores.curve = calibrate(runs), _average_cost(runs), average_curve(runs)
+        scores.calibration, scores.curve = calibrate(runs), average_curve(runs)
+        costs = {part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)}
+        scores.cost = Cost(**costs)
     return scores
 
 
 def group_matrices(rows: DataFrame, num_labels: int) -> np.ndarray:
     """
-    Confusion matrices, group by group, of systems that were scored on the same groups.
-
-    Args:
-        rows (`DataFrame`): Of `stack_rows`.
-        num_labels (`int`): Classes.
-
-    Returns:
-        `np.ndarray` of shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`, true classes in rows. A
-        system's seeds come first, in their order, and empty matrices follow up to the largest number of seeds.
+    Confusion matrices, true classes in rows, of systems that were scored on the same groups, from `stack_rows`, of
+    shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`. A system's seeds come first, in their order,
+    and empty matrices follow up to the largest number of seeds.
     """
     groups, names = pandas.factorize(rows.group, sort=True)
     systems, system_names = pandas.factorize(rows.system)
@@ -145,10 +134,6 @@ def calibrate(runs: list[ScoredRun]) -> Calibration:
     return Calibration(float(np.abs(confidence_sums - right_sums).sum() / len(confidences)), bins)
 
 
-def _average_cost(runs: list[ScoredRun]) -> Cost:
-    return Cost(**{part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)})
-
-
 def average_curve(runs: list[ScoredRun]) -> LearningCurve:
     """What training logged at each epoch, the mean over the runs that logged it there."""
     logged = []
@@ -164,13 +149,7 @@ def average_curve(runs: list[ScoredRun]) -> LearningCurve:
 def majority_runs(runs: list[ScoredRun]) -> list[ScoredRun]:
     """
     The baseline of a protocol, as if it were a system: the most frequent class of the training rows, with probability
-    1 for each scored row.
-
-    Args:
-        runs (`list[ScoredRun]`): Of any systems of one protocol.
-
-    Returns:
-        One for each fold and seed that a system has a run of, on the rows of the first of them.
+    1 for each scored row. One run for each fold and seed that any system has a run of, on the rows of the first.
     """
     baseline = {}
     for run in runs:

@@ -11,9 +11,6 @@ class EmotionMetric(evaluate.Metric):
     """
     The scores of [`SCORES`](metrics/scores.py); F1, recall and counts per class; and the scores of always answering the
     most frequent class, which is what the others have to be read against.
-
-    Args:
-        label_names (`list[str]`): Names of the classes, in the order of their indices.
     """
 
     def __init__(self, label_names: list[str], **kwargs):

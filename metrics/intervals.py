@@ -27,18 +27,9 @@ def bootstrap_intervals(
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """
-    Intervals at `CONFIDENCE_LEVEL` of the scores that `matrix_scores` gives.
-
-    Args:
-        references, predictions (`np.ndarray` of shape `(num_rows,)`): Class indices.
-        label_names (`list[str]`): Names of the classes.
-        groups (`list`, *optional*): The group of each row. Groups are drawn whole, with replacement (the cluster
-            bootstrap, Field and Welsh 2007); without them, rows are.
-        num_resamples (`int`): How often.
-        seed (`int`): The same one gives the same intervals.
-
-    Returns:
-        Lower and upper end by name of the score; nothing for a single group or row.
+    Both ends of the intervals at `CONFIDENCE_LEVEL` of what `matrix_scores` gives; nothing for a single group or row.
+    References and predictions are class indices, `(num_rows,)`. Groups are drawn whole, with replacement (the cluster
+    bootstrap, Field and Welsh 2007); without them, rows are.
     """
     num_labels = len(label_names)
     members = np.arange(len(references)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -62,11 +53,9 @@ def bootstrap_scores(
     for all of them, so that a difference of two systems is one of the same rows in every draw.
 
     Args:
-        matrices (`np.ndarray` of shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`): Confusion
-            matrices, true classes in rows. Two groups or more, and every system has rows in each of them; a matrix
-            may be empty, and a seed without any row in a draw has no part in the mean.
-        label_names (`Sequence[str]`): See `matrix_scores`.
-        num_resamples (`int`): How often groups are drawn.
+        matrices (`np.ndarray` of shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`): True classes in
+            rows. Two groups or more, and every system has rows in each of them; a matrix may be empty, and a seed
+            without any row in a draw has no part in the mean.
         seed (`int`): The same one and as many groups give the same draws.
 
     Returns:
@@ -103,13 +92,8 @@ def expanded_interval(draws: np.ndarray, num_groups: int) -> tuple[np.ndarray, n
     Ends of the expanded percentile interval at `CONFIDENCE_LEVEL` (Hesterberg 2015). Plain percentiles are too narrow
     for few groups, by what a normal distribution lacks against Student's and by the variance's division by `n`.
 
-    Args:
-        draws (`np.ndarray` of shape `(..., num_resamples)`): A bootstrap distribution.
-        num_groups (`int`): What was drawn from, 2 or more.
-
-    Returns:
-        Lower and upper end, each of shape `(...)`: the draws whose rank is just outside the tail. With three groups or
-        fewer no number of draws reaches it, and they are the lowest and the highest draw.
+    From draws `(..., num_resamples)` of 2 groups or more, both ends `(...)` are the draws whose rank is just outside
+    the tail. With three groups or fewer no number of draws reaches it, and they are the lowest and the highest draw.
     """
     quantile = t.ppf((1 + CONFIDENCE_LEVEL) / 2, num_groups - 1)
     tail = norm.sf(_expansion(num_groups) * quantile)
@@ -126,12 +110,7 @@ def two_sided_p(draws: np.ndarray, num_groups: int) -> np.ndarray:
     draw lies beyond 0, their number alone would bound it too high to be corrected for many comparisons: the tail is
     then that of the normal distribution with their mean and standard deviation.
 
-    Args:
-        draws (`np.ndarray` of shape `(..., num_resamples)`): Bootstrap distribution of the difference.
-        num_groups (`int`): What was drawn from, 2 or more.
-
-    Returns:
-        `np.ndarray` of shape `(...)`, from 0 to 1, and never 0: the difference itself counts as a draw.
+    From draws of the difference `(..., num_resamples)`, p `(...)`, which is never 0: it counts as a draw itself.
     """
     beyond = np.minimum((draws <= 0).sum(axis=-1), (draws >= 0).sum(axis=-1))
     tail = (1 + beyond) / (1 + draws.shape[-1])

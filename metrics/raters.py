@@ -21,15 +21,9 @@ def vote_shares(votes: list | None, num_labels: int) -> np.ndarray | None:
 
 def kl_to_raters(shares: np.ndarray, logits: np.ndarray) -> float | None:
     """
-    Mean Kullback-Leibler divergence of a model's probabilities from the raters' shares, KL(raters || model), in nats.
-
-    Args:
-        shares (`np.ndarray` of shape `(num_rows, num_labels)`): Share of the votes of each class; a row of zeros has no
-            votes and no part.
-        logits (`np.ndarray` of shape `(num_rows, num_labels)`): The model's; logarithms of probabilities do as well.
-
-    Returns:
-        0 or more, infinite where a share meets the probability 0; `None` if no row has votes.
+    Mean Kullback-Leibler divergence of a model's probabilities from the raters' shares, KL(raters || model), in nats;
+    infinite where a share meets the probability 0, `None` if no row has votes. Both are of shape `(num_rows,
+    num_labels)`; a row of zero shares has no part, and logarithms of probabilities do for logits.
     """
     rated = shares.sum(axis=1) > 0
     if not rated.any():
@@ -41,16 +35,8 @@ def kl_to_raters(shares: np.ndarray, logits: np.ndarray) -> float | None:
 
 def rater_scores(votes: list, logits: np.ndarray, train_votes: list | None) -> dict[str, float]:
     """
-    Agreement with the raters, where there are votes to compare with, beside that of always answering the mean shares of
-    the training rows' votes.
-
-    Args:
-        votes (`list`): Counts for each class of the scored rows, or `None`.
-        logits (`np.ndarray` of shape `(num_rows, num_labels)`): The model's, of the same rows.
-        train_votes (`list`, *optional*): Counts of the training rows.
-
-    Returns:
-        `kl_to_raters` and `prior_kl_to_raters`, or neither.
+    `kl_to_raters` of logits `(num_rows, num_labels)`, where the scored rows have votes, the counts of each class; and
+    `prior_kl_to_raters`, of always answering the mean shares of the training rows' votes, where these have some.
     """
     shares, train_shares = (vote_shares(column, logits.shape[1]) for column in (votes, train_votes))
     score = None if shares is None else kl_to_raters(shares, logits)

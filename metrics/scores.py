@@ -9,15 +9,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Counts:
-    """
-    What confusion matrices, true classes in rows, hold of each class.
+    """Rows of each class in confusion matrices, `(..., num_labels)`."""
 
-    Args:
-        hits, true, predicted (`np.ndarray` of shape `(..., num_labels)`): Rows of a class that were recognised, that
-            there are, and that were predicted to be of it.
-    """
-
-    hits: np.ndarray
+    hits: np.ndarray  # recognised
     true: np.ndarray
     predicted: np.ndarray
 
@@ -57,17 +51,10 @@ def _accuracy(counts: Counts) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Score:
-    """
-    Args:
-        title, short (`str`): What it is called in cards, and in tables and pictures of many systems.
-        hub_metric (`str`): The Hub's name of it.
-        compute (`Callable`): [`Counts`] → `np.ndarray` of shape `(...)`.
-    """
-
-    title: str
-    short: str
-    hub_metric: str
-    compute: Callable[[Counts], np.ndarray]
+    title: str  # in cards
+    short: str  # in tables and pictures of many systems
+    hub_metric: str  # the Hub's name of it
+    compute: Callable[[Counts], np.ndarray]  # of shape (...)
 
 
 SCORES = {
@@ -88,14 +75,8 @@ def confusion_matrix(references: np.ndarray, predictions: np.ndarray, num_labels
 
 def matrix_scores(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """
-    The scores of many confusion matrices at once.
-
-    Args:
-        matrices (`np.ndarray` of shape `(..., num_labels, num_labels)`): True classes in rows.
-        label_names (`Sequence[str]`): Names of the classes; without them, only the scores over all classes.
-
-    Returns:
-        By name, `np.ndarray` of shape `(...)`; NaN for an empty matrix.
+    The scores of confusion matrices `(..., num_labels, num_labels)`, true classes in rows → `(...)` by name, NaN for an
+    empty matrix; and F1 and recall of the classes that are named.
     """
     matrices = np.asarray(matrices, dtype=np.float64)
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)  # (..., C)
@@ -107,13 +88,5 @@ def matrix_scores(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict
 
 
 def seed_means(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """
-    `matrix_scores` of each seed, and their means.
-
-    Args:
-        matrices (`np.ndarray` of shape `(..., num_seeds, num_labels, num_labels)`): An empty one has no part.
-
-    Returns:
-        By name, `np.ndarray` of shape `(...)`.
-    """
+    """Means of `matrix_scores` over seeds, `(..., num_seeds, num_labels, num_labels)`; an empty one has no part."""
     return {name: np.nanmean(values, axis=-1) for name, values in matrix_scores(matrices, label_names).items()}
