@@ -1,0 +1,21 @@
+"""What the cells of a table mean, whatever type and form they come in."""
+
+import re
+import unicodedata
+
+
+# Nothing to see, and yet another word or class. The joiners belong to words in some scripts, but not to their ends.
+_ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
+_ENDS = re.compile(r"^[\s\u200c\u200d]+|[\s\u200c\u200d]+$")
+# What programs write where there is no value.
+_NOTHING = ("", "none", "nan", "null", "n/a", "<na>")
+
+
+def tidy(text: str) -> str:
+    """The same text in one form: NFC, without zero-width characters and without blanks at its ends."""
+    return _ENDS.sub("", unicodedata.normalize("NFC", text).translate(_ZERO_WIDTH))
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell of a label, a speaker or a session says that there is none."""
+    return tidy(text).casefold() in _NOTHING
