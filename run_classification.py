@@ -1,9 +1,10 @@
 """Train, evaluate and save a fusion of speech and transcript for emotion recognition.
 
 accelerate launch run_classification.py --fusion rsa_cfn
-accelerate launch run_classification.py --fusion rsa_cfn --dataset_name data/kemdy20 --output_dir runs/first
-accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7
-accelerate launch run_classification.py --do_predict --model_name_or_path models/rsa_cfn --predict_file recordings
+accelerate launch run_classification.py --fusion rsa --dataset_name data/kemdy20 --output_dir models/rsa_kemdy20
+accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7 --output_dir models/seed7
+python run_classification.py --do_predict --model_name_or_path models/rsa_cfn --predict_file recordings \\
+    --output_dir predictions/recordings
 """
 
 import logging
