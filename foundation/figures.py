@@ -76,9 +76,10 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+@cache
 def families_for(text: str) -> list[str]:
     """Names of installed fonts for matplotlib, which takes each letter of the text from the first of them that has it.
-    Letters that no font has are named in the log, and drawn as boxes."""
+    Letters that no font has are named in the log, once for a text, and drawn as boxes."""
     lacking = {letter for letter in text if not letter.isspace()}
     families = []
     for name, file in _fonts().items():
@@ -87,17 +88,11 @@ def families_for(text: str) -> list[str]:
             lacking -= _letters(file)
         if not lacking:
             return families
-    _warn_of("".join(sorted(lacking)))
-    return families
-
-
-@cache
-def _warn_of(letters: str) -> None:
-    """Once, however many pictures they are in."""
     logger.warning(
-        f"No installed font has {letters}, drawn as boxes; install one that has, or for Korean, Japanese and Chinese "
-        "pip install noto-cjk-sans-otc"
+        f"No installed font has {''.join(sorted(lacking))}, drawn as boxes; install one that has, or for Korean, "
+        "Japanese and Chinese pip install noto-cjk-sans-otc"
     )
+    return families
 
 
 @cache

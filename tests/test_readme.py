@@ -63,6 +63,7 @@ NOT_RUN = {
     r"--asr_model|convert_checkpoint": "loads a model from the Hub",
     r"run_experiments\.py|-m benchmarks\.|scripts\.fusion_table": "takes from minutes to days",
     r"scripts\.export_onnx": "takes a minute; its own test exports the same model",
+    r"--help$": "only prints",
     r"demo/app\.py": "serves until it is stopped; tests/demo opens it in a browser",
 }
 # Packages that a page may ask for and the tests do without.

@@ -3,7 +3,7 @@
 import logging
 from contextlib import contextmanager
 
-from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -16,13 +16,7 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
-from transformers.utils import (
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    WEIGHTS_INDEX_NAME,
-    WEIGHTS_NAME,
-    has_file,
-)
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, has_file
 
 from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
@@ -48,8 +42,6 @@ logger = logging.getLogger(__name__)
 SCORED_CROPS = {"random": "center", "head": "head"}
 VOCAB_SIZE = 800
 SAVED = "a folder or Hub id of a saved RSA-CFN model"
-# Of errors, those that say that there is no way to the Hub.
-UNREACHABLE = (LocalEntryNotFoundError, OfflineModeIsEnabled)
 RECOGNISER = "a folder or Hub id of a speech recogniser, such as openai/whisper-small"
 WEIGHTS_FILES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 # They learn on two cores in minutes. At this size it matters to have no SpecAugment, no layerdrop, a hop of 20 ms, and
@@ -86,19 +78,13 @@ def loading(argument: str, name: str, legal: str):
     try:
         yield
     except Exception as error:  # whatever the libraries make of a file
-        cause = error
-        while cause is not None and not isinstance(cause, UNREACHABLE):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
-            raise InputError(
-                f"{argument} {name} is no folder here and can't be reached: there is no network, or HF_HUB_OFFLINE is "
-                f"set, and it isn't in the cache of huggingface_hub; download it first by `hf download {name}`, or "
-                f"give {legal}"
-            ) from error
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{argument} {name} can't be loaded; give {legal} ({type(error).__name__}: {reason})"
-        ) from error
+        message = f"can't be loaded; give {legal} ({type(error).__name__}: {' '.join(str(error).split())})"
+        if isinstance(error.__cause__, LocalEntryNotFoundError):
+            message = (
+                "is no folder here and can't be reached: there is no network, or HF_HUB_OFFLINE is set, and it isn't "
+                f"in the cache of huggingface_hub; download it first by `hf download {name}`, or give {legal}"
+            )
+        raise InputError(f"{argument} {name} {message}") from error
 
 
 def check_models(model_args: ModelArguments, data_args: DataArguments) -> None:

@@ -39,6 +39,6 @@ def test_letters_that_no_font_has_are_named_once(caplog):
         assert len(families_for("정말")) == 2
         assert not caplog.records
         families_for("정말 \U000f0000")
-        families_for("\U000f0000 again")
+        families_for("정말 \U000f0000")
     (record,) = caplog.records
     assert record.message.startswith("No installed font has \U000f0000, drawn as boxes; install one")
