@@ -259,6 +259,13 @@ def test_the_commands_run_one_after_the_other(run, checkout):
         check(command, is_run=True)
 
 
+def test_two_commands_with_one_folder_are_noticed(checkout):
+    command = "accelerate launch run_classification.py recipes/rsa_cfn.json"
+    check(command, is_run=True)
+    with pytest.raises(AssertionError):
+        check(f"{command} --seed 7", is_run=True)
+
+
 def test_an_unknown_command_is_noticed(workplace):
     for command in ("make all", "python -m scripts.explain models/rsa_cfn --audoi speech.wav --output_dir explained"):
         with pytest.raises((pytest.fail.Exception, SystemExit)):
