@@ -2,7 +2,7 @@
 
 python prepare_dataset.py --corpus_dir KEMDy20_v1_1 --output_dir data/kemdy20
 python prepare_dataset.py --corpus csv --metadata speech/metadata.csv --output_dir data/speech
-python prepare_dataset.py --corpus demo --output_dir data/demo
+python prepare_dataset.py --corpus demo --output_dir data/another_demo
 """
 
 import argparse

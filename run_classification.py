@@ -1,9 +1,10 @@
 """Train, evaluate and save a fusion of speech and transcript for emotion recognition.
 
 accelerate launch run_classification.py --fusion rsa_cfn
-accelerate launch run_classification.py --fusion rsa_cfn --dataset_name data/kemdy20 --output_dir runs/first
-accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7
-accelerate launch run_classification.py --do_predict --model_name_or_path models/rsa_cfn --predict_file recordings
+accelerate launch run_classification.py --fusion rsa --dataset_name data/kemdy20 --output_dir models/rsa_kemdy20
+accelerate launch run_classification.py recipes/rsa_cfn.json --seed 7 --output_dir models/seed7
+python run_classification.py --do_predict --model_name_or_path models/rsa_cfn --predict_file recordings \\
+    --output_dir predictions/recordings
 """
 
 import logging
@@ -24,7 +25,7 @@ from training.data import Splits, load_splits
 from training.features import read_features_instead
 from training.hub import check_destination
 from training.labels import class_weights, target_shares
-from training.model import load_model, saved_classes
+from training.model import check_models, load_model, saved_classes
 from training.parsing import parse_arguments
 from training.recipe import make_recipe
 from training.run_folder import format_closing, write_split
@@ -58,6 +59,7 @@ def main(
         # Imported late: the pipelines of transformers would delay the first training step.
         from training.prediction import predict
 
+        check_models(model_args, data_args)
         metrics = predict(model_args, data_args, training_args)
     if training_args.process_index == 0:
         print(format_closing(metrics, training_args.output_dir, time.perf_counter() - start))
@@ -81,6 +83,8 @@ def train_and_score(
         check_destination(training_args)
     recipe = make_recipe(model_args, data_args, training_args)
     checkpoint = find_start(training_args)
+    if checkpoint != output_dir:
+        check_models(model_args, data_args)
     splits, weights = load_rows(model_args, data_args, training_args)
     if training_args.do_train:
         check_rows(splits, data_args, training_args)

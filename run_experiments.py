@@ -24,6 +24,7 @@ from foundation.errors import InputError, OneLineParser
 from foundation.files import holds_code
 from training.arguments import TINY
 from training.data import load_splits
+from training.model import check_models
 from training.parsing import parse_arguments
 
 
@@ -104,7 +105,11 @@ def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: s
 
 
 def check_data(plan: Plan) -> None:
-    """Load and divide the rows once for each protocol, as each cell will, to report here what is wrong with them."""
+    """Look once for each pair of backbones, and load and divide the rows once for each protocol, as each cell will, to
+    report here what is wrong with them."""
+    backbones = {system.name: (system.audio_model, system.text_model) for system in plan.systems}
+    for cell in {backbones[cell.system]: cell for cell in plan.cells}.values():
+        check_models(*parse_arguments(cell.arguments)[:2])
     for protocol in dict.fromkeys(cell.protocol for cell in plan.cells):
         cell = max((cell for cell in plan.cells if cell.protocol == protocol), key=lambda cell: cell.fold or 0)
         _, data_args, training_args = parse_arguments(cell.arguments)

@@ -40,13 +40,13 @@ def check_arguments(cells: list[Cell], output_dir: Path) -> None:
     for cell in cells:
         file = output_dir / cell.name / ARGUMENTS
         before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else cell.arguments
-        if before != cell.arguments:
-            then, now = _by_name(before), _by_name(cell.arguments)
-            differences = [
-                f"--{name} {then.get(name, 'not given')}, now {now.get(name, 'not given')}"
-                for name in then | now
-                if then.get(name) != now.get(name)
-            ]
+        then, now = _by_name(before), _by_name(cell.arguments)
+        differences = [
+            f"--{name} {then.get(name, 'not given')}, now {now.get(name, 'not given')}"
+            for name in then | now
+            if then.get(name) != now.get(name)
+        ]
+        if differences:
             raise InputError(
                 f"{output_dir / cell.name} was run with other arguments ({'; '.join(differences)}); give another "
                 "--output_dir, or remove that folder"

@@ -1,11 +1,9 @@
 """The pictures of the report, each of one protocol: scores, differences, confusion matrices, curves, cost.
 Names may be long: rows are as high as their names, and other names are wrapped, or replaced by numbers."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from textwrap import wrap
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,12 +24,13 @@ from experiments.results import (
     is_fusion,
 )
 from experiments.sheets import MINUS, format_score
-from foundation.figures import BLUE, GREEN, GREY, INK, VERMILLION, Picture, families_for, name_rows, new_figure
+from foundation.figures import BLUE, GREEN, GREY, INK, VERMILLION, Picture, name_rows, new_figure
 from metrics.scores import LEADING, SCORES
 
 
 WIDTH = 9.0  # inches: shown 900 pixels wide, writing of 9 points is 12 pixels high
 DPI = 140
+STYLE = {"font.size": 9}  # of matplotlib, while they are drawn
 # More pairs are only listed, and the picture has each fusion against two systems.
 MOST_PAIRS = 15
 MOST_MARKERS = 30
@@ -42,14 +41,6 @@ SURE, UNSURE = {"color": VERMILLION, "marker": "o"}, {"color": GREY, "marker": "
 # Of learning curves: the fields, their names and styles.
 LOSSES = {"training_loss": ("training loss", GREY, "-"), "loss": ("loss", BLUE, "--")}
 F1_SCORES = {"macro_f1": ("macro F1", VERMILLION, "-"), "weighted_f1": ("weighted F1", GREEN, ":")}
-
-
-@contextmanager
-def fitting_fonts(results: Results) -> Iterator[None]:
-    """Fonts that have the letters of all names, and no `$` that is taken for mathematics."""
-    names = "".join([*results.label_names, *(system.name for system in results.systems)])
-    with matplotlib.rc_context({"font.family": families_for(names), "text.parse_math": False, "font.size": 9}):
-        yield
 
 
 def draw_scores(results: Results) -> Picture | None:
@@ -297,7 +288,8 @@ def draw_cost(results: Results, protocol: str) -> Picture | None:
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        # Half a GiB is no "500m".
+        axes.xaxis.set_major_formatter("{x:g}" if "GiB" in title else EngFormatter(sep=""))
         axes.set_xlabel(title)
         _show_grid(axes, "both")
     figure.axes[0].set_ylabel("macro F1")

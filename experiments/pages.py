@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import matplotlib
+
 from experiments import charts, sheets
 from experiments.answer import answer
 from experiments.records import run_frame, system_frame
@@ -70,7 +72,7 @@ def write_report(results: Results, folder: Path) -> None:
     write_json(folder / "results.json", results.to_dict())
     system_frame(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
     run_frame(results).to_csv(folder / "runs.csv", index=False, lineterminator="\n")
-    with charts.fitting_fonts(results):
+    with matplotlib.rc_context(charts.STYLE):
         sections = report_sections(results, folder)
     for name in ("results.md", "report.html"):
         text = fill_template(Path(__file__).with_name(f"{name}.jinja"), title=results.name, sections=sections)

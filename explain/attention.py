@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from corpora.loading import encode_labels, load_parts, read_columns
 from foundation.errors import InputError
+from foundation.figures import new_figure
 from foundation.words import first_names
 from processing_rsa_cfn import decode_audio
 
@@ -148,7 +149,7 @@ def _key_weights(model, processor, batch: list[dict]) -> tuple[np.ndarray, np.nd
 
 def draw_attention(weights: AttentionWeights) -> Figure:
     """The picture of the paper: the median weight of each feature, audio over text, neutral against the rest."""
-    figure = Figure(figsize=(8.0, 5.6), layout="constrained")
+    figure = new_figure(8.0, 5.6)
     num_neutral, num_rest = weights.is_neutral.sum(), (~weights.is_neutral).sum()
     labels = {"median_of_neutral": f"neutral ({num_neutral:,})", "median_of_rest": f"the rest ({num_rest:,})"}
     for axes, modality in zip(figure.subplots(2), ("audio", "text")):

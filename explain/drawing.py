@@ -8,7 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from explain.prediction import Explanation
-from foundation.figures import families_for
+from foundation.figures import new_figure
 
 
 WIDTH = 8.0  # inches
@@ -39,7 +39,7 @@ def draw_explanation(explanation: Explanation) -> Figure:
         heights["audio"] = 1.9
     if explanation.words:
         heights["words"] = 0.55 + LINE_HEIGHT * len(lines)
-    figure = Figure(figsize=(WIDTH, sum(heights.values())), layout="constrained")
+    figure = new_figure(WIDTH, sum(heights.values()))
     panels = figure.subplots(len(heights), height_ratios=list(heights.values()), squeeze=False)[:, 0]
     panel_of = dict(zip(heights, panels))
     _draw_probabilities(panel_of["probabilities"], explanation)
@@ -58,7 +58,7 @@ def _draw_probabilities(axes: Axes, explanation: Explanation) -> None:
         offset = (row - (len(shown) - 1) / 2) * height
         bars = axes.barh(places + offset, probabilities, height=height, color=color, label=label)
         axes.bar_label(bars, [f"{value:.2f}" for value in probabilities], padding=2, fontsize=7)
-    axes.set_yticks(places, explanation.labels, fontfamily=families_for("".join(explanation.labels)))
+    axes.set_yticks(places, explanation.labels)
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.08), xlabel="probability")
     axes.spines[["top", "right"]].set_visible(False)
@@ -68,7 +68,7 @@ def _draw_probabilities(axes: Axes, explanation: Explanation) -> None:
         without = [f"{values[index]:.2f} without the {name}" for name, values in explanation.withheld.items()]
         title += f"; {', '.join(without)}"
         axes.legend(loc="best", fontsize=8, frameon=False)
-    axes.set_title(title, fontsize=11, loc="left", fontfamily=families_for(title))
+    axes.set_title(title, fontsize=11, loc="left")
 
 
 def _draw_waveform(axes: Axes, explanation: Explanation) -> None:
@@ -91,18 +91,16 @@ def _draw_words(axes: Axes, explanation: Explanation, lines: list[list[tuple[flo
     axes.set(xlim=(0, TEXT_WIDTH), ylim=(len(lines), 0), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     values = iter(explanation.word_relevance)
-    families = families_for("".join(explanation.words))
     for row, line in enumerate(lines):
         for x, word in line:
             box = {"boxstyle": "round,pad=0.18", "facecolor": scale.to_rgba(next(values)), "edgecolor": "none"}
-            options = {"fontsize": FONT_SIZE, "fontfamily": families, "va": "center", "parse_math": False}
-            axes.text(x, row + 0.5, word, bbox=box, **options)
+            axes.text(x, row + 0.5, word, bbox=box, fontsize=FONT_SIZE, va="center")
     _finish(axes, scale, "words", explanation.target)
 
 
 def _finish(axes: Axes, scale: ScalarMappable, what: str, target: str) -> None:
     title = f"{what} that speak for {target} (red) and against it (blue)"
-    axes.set_title(title, fontsize=10, loc="left", fontfamily=families_for(title))
+    axes.set_title(title, fontsize=10, loc="left")
     ticks = [scale.norm.vmin, 0, scale.norm.vmax]
     axes.figure.colorbar(scale, ax=axes, label="relevance", pad=0.01, fraction=0.03, ticks=ticks, format="%.2g")
 
@@ -116,12 +114,10 @@ def _scale(relevance: np.ndarray) -> ScalarMappable:
 def _break_lines(words: list[str]) -> list[list[tuple[float, str]]]:
     """Lines of words, each with its place in inches from the left."""
     lines: list[list[tuple[float, str]]] = []
-    if not words:
-        return lines
-    scratch = Figure(dpi=100)
-    families, x = families_for("".join(words)), 0.0
-    for word in words:
-        text = scratch.text(0, 0, word, fontsize=FONT_SIZE, fontfamily=families, parse_math=False)
+    scratch, x = new_figure(WIDTH, 1), 0.0
+    texts = [scratch.text(0, 0, word, fontsize=FONT_SIZE) for word in words]
+    scratch.choose_fonts()
+    for word, text in zip(words, texts):
         width = text.get_window_extent().width / scratch.dpi + 2 * SPACE
         if not lines or x + width > TEXT_WIDTH:
             lines.append([])

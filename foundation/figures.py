@@ -1,4 +1,4 @@
-"""What all pictures share: colours, a figure without pyplot, and fonts that have the letters of a text.
+"""What all pictures share: colours, a figure without pyplot, and fonts that have every letter that is drawn.
 Without pyplot, pictures may be drawn in any thread."""
 
 import logging
@@ -12,6 +12,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 
 
 logger = logging.getLogger(__name__)
@@ -21,10 +22,10 @@ BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 INK = "#333333"
 
 DEFAULT = "DejaVu Sans"
-# The Korean fonts of Linux, Windows and macOS. Others are tried after them.
-PREFERRED = ("NanumGothic", "Noto Sans CJK KR", "Noto Sans KR", "Malgun Gothic", "Apple SD Gothic Neo", "AppleGothic")
-# A package that brings NanumGothic along; it is only looked into, since its import changes matplotlib's settings.
-FONT_PACKAGE = "koreanize_matplotlib"
+# Of Hangul, Kana and Hanzi: the font that requirements.txt brings along, then those of Linux, Windows and macOS. All
+# others are tried after them.
+PREFERRED = ("Noto Sans CJK JP", "Noto Sans CJK KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
+FONT_PACKAGE = "noto_cjk_sans_otc"
 # Fonts that have a box for every letter there is.
 BOXES = ("Last Resort", "LastResort")
 
@@ -39,9 +40,31 @@ class Picture:
     alt: str
 
 
-def new_figure(width: float, height: float) -> Figure:
+class WrittenFigure(Figure):
+    """A figure whose writing, in whatever script, is drawn in fonts that have its letters, and as it is: no `$` begins
+    mathematics."""
+
+    def draw(self, renderer) -> None:
+        self.choose_fonts()
+        super().draw(renderer)
+
+    def choose_fonts(self) -> None:
+        """Done by itself before drawing; writing can be measured after it."""
+        for axes in (axes for axes in self.axes if axes.axison):
+            # Names are put down when they are asked for.
+            axes.get_xticklabels()
+            axes.get_yticklabels()
+        texts = self.findobj(Text)
+        families = families_for("".join(text.get_text() for text in texts))
+        for text in texts:
+            text.set_parse_math(False)
+            if not text.get_text().isascii():
+                text.set_fontfamily(families)
+
+
+def new_figure(width: float, height: float) -> WrittenFigure:
     """An empty figure of that many inches, whose parts make room for each other."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = WrittenFigure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)
     return figure
 
@@ -53,9 +76,10 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+@cache
 def families_for(text: str) -> list[str]:
     """Names of installed fonts for matplotlib, which takes each letter of the text from the first of them that has it.
-    Letters that no font has are named in the log, and drawn as boxes."""
+    Letters that no font has are named in the log, once for a text, and drawn as boxes."""
     lacking = {letter for letter in text if not letter.isspace()}
     families = []
     for name, file in _fonts().items():
@@ -65,8 +89,8 @@ def families_for(text: str) -> list[str]:
         if not lacking:
             return families
     logger.warning(
-        f"No installed font has {''.join(sorted(lacking))}, drawn as boxes; install one such as fonts-nanum, or "
-        "pip install koreanize-matplotlib"
+        f"No installed font has {''.join(sorted(lacking))}, drawn as boxes; install one that has, or for Korean, "
+        "Japanese and Chinese pip install noto-cjk-sans-otc"
     )
     return families
 
@@ -76,7 +100,7 @@ def _fonts() -> dict[str, str]:
     """Name → file of every font, preferred ones first; the weights and slants of a family have the same letters."""
     package = find_spec(FONT_PACKAGE)
     if package is not None:
-        for file in sorted(Path(package.origin).parent.glob("fonts/*Gothic.ttf")):
+        for file in Path(package.origin).parent.glob("*.ttc"):
             font_manager.fontManager.addfont(file)
     files = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
     names = [DEFAULT, *PREFERRED, *sorted(name for name in files if not name.startswith(BOXES))]

@@ -2,9 +2,10 @@
 Convert a checkpoint of the original PyTorch code to a folder that `from_pretrained` loads.
 
 ```bash
-python -m scripts.convert_checkpoint rsa_cfn.pth --fusion rsa_cfn --output_dir models/rsa_cfn \
+python -m scripts.convert_checkpoint rsa_cfn.pth --fusion rsa_cfn --output_dir models/converted_rsa_cfn \
     --audio_model facebook/wav2vec2-large-960h-lv60-self --text_model klue/roberta-base
-python -m scripts.convert_checkpoint text.pth --fusion text --output_dir models/text --text_config roberta.json
+python -m scripts.convert_checkpoint text.pth --fusion text --output_dir models/converted_text \
+    --text_config roberta.json
 ```
 """
 

@@ -3,11 +3,13 @@ The pages: README.md, its Korean twin, docs/ and the README of each folder.
 
 `check` knows every program that a page may call: a command it doesn't know fails. Each command is parsed by the
 program itself, in a folder with a small corpus and a tiny model under the names that the pages use. Those of README.md,
-and with `-m slow` those of all pages, also run there, on tiny backbones and for two steps; `NOT_RUN` says which don't,
-and why.
+and with `-m slow` those of all pages and of the scripts' own heads, also run one after the other in one folder that has
+only the corpora, on tiny backbones and for two steps; `NOT_RUN` says which don't, and why: they leave a folder as a run
+would, so that no other command may take it.
 """
 
 import argparse
+import ast
 import csv
 import os
 import re
@@ -33,6 +35,8 @@ import run_classification
 import run_experiments
 from configuration_rsa_cfn import EMOTIONS
 from demo import app
+from experiments.cells import ARGUMENTS
+from foundation.files import write_json
 from tests.markdown import anchors, blocks, prose, table
 
 
@@ -44,14 +48,22 @@ PAGES = {
 }
 # The same commands as in README.md, which a test sees to.
 TWIN = "README.ko.md"
+# Scripts whose docstrings say how they are called.
+SCRIPTS = [
+    file
+    for pattern in ("*.py", "scripts/*.py", "benchmarks/*.py", "demo/app.py")
+    for file in sorted(REPOSITORY.glob(pattern))
+]
 README, KOREAN = PAGES["README.md"], PAGES[TWIN]
 SETUP = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && "
 
 NOT_RUN = {
     r"--push_to_hub|\b(me|USER)/": "needs an account of the Hub; tests of their own push to a Hub on this machine",
-    r"--(asr_model|audio_model|text_model) (?!tiny)": "loads a model from the Hub",
+    r"run_classification\.py recipes/": "differs in numbers only from others that run; tests/test_recipes.py runs one",
+    r"--asr_model|convert_checkpoint": "loads a model from the Hub",
     r"run_experiments\.py|-m benchmarks\.|scripts\.fusion_table": "takes from minutes to days",
     r"scripts\.export_onnx": "takes a minute; its own test exports the same model",
+    r"--help$": "only prints",
     r"demo/app\.py": "serves until it is stopped; tests/demo opens it in a browser",
 }
 # Packages that a page may ask for and the tests do without.
@@ -73,6 +85,20 @@ def commands_in_prose(page):
     return [span for span in spans if re.match(r"(python|accelerate launch|pip install|hf|ruff|tensorboard) ", span)]
 
 
+def commands_in_docstrings():
+    docstrings = [ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "" for file in SCRIPTS]
+    lines = [line for text in docstrings for line in re.sub(r"\\\n\s*", "", text).splitlines()]
+    return [line for line in lines if re.match(r"(python|accelerate launch) ", line)]
+
+
+def commands_in_order():
+    """All commands as a reader meets them: README.md, its pages as it lists them, what else there is."""
+    listed = re.findall(r"\]\(([^)#]+\.md)\)", README)
+    pages = dict.fromkeys(page for page in ("README.md", *listed, *PAGES) if page != TWIN)
+    found = [command for page in pages for command in (*commands(page), *commands_in_prose(page))]
+    return list(dict.fromkeys([*found, *commands_in_docstrings()]))
+
+
 @pytest.fixture(scope="module")
 def material(make_model, processor, demo_corpus_dir, prepared_dir, tmp_path_factory):
     """What the pages take for granted: corpora, recordings, a trained model."""
@@ -86,6 +112,8 @@ def material(make_model, processor, demo_corpus_dir, prepared_dir, tmp_path_fact
     for name in ("models/rsa_cfn", "models/kemdy20", "me/emotions"):
         make_model().save_pretrained(folder / name)
         processor.save_pretrained(folder / name)
+    for name in ("rsa_cfn.pth", "text.pth", "roberta.json"):
+        (folder / name).touch()
     for name in ("speech", "recordings"):
         (folder / name).mkdir()
     rows = [("path", "text", "label", "session")]
@@ -112,9 +140,19 @@ def workplace(material, tmp_path, monkeypatch):
     return tmp_path / "workplace"
 
 
+@pytest.fixture
+def checkout(workplace, prepared_dir, monkeypatch):
+    """The same before any command: without what those of the pages make."""
+    for name in ("models", "data/kemdy20", "data/demo", "data/speech"):
+        shutil.rmtree(workplace / name)
+    # A small corpus for the demo's, which takes longer.
+    monkeypatch.setattr("training.data.prepare", lambda corpus, _, folder: shutil.copytree(prepared_dir, folder))
+    return workplace
+
+
 def check(command, is_run):
-    """Parse a command of a page and, if asked and it can be, run it."""
-    is_run = is_run and not any(re.search(pattern, command) for pattern in NOT_RUN)
+    """Parse a command of a page or, if asked, run it; one that can't be run leaves the folder that it would."""
+    can_run = not any(re.search(pattern, command) for pattern in NOT_RUN)
     words = shlex.split(re.sub(r"^([A-Z_]+=\S+ )+", "", command))
     if words[:2] == ["accelerate", "launch"]:
         launched = launch_command_parser().parse_args(words[2:])
@@ -123,7 +161,9 @@ def check(command, is_run):
     match words:
         case ["python3", "-m", "venv", ".venv"] | [".", ".venv/bin/activate"] | ["hf", "auth", "login"]:
             pass
-        case ["tensorboard", "--logdir", "models"] | ["ruff", "check" | "format", *_] | ["hf", "upload", *_]:
+        case (
+            ["tensorboard", "--logdir", "models"] | ["ruff", "check" | "format", *_] | ["hf", "upload" | "download", *_]
+        ):
             pass
         case [".ci/run"]:
             assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
@@ -136,15 +176,15 @@ def check(command, is_run):
             named = [argument.split("::")[0] for argument in arguments if "/" in argument]
             assert all((REPOSITORY / name).exists() for name in named), command
         case ["python", "run_classification.py", *arguments]:
-            check_run(arguments, is_run)
+            check_run(arguments, is_run, can_run)
         case ["python", "run_experiments.py", *arguments]:
             check_plan(arguments)
         case ["python", "prepare_dataset.py", *arguments]:
-            call(prepare_dataset.main, [*arguments, "--num_proc", "1"], is_run)
+            call(prepare_dataset.main, [*arguments, "--num_proc", "1"], is_run and can_run)
         case ["python", "demo/app.py", *arguments]:
-            call(app.main, arguments, is_run)
+            call(app.main, arguments, is_run and can_run)
         case ["python", "-m", module, *arguments]:
-            call(import_module(module).main, arguments, is_run)
+            call(import_module(module).main, arguments, is_run and can_run)
         case _:
             pytest.fail(f"no rule says how to check this command: {command}")
 
@@ -152,8 +192,6 @@ def check(command, is_run):
 def call(main, arguments, is_run):
     """A program of one parser, as a whole or until it has read its command line."""
     if is_run:
-        if "--output_dir" in arguments:
-            shutil.rmtree(output_dir(arguments), ignore_errors=True)
         assert main(arguments) in (None, 0), arguments
         return
     parse = argparse.ArgumentParser.parse_args
@@ -166,59 +204,66 @@ def call(main, arguments, is_run):
         main(arguments)
 
 
-def check_run(arguments, is_run):
+def check_run(arguments, is_run, can_run):
     """run_classification.py, for two steps on tiny backbones; or until everything has looked at its arguments."""
-    if is_run:
-        shutil.rmtree(output_dir(arguments), ignore_errors=True)
-        if "--model_name_or_path" not in arguments and "--audio_model" not in arguments:
-            arguments = [*arguments, "--audio_model", "tiny", "--text_model", "tiny"]
+    if not is_run:
+        arguments = [*arguments, "--output_dir", "new"]
+    elif can_run:
+        tiny = ["--audio_model", "tiny", "--text_model", "tiny"] * ("--model_name_or_path" not in arguments)
         quick = ("--max_steps", "2", "--per_device_train_batch_size", "4", "--disable_tqdm", "true")
-        assert run_classification.run([*arguments, *quick]) == 0, arguments
+        assert run_classification.run([*arguments, *tiny, *quick]) == 0, arguments
         return
-    with mock.patch.object(run_classification, "main"):
+
+    def leave_folder(model_args, data_args, training_args, command):
+        if is_run:
+            Path(training_args.output_dir, "left").mkdir(parents=True)
+
+    with mock.patch.object(run_classification, "main", leave_folder):
         try:
-            assert run_classification.run([*arguments, "--output_dir", "new"]) == 0, arguments
+            assert run_classification.run(arguments) == 0, arguments
         except SystemExit as exit:
             assert exit.code == 0 and "--help" in arguments
 
 
-def output_dir(arguments):
-    """Where a command writes."""
-    for option, folder in (("--output_dir", ""), ("--fusion", "models/")):
-        if option in arguments:
-            return folder + arguments[arguments.index(option) + 1]
-    return f"models/{Path(arguments[0]).stem}" if arguments[0].endswith(".json") else "models/rsa_cfn"
-
-
 def check_plan(arguments):
-    """run_experiments.py, until the first run of the plan would start."""
+    """run_experiments.py, until the first run of the plan would start; what each run is given is left."""
 
-    def check_first(plan, folder, *_):
-        run_experiments.check_arguments(plan.cells[:1], folder / "cells")
+    def check_all(plan, folder, *_):
+        run_experiments.check_arguments(plan.cells, folder / "cells")
+        for cell in plan.cells:
+            (folder / "cells" / cell.name).mkdir(parents=True, exist_ok=True)
+            write_json(folder / "cells" / cell.name / ARGUMENTS, cell.arguments)
         return 0
 
-    with mock.patch.object(run_experiments, "run_plan", check_first):
+    with mock.patch.object(run_experiments, "run_plan", check_all):
         assert run_experiments.run(arguments) == 0, arguments
 
 
 def test_every_command_is_understood(workplace):
-    found = {command for page in PAGES for command in (*commands(page), *commands_in_prose(page))}
+    found = {*commands(TWIN), *commands_in_order()}
     assert len(found) > 50
     for command in sorted(found):
         check(command, is_run=False)
 
 
 @pytest.mark.parametrize(
-    "page",
+    "run",
     [
-        pytest.param(page, marks=() if page == "README.md" else pytest.mark.slow)
-        for page in PAGES
-        if commands(page) and page != TWIN
+        pytest.param(commands("README.md"), id="README.md"),
+        pytest.param(commands_in_order(), id="all", marks=pytest.mark.slow),
     ],
 )
-def test_the_commands_run_one_after_the_other(page, workplace):
-    for command in commands(page):
+def test_the_commands_run_one_after_the_other(run, checkout):
+    """In one checkout, so that none may write where another has."""
+    for command in run:
         check(command, is_run=True)
+
+
+def test_two_commands_with_one_folder_are_noticed(checkout):
+    command = "accelerate launch run_classification.py recipes/rsa_cfn.json"
+    check(command, is_run=True)
+    with pytest.raises(AssertionError):
+        check(f"{command} --seed 7", is_run=True)
 
 
 def test_an_unknown_command_is_noticed(workplace):

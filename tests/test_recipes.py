@@ -92,7 +92,7 @@ def test_a_recipe_gives_the_values_of_the_paper(name, is_prepared):
     if is_prepared:
         Path("data/kemdy20").mkdir(parents=True)
     given = parse(recipe(name))
-    expected = PAPER | PUBLISHED[name] | {"output_dir": f"models/{name}"}
+    expected = PAPER | PUBLISHED[name] | {"output_dir": f"models/recipes/{name}"}
     assert {key: given[key] for key in expected} == expected
     assert given["optim"].startswith("adamw") and given["adam_beta1"] == 0.9 and given["adam_beta2"] == 0.999
 
@@ -137,9 +137,9 @@ def test_the_demo_trains_beside_kemdy20(prepared_dir, monkeypatch):
     # A small corpus for the one that is made here, which takes longer.
     monkeypatch.setattr("training.data.prepare", lambda corpus, _, folder: shutil.copytree(prepared_dir, folder))
     metrics = main(*parse_arguments([recipe("demo"), "--max_steps", "2", "--disable_tqdm", "true"]))
-    results = json.loads(Path("models/demo/all_results.json").read_text())
+    results = json.loads(Path("models/recipes/demo/all_results.json").read_text())
     assert metrics["eval_rows"] == results["eval_rows"] > 0 and results["train_loss"] > 0
-    record = json.loads(Path("models/demo/split.json").read_text())
+    record = json.loads(Path("models/recipes/demo/split.json").read_text())
     assert (record["dataset"]["name"], record["split"], record["fold"]) == ("data/demo", "session", 5)
 
 

@@ -1,9 +1,9 @@
 """The processor and the model of a run: pretrained backbones, tiny random ones, or a saved RSA-CFN model."""
 
+import logging
 from contextlib import contextmanager
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -16,19 +16,34 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, has_file
 
 from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
 from foundation.errors import InputError
+from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification, conv_output_lengths
 from processing_rsa_cfn import RsaCfnProcessor
-from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, TINY, DataArguments, ModelArguments
+from training.arguments import (
+    AUDIO_MODEL,
+    LIMITS,
+    OF_THE_TRAINING,
+    OF_THE_WEIGHTS,
+    TEXT_MODEL,
+    TINY,
+    DataArguments,
+    ModelArguments,
+)
 
+
+logger = logging.getLogger(__name__)
 
 # --audio_crop → the processor's own crop: nothing random decides a score.
 SCORED_CROPS = {"random": "center", "head": "head"}
 VOCAB_SIZE = 800
 SAVED = "a folder or Hub id of a saved RSA-CFN model"
+RECOGNISER = "a folder or Hub id of a speech recogniser, such as openai/whisper-small"
+WEIGHTS_FILES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 # They learn on two cores in minutes. At this size it matters to have no SpecAugment, no layerdrop, a hop of 20 ms, and
 # clips that keep their level (macro F1 on the demo corpus falls by .2 where each is normalised).
 TINY_AUDIO = {
@@ -58,20 +73,56 @@ AutoConfig.register(RsaCfnConfig.model_type, RsaCfnConfig)
 
 
 @contextmanager
-def _loading(argument: str, name: str, legal: str):
+def loading(argument: str, name: str, legal: str):
     """A context that loads a model; what goes wrong is an InputError."""
     try:
         yield
-    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{argument} {name} can't be loaded; give {legal} ({type(error).__name__}: {reason})"
-        ) from error
+    except Exception as error:  # whatever the libraries make of a file
+        message = f"can't be loaded; give {legal} ({type(error).__name__}: {' '.join(str(error).split())})"
+        if isinstance(error.__cause__, LocalEntryNotFoundError):
+            message = (
+                "is no folder here and can't be reached: there is no network, or HF_HUB_OFFLINE is set, and it isn't "
+                f"in the cache of huggingface_hub; download it first by `hf download {name}`, or give {legal}"
+            )
+        raise InputError(f"{argument} {name} {message}") from error
+
+
+def check_models(model_args: ModelArguments, data_args: DataArguments) -> None:
+    """Refuse by an InputError models that can't be loaded, before rows are read; no weights are downloaded."""
+    if data_args.asr_model is not None:
+        with loading("--asr_model", data_args.asr_model, RECOGNISER):
+            AutoConfig.from_pretrained(data_args.asr_model)
+            AutoFeatureExtractor.from_pretrained(data_args.asr_model)
+            _check_weights(data_args.asr_model)
+    if model_args.model_name_or_path is not None:
+        with loading("--model_name_or_path", model_args.model_name_or_path, SAVED):
+            _check_weights(model_args.model_name_or_path)
+    elif model_args.is_tiny:
+        if model_args.audio_model != model_args.text_model:
+            raise InputError(
+                f"--audio_model {model_args.audio_model} and --text_model {model_args.text_model} don't go together: "
+                f"give {TINY} for both or for neither"
+            )
+    else:
+        _read_backbones(model_args, data_args.max_text_tokens)
+        is_own = not data_args.is_demo and "kemdy" not in data_args.dataset_name.lower()
+        if is_own and (model_args.audio_model, model_args.text_model) == (AUDIO_MODEL, TEXT_MODEL):
+            logger.info(
+                f"Default backbones: {AUDIO_MODEL} hears English and {TEXT_MODEL} reads Korean; for another language "
+                "give --audio_model and --text_model, such as facebook/wav2vec2-xls-r-300m and "
+                "FacebookAI/xlm-roberta-base."
+            )
+
+
+def _check_weights(name: str) -> None:
+    if not any(has_file(name, file) for file in WEIGHTS_FILES):
+        hint = f"of a Hub id, `hf download {name}` brings what there is"
+        raise FileNotFoundError(f"there is no {SAFE_WEIGHTS_NAME}, nor weights of another name; {hint}")
 
 
 def read_config(name: str) -> RsaCfnConfig:
     """The configuration of a saved model; an InputError if there is none."""
-    with _loading("--model_name_or_path", name, SAVED):
+    with loading("--model_name_or_path", name, SAVED):
         return RsaCfnConfig.from_pretrained(name)
 
 
@@ -128,20 +179,15 @@ def load_model(
         "audio_crop": SCORED_CROPS[data_args.audio_crop],
     }
     if model_args.is_tiny:
-        if model_args.audio_model != model_args.text_model:
-            raise InputError(
-                f"--audio_model {model_args.audio_model} and --text_model {model_args.text_model} don't go together: "
-                f"give {TINY} for both or for neither"
-            )
         return _tiny_model(texts, fields, limits)
-    return _pretrained_model(model_args.audio_model, model_args.text_model, fields, limits)
+    return _pretrained_model(model_args, fields, limits)
 
 
 def load_saved(
     name: str, argument: str = "--model_name_or_path", **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     """A saved model, with `fields` in place of those of its configuration, and its processor; else an InputError."""
-    with _loading(argument, name, SAVED):
+    with loading(argument, name, SAVED):
         model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
         return model, RsaCfnProcessor.from_pretrained(name)
 
@@ -219,23 +265,39 @@ def train_tokenizer(texts: list[str], vocab_size: int = VOCAB_SIZE) -> PreTraine
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
-def _pretrained_model(
-    audio_model, text_model, fields, limits
-) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    with _loading("--audio_model", audio_model, f"a wav2vec2-family model, or {TINY}"):
-        feature_extractor = AutoFeatureExtractor.from_pretrained(audio_model, return_attention_mask=True)
-    with _loading("--text_model", text_model, f"a RoBERTa- or BERT-family model, or {TINY}"):
-        tokenizer = AutoTokenizer.from_pretrained(text_model)
-    if limits["max_text_tokens"] > tokenizer.model_max_length:
+def _read_backbones(model_args: ModelArguments, max_text_tokens: int):
+    """What is small of pretrained backbones: the configuration and the feature extractor of one, the tokenizer of the
+    other. An InputError where it isn't there, is of another kind, or has no weights."""
+    name, modalities = model_args.audio_model, FUSION_CLASSES[model_args.fusion].modalities
+    with loading("--audio_model", name, f"a wav2vec2-family model, or {TINY}"):
+        audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(name)).audio_config
+        feature_extractor = AutoFeatureExtractor.from_pretrained(name, return_attention_mask=True)
+        if "audio" in modalities:
+            _check_weights(name)
+    name = model_args.text_model
+    with loading("--text_model", name, f"a RoBERTa- or BERT-family model, or {TINY}"):
+        text_config = AutoConfig.from_pretrained(name)
+        if hasattr(text_config, "conv_kernel"):
+            raise ValueError(f"model_type={text_config.model_type!r} hears speech and reads no text")
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        if "text" in modalities:
+            _check_weights(name)
+    if max_text_tokens > tokenizer.model_max_length:
         raise InputError(
-            f"--max_text_tokens {limits['max_text_tokens']} is more than the {tokenizer.model_max_length} that "
-            f"{text_model} takes; give at most that"
+            f"--max_text_tokens {max_text_tokens} is more than the {tokenizer.model_max_length} that {name} takes; "
+            "give at most that"
         )
-    names = f"{audio_model} and {text_model}"
-    with _loading("--audio_model and --text_model", names, "models whose weights are there"):
-        audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(audio_model)).audio_config
-        fields["max_audio_frames"] = max_audio_frames(
-            audio_config, limits["max_audio_seconds"], feature_extractor.sampling_rate
-        )
-        model = RsaCfnForSequenceClassification.from_audio_text_pretrained(audio_model, text_model, **fields)
+    return audio_config, feature_extractor, tokenizer
+
+
+def _pretrained_model(
+    model_args: ModelArguments, fields, limits
+) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
+    audio_config, feature_extractor, tokenizer = _read_backbones(model_args, limits["max_text_tokens"])
+    names = (model_args.audio_model, model_args.text_model)
+    fields["max_audio_frames"] = max_audio_frames(
+        audio_config, limits["max_audio_seconds"], feature_extractor.sampling_rate
+    )
+    with loading("--audio_model and --text_model", " and ".join(names), "models whose weights are there"):
+        model = RsaCfnForSequenceClassification.from_audio_text_pretrained(*names, **fields)
     return model, RsaCfnProcessor(feature_extractor, tokenizer, **limits)

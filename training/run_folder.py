@@ -1,6 +1,7 @@
 """What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing lines."""
 
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import pandas
@@ -37,11 +38,12 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
     """Counts per pair of true and predicted class, coloured by their share of the true class."""
     # Imported late: matplotlib would delay the first training step.
-    from foundation.figures import families_for, new_figure
+    from foundation.figures import new_figure
 
     matrix = confusion_matrix(references, predictions, len(label_names))  # (C, C)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    size = max(5.0, 0.9 * len(label_names) + 1.5)
+    names = ["\n".join(wrap(name, 18)) for name in label_names]
+    size = max(5.0, 0.9 * len(names) + 1.5) + 0.1 * max(map(len, names))
     figure = new_figure(size, size * 0.9)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -49,9 +51,8 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
         color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{count}", color=color, ha="center", va="center")
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
-    ticks, family = range(len(label_names)), families_for("".join(label_names))
-    axes.set_xticks(ticks, label_names, rotation=45, ha="right", fontfamily=family)
-    axes.set_yticks(ticks, label_names, fontfamily=family)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(references)} utterances")
     figure.savefig(file, dpi=120)
 

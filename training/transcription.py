@@ -3,8 +3,8 @@
 import torch
 from transformers import pipeline
 
-from foundation.errors import InputError
 from processing_rsa_cfn import decode_audio
+from training.model import RECOGNISER, loading
 
 
 # Longer recordings are recognised in overlapping stretches of this length.
@@ -15,14 +15,8 @@ class Transcriber:
     """Any speech recogniser that transformers loads, such as Whisper or a wav2vec2 with CTC."""
 
     def __init__(self, name: str, device: torch.device):
-        try:
+        with loading("--asr_model", name, RECOGNISER):
             self.recognizer = pipeline("automatic-speech-recognition", model=name, device=device)
-        except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"--asr_model {name} can't be loaded; give a folder or Hub id of a speech recogniser, such as "
-                f"openai/whisper-small ({type(error).__name__}: {reason})"
-            ) from error
         self.failed = 0
 
     def __call__(self, audio: str) -> str | None:

@@ -1,5 +1,6 @@
 """The pictures: nothing is cut off, what is significant can be told without colours, what isn't there is left out."""
 
+import matplotlib
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
@@ -42,7 +43,7 @@ def drawn(picture):
 @pytest.mark.parametrize("draw", [charts.draw_scores, charts.draw_flattery, *OF_A_PROTOCOL])
 def test_long_names_are_not_cut_off(draw):
     results = make_few()
-    with charts.fitting_fonts(results):
+    with matplotlib.rc_context(charts.STYLE):
         figure = drawn(draw(results, SESSION) if draw in OF_A_PROTOCOL else draw(results))
         page = figure.bbox
         for text in words_of(figure):
@@ -103,3 +104,13 @@ def test_what_is_not_there_is_not_drawn():
     assert charts.draw_flattery(smallest) is None
     smallest.scores = []
     assert charts.draw_scores(smallest) is None and charts.draw_confusion_matrices(smallest, PAPER) is None
+
+
+def test_memory_is_in_gib():
+    results = make_few()
+    for entry in results.scores:
+        if entry.cost is not None:
+            entry.cost.peak_memory_bytes = 2**29
+    figure = drawn(charts.draw_cost(results, SESSION))
+    (axes,) = [axes for axes in figure.axes if axes.get_xlabel() == "peak memory (GiB)"]
+    assert "0.5" in [label.get_text() for label in axes.get_xticklabels()]

@@ -3,6 +3,8 @@
 import logging
 import warnings
 
+import pytest
+
 from foundation.figures import families_for, name_rows, new_figure
 
 
@@ -16,18 +18,27 @@ def test_rows_are_named_from_the_top():
     assert figure.bbox.x0 <= first.x0
 
 
-def test_korean_is_drawn_in_real_letters(tmp_path):
-    figure = new_figure(2, 1)
-    figure.text(0.1, 0.5, "plain 정말", fontfamily=families_for("plain 정말"))
+@pytest.mark.parametrize("name", ["분노", "怒り", "ヨロコビ", "愤怒", "憤怒"])
+def test_writing_of_any_script_is_drawn_in_real_letters(name, tmp_path):
+    figure = new_figure(4, 3)
+    left, right = figure.subplots(1, 2)
+    left.set(title=name, xlabel=name)
+    left.plot([0, 1], label=name)
+    left.legend()
+    left.annotate(name, (0, 0))
+    name_rows(right, [name, "plain $a_"])
+    figure.supylabel(name)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a letter that no font has is one
         figure.savefig(tmp_path / "words.png")
 
 
-def test_letters_that_no_font_has_are_named(caplog):
+def test_letters_that_no_font_has_are_named_once(caplog):
     with caplog.at_level(logging.WARNING):
         assert families_for("plain") == families_for("") == ["DejaVu Sans"]
         assert len(families_for("정말")) == 2
         assert not caplog.records
         families_for("정말 \U000f0000")
-    assert "No installed font has \U000f0000, drawn as boxes; install one" in caplog.text
+        families_for("정말 \U000f0000")
+    (record,) = caplog.records
+    assert record.message.startswith("No installed font has \U000f0000, drawn as boxes; install one")

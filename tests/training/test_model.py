@@ -1,17 +1,19 @@
 """The model of a run: tiny, pretrained from folders, or saved; and what can't be loaded."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import Wav2Vec2FeatureExtractor
 
+import run_classification
 from configuration_rsa_cfn import FUSIONS
 from foundation.errors import InputError
-from training.arguments import LIMITS, DataArguments, ModelArguments
+from training.arguments import AUDIO_MODEL, LIMITS, TEXT_MODEL, DataArguments, ModelArguments
 from training.features import hash_weights
-from training.model import load_model, max_audio_frames, train_tokenizer
+from training.model import check_models, load_model, max_audio_frames, train_tokenizer
 from training.parsing import parse_arguments
 
 
@@ -49,12 +51,19 @@ def test_a_seed_stands_for_the_same_tiny_backbones_whatever_the_fusion():
     assert [len(found) for found in digests.values()] == [1, 1]
 
 
-def test_pretrained_backbones_come_from_folders(make_model, processor, tmp_path):
+@pytest.fixture
+def backbones(make_model, processor, tmp_path):
+    """A model whose backbones are in the folders `audio` and `text`."""
     model = make_model()
     model.audio_model.save_pretrained(tmp_path / "audio")
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "audio")
     model.text_model.save_pretrained(tmp_path / "text")
     processor.tokenizer.save_pretrained(tmp_path / "text")
+    return model
+
+
+def test_pretrained_backbones_come_from_folders(backbones, tmp_path):
+    model = backbones
     arguments = ModelArguments(
         audio_model=str(tmp_path / "audio"),
         text_model=str(tmp_path / "text"),
@@ -170,17 +179,66 @@ def test_the_mixer_is_made_for_the_longest_clip():
     assert model.audio_model(batch["input_values"]).last_hidden_state.shape[1] == model.config.max_audio_frames
 
 
+def test_layers_that_are_not_there_are_said_in_one_line():
+    with pytest.raises(InputError, match="^--freeze_text_layers=3 is out of range; text_config has 2 layers.*$"):
+        load_model(ModelArguments(**TINY, freeze_text_layers=3), DataArguments(), NAMES, TEXTS)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({**TINY, "freeze_text_layers": 3}, "--freeze_text_layers=3 is out of range; text_config has 2 layers"),
-        ({"audio_model": "tiny", "text_model": "some/model"}, "give tiny for both or for neither"),
-        ({"audio_model": "no/such", "text_model": "no/such"}, "--audio_model no/such can't be loaded; give a wav2vec2"),
-        ({"model_name_or_path": "no/such"}, "--model_name_or_path no/such can't be loaded; give a folder or Hub id"),
+        ("--audio_model no/such --text_model text", "--audio_model no/such is no folder here and can't be reached"),
+        ("--audio_model audio --text_model no/such", "--text_model no/such is no folder here and can't be reached"),
+        ("--audio_model text --text_model text", "--audio_model text can't be loaded; give a wav2vec2-family model"),
+        ("--audio_model audio --text_model audio", "model_type='wav2vec2' hears speech and reads no text"),
+        ("--audio_model audio --text_model empty", "--text_model empty can't be loaded; give a RoBERTa- or BERT-"),
+        ("--audio_model audio --text_model text --max_text_tokens 2000000", "is more than the 64 that text takes"),
+        ("--audio_model audio --text_model light", "(FileNotFoundError: there is no model.safetensors, nor weights"),
+        ("--audio_model tiny --text_model text", "--audio_model tiny and --text_model text don't go together"),
     ],
 )
-def test_what_cannot_be_loaded_is_said_in_one_line(arguments, message):
-    with pytest.raises(InputError) as error:
-        load_model(ModelArguments(**arguments), DataArguments(), NAMES, TEXTS)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
+def test_backbones_that_cannot_be_loaded_are_told_before_rows_are_read(
+    arguments, message, backbones, processor, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    backbones.text_model.config.save_pretrained("light")
+    for folder in ("text", "light"):
+        processor.tokenizer.model_max_length = 64
+        processor.tokenizer.save_pretrained(folder)
+    monkeypatch.setattr(run_classification, "load_splits", lambda *_, **__: pytest.fail("rows were read"))
+    assert run_classification.run([*arguments.split(), "--dataset_name", "data/speech"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_good_backbones_are_none_that_are_refused(backbones, tmp_path):
+    arguments = ModelArguments(audio_model=str(tmp_path / "audio"), text_model=str(tmp_path / "text"))
+    assert check_models(arguments, DataArguments(max_text_tokens=16)) is None
+
+
+def test_the_languages_of_the_default_backbones_are_said_of_own_data(monkeypatch, caplog):
+    monkeypatch.setattr("training.model._read_backbones", lambda *_: None)
+    caplog.set_level("INFO")
+    default = {"audio_model": AUDIO_MODEL, "text_model": TEXT_MODEL}
+    for name, other in (("data/demo", {}), ("data/kemdy20", {}), ("data/speech", {"text_model": "some/other"})):
+        check_models(ModelArguments(**default | other), DataArguments(name))
+    assert not caplog.records
+    check_models(ModelArguments(**default), DataArguments("data/speech"))
+    assert "hears English" in caplog.text and "reads Korean; for another language give --audio_model" in caplog.text
+
+
+@pytest.mark.parametrize("damage, message", [(False, "--asr_model no/such is no folder here"), (True, "no model.safe")])
+def test_models_of_a_prediction_are_looked_at_before_files_are_read(
+    damage, message, saved, tmp_path, monkeypatch, capsys
+):
+    saved()
+    capsys.readouterr()
+    if damage:
+        (tmp_path / "saved" / "model.safetensors").unlink()
+    monkeypatch.setattr("training.prediction.read_rows", lambda *_: pytest.fail("files were read"))
+    arguments = ["--do_predict", "--model_name_or_path", str(tmp_path / "saved"), "--predict_file", str(tmp_path)]
+    recogniser = [] if damage else ["--asr_model", "no/such"]
+    assert run_classification.run([*arguments, *recogniser, "--output_dir", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from matplotlib import image
+from matplotlib.figure import Figure
 
 from training.run_folder import (
     draw_confusion_matrix,
@@ -49,6 +50,23 @@ def test_confusion_matrix_is_a_picture_with_ink(tmp_path):
     picture = image.imread(tmp_path / "matrix.png")
     assert min(picture.shape[:2]) > 300
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 20
+
+
+@pytest.mark.parametrize(
+    "names", [["neutral", "happy", "angry", "surprise", "sad", "fear", "disgust"], ["긴 " * 30, "短"]]
+)
+def test_nothing_of_a_confusion_matrix_is_cut_off(names, tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    draw_confusion_matrix(tmp_path / "matrix.png", np.arange(len(names)), np.arange(len(names)), names)
+    (figure,) = figures
+    figure.draw_without_rendering()
+    (axes, _) = figure.axes
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()):
+        box = text.get_window_extent()
+        assert text.get_text() and figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
+    assert axes.bbox.width > figure.bbox.width / 2
 
 
 def test_summary_has_the_majority_beside_the_model():
