@@ -254,11 +254,11 @@ def publish(
 
 def run(arguments: list[str]) -> int:
     """
-    Exit codes: 2, something given can't be used; 1, something can't be written, here or on the Hub; 3, a loss that
-    isn't finite; 143 after SIGTERM, 130 after SIGINT.
+    Exit codes: 2, something given can't be used; 1, something can't be written, here or on the Hub, or no row of a
+    prediction could be read; 3, a loss that isn't finite; 143 after SIGTERM, 130 after SIGINT.
     """
     try:
-        main(*parse_arguments(arguments), command=arguments)
+        metrics = main(*parse_arguments(arguments), command=arguments)
     except KeyboardInterrupt:
         message, exit_code = "interrupted; what was saved before is as it was", 130
     except InputError as error:
@@ -271,12 +271,13 @@ def run(arguments: list[str]) -> int:
         if torch.distributed.is_initialized():
             # Left to itself, its threads sometimes end the process by SIGABRT.
             torch.distributed.destroy_process_group()
-        return 0
+        return int(0 < metrics.get("predict_rows", 0) == metrics["predict_errors"])
     if message:
         print(f"run_classification.py: {message}", file=sys.stderr)
     return exit_code
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # names in Hangul for a terminal without
     logging.basicConfig(format="%(message)s")
     sys.exit(run(sys.argv[1:]))

@@ -139,7 +139,7 @@ def _open(data_args: DataArguments) -> _Source:
         raise InputError(
             f"there is no folder {name}; make it by prepare_dataset.py (see README.md), or give another --dataset_name"
         )
-    loaded = load_parts(name, config_name, data_args.streaming)
+    loaded = load_parts(name, config_name, data_args.streaming, None, data_args.audio_column_name)
     pieces = [(part, _select_columns(dataset, part, data_args)) for part, dataset in loaded.items()]
     tables = pieces
     if data_args.streaming:
