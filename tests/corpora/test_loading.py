@@ -1,5 +1,5 @@
-"""Loading: folders as people lay them out, columns that all parts have, IDs for rows without one, and labels of any kind
-as class indices."""
+"""Loading: folders as people lay them out, columns that all parts have, IDs for rows without one, and labels of any
+kind as class indices."""
 
 import io
 import os
