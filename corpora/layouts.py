@@ -53,13 +53,20 @@ def find_tables(source: Path, argument: str, notes: dict[str, list[str]]) -> lis
             table = read_table(file, argument, notes)
             tables.append(replace(table, prefix=prefix, split=split or part_of(file)))
         archives += [(path, prefix, split) for path in files if path.name.lower().endswith(ARCHIVES)]
-    if tables or any(source.rglob("*.parquet")) or any(source.rglob("*.arrow")):
+    if tables or find_data_files(source):
         return tables
     for archive, prefix, split in archives:
         for table in find_tables(archive, argument, notes):
             inside = f"{prefix}{archive.name.partition('.')[0]}/{table.prefix}"
             tables.append(replace(table, prefix=inside, split=table.split or split or part_of(archive)))
     return tables or _find_recordings(root)
+
+
+def find_data_files(folder: Path) -> list[Path]:
+    """What only `datasets` reads in a folder; a .json may also describe the recording beside it."""
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".parquet", ".arrow", ".json")]
+    beside = [any(path.with_suffix(suffix).exists() for suffix in RECORDINGS) for path in files]
+    return [path for path, is_beside in zip(files, beside) if path.suffix.lower() != ".json" or not is_beside]
 
 
 def part_of(file: Path) -> str | None:

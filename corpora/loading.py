@@ -13,7 +13,7 @@ import pyarrow
 from datasets import ClassLabel, Dataset, IterableDataset, Value, load_dataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
-from corpora.layouts import FILE_NAME, RECORDINGS, SPLITS, UNKNOWN_SPLIT, find_tables, part_of
+from corpora.layouts import FILE_NAME, RECORDINGS, SPLITS, UNKNOWN_SPLIT, find_data_files, find_tables, part_of
 from corpora.rows import UnusableRow
 from corpora.tables import Table, cell_text
 from foundation.errors import InputError
@@ -53,7 +53,7 @@ def load_parts(
         notes: dict[str, list[str]] = {}
         if _is_saved(folder):
             loaded = load_from_disk(name)
-        elif tables := find_tables(folder, "dataset", notes) if folder.exists() else []:
+        elif tables := find_tables(folder, "dataset", notes) if folder.exists() and config_name is None else []:
             loaded = _load_tables(tables, audio_column, notes)
         else:
             loaded = _load_files(name, config_name, streaming, columns, audio_column)
@@ -121,8 +121,8 @@ def _as_column(cells: list) -> pyarrow.Array:
 def _load_files(name: str, config_name: str | None, streaming: bool, columns: list[str] | None, audio_column: str):
     """What `datasets` loads of a folder or from the Hub."""
     options, folder = {}, Path(name)
-    files = sorted(folder.rglob("*.parquet"))
-    if any(path.suffix.lower() in RECORDINGS for path in folder.rglob("*")) and files:
+    files = find_data_files(folder)
+    if files and any(path.suffix.lower() in RECORDINGS for path in folder.rglob("*")):
         # Left to itself, `datasets` takes a folder with more recordings than tables for one of recordings.
         options["data_files"] = {}
         for file in files:

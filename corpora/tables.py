@@ -31,7 +31,7 @@ BOMS_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # How spreadsheets of two kinds, PDFs and parquet files begin.
 OTHER_KINDS = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"%PDF", b"PAR1")
 NO_CHARACTER = re.compile(rb"[\0-\x08\x0e-\x1a]")
-FILE_NAME = re.compile(r'\.\w{2,4}"?\s*$')
+ENDS_AS_FILE = re.compile(r'\.\w{2,4}"?\s*$')
 
 
 @dataclass
@@ -152,14 +152,14 @@ def _read_csv(lines: list[str], notes: dict[str, list[str]]) -> tuple[list[str],
     start += told is not None
     delimiter = told[1] if told else max(DELIMITERS, key=lambda delimiter: lines[start].count(delimiter))
     cells, start = _read_record(lines, start, delimiter, lambda _: False, notes)
-    names = [tidy(cell) for cell in cells]
+    names = [" ".join(tidy(cell).split()) for cell in cells]
     # Spreadsheets write the empty columns beside a table, too.
     needed = max((number for number, name in enumerate(names, start=1) if name), default=0)
     paths = [number for number, name in enumerate(names) if name.lower() in PATH]
 
     def is_row(line: str) -> bool:
         cells = line.split(delimiter)
-        return needed <= len(cells) <= len(names) and any(FILE_NAME.search(cells[number]) for number in paths)
+        return needed <= len(cells) <= len(names) and any(ENDS_AS_FILE.search(cells[number]) for number in paths)
 
     records = []
     while start < len(lines):

@@ -96,11 +96,12 @@ def test_paths_start_in_the_folder_of_their_table(speech):
     assert parts["test"]["audio"][:] == [os.path.join(folder, "../x.wav")]
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_paths_of_a_parquet_file_start_in_its_folder(speech, streaming):
+@pytest.mark.parametrize("kind, streaming", [("parquet", False), ("parquet", True), ("json", False)])
+def test_paths_of_other_files_start_in_their_folder(speech, kind, streaming):
     folder = speech("wavs/0.wav", "wavs/1.wav")
     for part in ("train", "test"):
-        Dataset.from_dict({"sound": [f"wavs/{part}.wav"], "label": [1]}).to_parquet(f"{folder}/{part}.parquet")
+        rows = Dataset.from_dict({"sound": [f"wavs/{part}.wav"], "label": [1]})
+        getattr(rows, f"to_{kind}")(f"{folder}/{part}.{kind}")
     parts = load_parts(folder, streaming=streaming, audio_column="sound")
     assert isinstance(parts["test"], IterableDataset if streaming else Dataset)
     assert {part: next(iter(rows)) for part, rows in parts.items()} == {
