@@ -175,7 +175,7 @@ def check_run(arguments, is_run):
         quick = ("--max_steps", "2", "--per_device_train_batch_size", "4", "--disable_tqdm", "true")
         assert run_classification.run([*arguments, *quick]) == 0, arguments
         return
-    with mock.patch.object(run_classification, "main"):
+    with mock.patch.object(run_classification, "main", return_value={}):
         try:
             assert run_classification.run([*arguments, "--output_dir", "new"]) == 0, arguments
         except SystemExit as exit:
