@@ -9,13 +9,12 @@ from corpora import EMOTIONS
 from corpora.recordings import read_recording
 from corpora.rows import Corpus, Row, Shard
 from corpora.tables import WRONG_WIDTH, read_csv
+from corpora.values import PARTS as SPLITS
 from foundation.errors import InputError
 
 
 REQUIRED = ("path", "text", "label")
 OPTIONAL = ("speaker", "session", "split")
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
-SPLITS |= {"test": "test"}
 ROWS_PER_SHARD = 256
 
 BLANK_ROW = "blank row"
