@@ -161,8 +161,7 @@ def make_trainer(
 ) -> tuple[RsaCfnTrainer, Splits]:
     """The Trainer of a run with its model, and the rows that it reads: features, where those are cached."""
     start = time.perf_counter()
-    table = splits.tables.get("train")
-    texts = [] if table is None or "text" not in table.column_names else [text for text in table["text"] if text]
+    texts = [text for text in splits.tables["train"]["text"] if text is not None] if "train" in splits.tables else []
     model, processor = load_model(model_args, data_args, splits.label_names, texts, weights)
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)

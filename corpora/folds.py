@@ -72,7 +72,8 @@ def find_groups(table: Dataset) -> tuple[str, list] | None:
 
     A column of the scored rows with a value missing doesn't count.
     """
-    columns = {name: table[name][:] for name in (*GROUP_COLUMNS, "segment_id") if name in table.column_names}
+    columns = {name: table[name][:] for name in GROUP_COLUMNS if name in table.column_names}
+    columns["segment_id"] = list(range(len(table)))
     return next(((name, columns[name]) for name in GROUP_COLUMNS if find_problem(name, columns) is None), None)
 
 

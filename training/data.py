@@ -86,6 +86,7 @@ def load_splits(
     source = _open(data_args, modalities)
     columns = read_columns(source.tables, source.columns)
     label_names = encode_labels(source.tables, columns, source.columns["label"])
+    columns.setdefault("text", [None] * len(columns["label"]))
     if classes is not None:
         match_classes(columns, label_names, classes)
         label_names = classes
@@ -225,9 +226,8 @@ def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str
     Whether each row can be used; the others are counted with their IDs in the log. Recordings that are opened for it
     give the column `duration` (seconds); a prepared dataset has it already, and a stream is checked as it comes.
     """
-    problems: list[str | None] = [None] * len(columns["label"])
-    if "text" in modalities:
-        problems = ["no transcript" if text is None else None for text in columns["text"]]
+    needs_text = "text" in modalities
+    problems = ["no transcript" if needs_text and text is None else None for text in columns["text"]]
     if not source.has_audio:
         columns["duration"] = [0.0] * len(problems)
     elif not (source.is_prepared and None not in columns["duration"]):
@@ -260,8 +260,8 @@ def _join(source: _Source, columns: dict[str, list], label_names: list[str]) -> 
     joined, start = [], 0
     for (_, piece), (_, described) in zip(source.pieces, source.tables, strict=True):
         table = _make_table(columns, range(start, start + len(described)), label_names)
-        beside = [piece.select_columns("audio")] if source.has_audio else []
-        joined.append(concatenate_datasets([*beside, table], axis=1))
+        audio = piece.select_columns("audio") if source.has_audio else Dataset.from_dict({"audio": [None] * len(table)})
+        joined.append(concatenate_datasets([audio, table], axis=1))
         start += len(described)
     return joined
 

@@ -28,9 +28,8 @@ class RsaCfnDataCollator:
 
     def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """The batch without its labels."""
-        has_audio, has_text = "audio" in rows[0] and self.modality != "text", self.modality != "audio"
-        audio = [row["audio"] for row in rows] if has_audio else None
-        text = [row["text"] for row in rows] if has_text and "text" in rows[0] else None
+        audio = None if self.modality == "text" else [row["audio"] for row in rows]
+        text = None if self.modality == "audio" else [row["text"] for row in rows]
         return self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
 
 

