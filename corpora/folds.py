@@ -18,7 +18,7 @@ from corpora.loading import load_parts
 from corpora.roles import encode_labels, read_columns
 from corpora.values import PARTS as PART_NAMES
 from foundation.errors import InputError, OneLineParser
-from foundation.words import first_names
+from foundation.words import counted, first_names
 
 
 PARTS = TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -114,8 +114,10 @@ def choose_split(columns: dict[str, list]) -> tuple[str, list[str]]:
     """The first of predefined, session, speaker and paper that the columns allow, and why it is none before it."""
     names = ("predefined", *GROUP_COLUMNS, "paper")
     chosen = next((name for name in names if find_problem(name, columns) is None), "paper")
-    named = [name for name in names[: names.index(chosen)] if name in columns]
-    before = ["predefined"] * (chosen != "predefined" and len(set(columns["part"])) > 1) + named
+    # A column with nothing in it counts as absent, and the parts of a dataset that isn't divided as none.
+    told = ["predefined"] * (len(set(columns["part"])) > 1)
+    told += [name for name in GROUP_COLUMNS if not all(map(_is_null, columns.get(name, ())))]
+    before = [name for name in names[: names.index(chosen)] if name in told]
     return chosen, [f"the split is {chosen}, not {name}: {find_problem(name, columns)}" for name in before]
 
 
@@ -133,7 +135,7 @@ def find_problem(name: str, columns: dict[str, list]) -> str | None:
         return f"there is no column named {name}"
     lost = [str(row) for row, group in zip(columns["segment_id"], columns[name]) if _is_null(group)]
     if lost:
-        return f"{len(lost)} rows have no {name}: {first_names(lost)}"
+        return f"the {name} is missing in {counted(len(lost), 'rows')}: {first_names(lost)}"
     return None if len(set(columns[name])) > 1 else f"there is only one {name}"
 
 

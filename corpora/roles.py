@@ -31,7 +31,7 @@ def _name(text: str) -> str | None:
     return None if is_missing(text) else tidy(text)
 
 
-_NAME = "one name or whole number in each row", {"string": _name, "int": int, "float": _whole}
+_NAME = "one name or whole number in each row", {"string": _name, "int": int, "float": _whole, "date32": str}
 _INDEX = partial(_whole, least=-1)
 _TEXT = {"string": tidy, "int": str, "float": "{:.15g}".format}
 _RECORDINGS = dict.fromkeys(("string", "binary", "Audio", "recording"))
@@ -83,7 +83,7 @@ def _refusal(role: str, shown: str, found: str) -> InputError:
 
 def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> dict[str, list]:
     """The columns called `names`, which are `ROLES`, that all parts have, one after the other, and two that always are
-    there: `part`, and `segment_id`, for which the number of the row in its part stands in.
+    there: `part`, and `segment_id`; where a row has none, its number in its part stands in.
 
     A label is a name, or a class index where the column has no names. A part may come in several pieces. A mapping
     of names says how messages call each.
@@ -98,10 +98,11 @@ def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> 
                 # Numbers in one part and names in another, as where only one has an ID such as "7b".
                 values = [None if value is None else str(value) for value in values]
             columns[name] = values
-    if "segment_id" not in columns:
-        numbers = pandas.Series(columns["part"]).groupby(columns["part"]).cumcount()
-        is_divided = len(set(columns["part"])) > 1
-        columns["segment_id"] = [f"{part}/{n}" if is_divided else f"{n}" for part, n in zip(columns["part"], numbers)]
+    numbers = pandas.Series(columns["part"]).groupby(columns["part"]).cumcount()
+    is_divided = len(set(columns["part"])) > 1
+    own = columns.get("segment_id", [None] * len(numbers))
+    names = [f"{part}/{number}" if is_divided else f"{number}" for part, number in zip(columns["part"], numbers)]
+    columns["segment_id"] = [name if given is None else given for given, name in zip(own, names)]
     return columns
 
 
@@ -129,7 +130,7 @@ def encode_labels(parts: Iterable[tuple[str, Dataset]], columns: dict[str, list]
     if indices and (names or indices != found):
         raise InputError(f"{shown} holds names in one part and numbers in another; give names in all")
     if indices and MANY_CLASSES < max(indices) + 1 > 2 * len(indices):
-        raise _refusal("label", shown, f"the number {max(indices)}, which leaves out most of those below it")
+        raise _refusal("label", shown, f"the number {max(indices)}, and only {len(indices)} different ones")
     names = [f"LABEL_{i}" for i in range(max(indices) + 1)] if indices else names + sorted(found.difference(names))
     if not names:
         raise _refusal("label", shown, "nothing")

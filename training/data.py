@@ -15,7 +15,7 @@ from audio_rsa_cfn import find_sound
 from corpora.conversion import REPORT_FILE
 from corpora.folds import ALL, PARTS, TEST, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
 from corpora.loading import load_parts
-from corpora.roles import check_column, encode_labels, read_columns
+from corpora.roles import ROLES, check_column, encode_labels, kind_of, read_columns
 from foundation.errors import InputError
 from foundation.words import first_names
 from prepare_dataset import prepare
@@ -207,7 +207,10 @@ def _find_columns(
             if role in ("label", *modalities, *data_args.eval_modalities) or column != role:
                 raise
     for role in OPTIONAL_COLUMNS:
-        if role not in columns.values() and all(role in part.column_names for part in parts.values()):
+        # Other datasets have columns of these names that aren't about raters.
+        kinds = {kind_of(part.features[role]) if role in part.column_names else None for part in parts.values()}
+        is_other = role in ("emotions", "votes") and not kinds <= ROLES[role][1].keys()
+        if role not in columns.values() and None not in kinds and not is_other:
             columns[role], shown[role] = role, f"column {role}"
     return columns, shown
 

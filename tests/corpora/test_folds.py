@@ -167,7 +167,7 @@ def test_the_split_that_is_taken_when_none_is_named():
         (
             {"session": [1, None] * 12},
             "speaker",
-            "the split is speaker, not session: 12 rows have no session: row0001, ",
+            "the split is speaker, not session: the session is missing in 12 rows: ",
         ),
         (
             {"session": [1] * 24, "speaker": ["a"] * 24},
@@ -231,7 +231,7 @@ def test_epochs_of_a_single_session_are_compared_on_a_tenth_of_its_rows():
         ({"name": "predefined", "num_folds": 5}, "--num_folds 5 has no use with --split predefined"),
         ({"name": "predefined"}, "can't divide the rows: it needs splits named train and test (or validation); this"),
         ({"name": "session", "columns": {"session": [1] * 24}}, "there is only one session; give --split speaker or"),
-        ({"name": "session", "columns": {"session": [1, None] * 12}}, "12 rows have no session: row0001, row0003, row"),
+        ({"name": "session", "columns": {"session": [1, None] * 12}}, "is missing in 12 rows: row0001, row0003"),
         ({"name": "paper", "columns": {"label": [0] + [None] * 23}}, "fewer than two rows have a label; give --split"),
     ],
 )  # fmt: skip

@@ -45,7 +45,7 @@ def test_columns_of_all_parts_follow_each_other():
 
 
 def test_ids_are_the_datasets_own_or_numbers():
-    assert read("segment_id", ["x", "y"]) == ["x", "y"]
+    assert read("segment_id", ["x", None, "y"]) == ["x", "1", "y"]
     pieces = [("train", Dataset.from_dict({"text": ["가", "나"]})), ("train", Dataset.from_dict({"text": ["다"]}))]
     assert read_columns(pieces, ("text",))["segment_id"] == ["0", "1", "2"]
 
@@ -161,7 +161,7 @@ def test_classes_that_differ_in_case_are_warned_of(caplog):
     [
         (
             [[0, 6, 3000]],
-            "column label holds the number 3000, which leaves out most of those below it; give one class in",
+            "column label holds the number 3000, and only 3 different ones; give one class in each row",
         ),
         ([[None, None]], "column label holds nothing; give one class in each row"),
         ([[0, 1], ["sad", "calm"]], "column label holds names in one part and numbers in another; give names in all"),
