@@ -16,6 +16,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from foundation.errors import InputError, PushError, RunStopped
+from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
 from training.callbacks import FirstStepCallback, LogitsDtypeCallback, show_progress
 from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
@@ -50,7 +51,7 @@ def main(
     """
     start = time.perf_counter()
     set_seed(training_args.seed)
-    for name in ("run_classification", "training"):
+    for name in ("run_classification", "corpora", "training"):
         logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
     if data_args.predict_file is None:
         metrics = train_and_score(model_args, data_args, training_args, command)
@@ -140,6 +141,7 @@ def load_rows(
             seed=training_args.seed,
             eval_batch_size=training_args.eval_batch_size * training_args.world_size,
             classes=saved_classes(model_args),
+            modalities=FUSION_CLASSES[model_args.fusion].modalities,
         )
     training_rows = f"{len(splits.tables['train'])} rows train, " if "train" in splits.tables else ""
     logger.info(f"{training_rows}{len(splits.tables['test'])} are scored: {splits.description}.")
@@ -159,7 +161,7 @@ def make_trainer(
 ) -> tuple[RsaCfnTrainer, Splits]:
     """The Trainer of a run with its model, and the rows that it reads: features, where those are cached."""
     start = time.perf_counter()
-    texts = splits.tables["train"]["text"][:] if "train" in splits.tables else []
+    texts = [text for text in splits.tables["train"]["text"] if text is not None] if "train" in splits.tables else []
     model, processor = load_model(model_args, data_args, splits.label_names, texts, weights)
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)

@@ -16,12 +16,11 @@ import xxhash
 from corpora.rows import Row
 from corpora.tables import PATH, Table, read_table
 from corpora.transcripts import read_transcripts
+from corpora.values import PARTS as SPLITS
 from foundation.errors import InputError
 from foundation.words import writable
 
 
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
-SPLITS |= {"test": "test"}
 UNKNOWN_SPLIT = f"split is none of {', '.join(SPLITS)}"
 # The last five can't be decoded; they are listed so that each gets a row with an error.
 RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf")
