@@ -68,11 +68,11 @@ def test_coding_without_random_access_is_read(tone):
 
 
 UNUSABLE = {
-    "nothing": (b"", "audio unreadable"),
-    "words": (b"no sound in here " * 100, "audio unreadable"),
+    "nothing": (b"", "audio empty"),
+    "words": (b"no sound in here " * 100, "audio format not supported (convert with ffmpeg)"),
     "NaN": (wav_bytes(np.array([0.1, np.nan]), 16000), "audio not finite"),
     "infinity at another rate": (wav_bytes(np.array([0.1, -np.inf] * 50), 8000), "audio not finite"),
-    "rotten flac": (None, "audio unreadable"),
+    "rotten flac": (None, "audio truncated"),
 }
 
 
