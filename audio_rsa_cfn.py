@@ -102,7 +102,7 @@ def find_sound(audio, sampling_rate: int | None = None) -> tuple:
                 return audio[key], check_rate(sampling_rate if given is None else given)
         audio = next((audio[key] for key in ENCODED_KEYS if audio.get(key) is not None), None)
     if audio is None:
-        raise AudioError(NO_AUDIO, f"no audio is given; give a dict with {_listed(ENCODED_KEYS + SAMPLES_KEYS)}.")
+        raise AudioError(NO_AUDIO, "no audio is given; give bytes, a path, or samples as an array.")
     if hasattr(audio, "get_all_samples"):
         with _in_a_few_reasons():
             decoded = audio.get_all_samples()
@@ -393,21 +393,18 @@ def _in_a_few_reasons(otherwise: str = UNREADABLE) -> Iterator[None]:
     except AudioError:
         raise
     except Exception as error:
-        why = str(error) or type(error).__name__
-        if isinstance(error, FileNotFoundError):
-            reason, why = MISSING, f"{os.path.abspath(error.filename)} isn't there"
+        if otherwise == TRUNCATED:
+            raise _truncated("in the middle") from error
+        reason, why = UNREADABLE, getattr(error, "error_string", str(error) or type(error).__name__).rstrip(".")
+        advice = "a file that soundfile decodes, such as wav or flac; ffmpeg converts others to it"
+        if isinstance(error, FileNotFoundError) and error.filename:
+            reason, why, advice = MISSING, f"{os.path.abspath(error.filename)} isn't there", "the path of a recording"
         elif isinstance(error, soundfile.LibsndfileError) and error.code in UNSUPPORTED_CODES:
             reason, why = UNSUPPORTED, "its format is not supported"
-        elif otherwise == TRUNCATED:
-            raise _truncated(why) from error
-        else:
-            reason, why = UNREADABLE, getattr(error, "error_string", why).rstrip(".")
-        advice = "give a file that soundfile decodes, such as wav or flac; ffmpeg converts others to it."
-        raise AudioError(reason, f"audio can't be read ({why}); {advice}") from error
+        raise AudioError(reason, f"audio can't be read ({why}); give {advice}.") from error
 
 
 def _truncated(where: str) -> AudioError:
-    where = where.removesuffix(": ") or "in the middle"
     return AudioError(TRUNCATED, f"audio can't be read (it is cut off or damaged: {where}); give the whole recording.")
 
 
@@ -476,7 +473,3 @@ def _check_last_page(file: BinaryIO, file_size: int) -> None:
     page = tail[max(tail.rfind(b"OggS\0"), 0) :]
     if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
         raise _truncated("it ends within a page")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return " or ".join(names)
