@@ -137,9 +137,9 @@ def _stream(
 ) -> dict[str, TrainingStream | ScoredStream]:
     numbered = number_rows(source.pieces, [len(table) for _, table in source.tables])
     return {
-        part: TrainingStream(numbered, tables[part], rows[part], source.is_prepared, seed=seed)
+        part: TrainingStream(numbered, tables[part], rows[part], seed=seed)
         if part == TRAIN
-        else ScoredStream(numbered, tables[part], rows[part], source.is_prepared, batch_size=eval_batch_size)
+        else ScoredStream(numbered, tables[part], rows[part], batch_size=eval_batch_size)
         for part in rows
     }
 

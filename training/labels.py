@@ -13,6 +13,8 @@ from metrics.raters import vote_shares
 
 logger = logging.getLogger(__name__)
 
+# The label of a row that neither loss nor scores count, which is torch's.
+IGNORED = -100
 # The middle of the values tried in Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples".
 EFFECTIVE_BETA = 0.999
 
