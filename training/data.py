@@ -11,7 +11,7 @@ import xxhash
 from datasets import Audio, ClassLabel, Dataset, IterableDataset, concatenate_datasets
 from tqdm.auto import tqdm
 
-from audio_rsa_cfn import find_sound
+from audio_rsa_cfn import find_sound, open_file
 from corpora.conversion import REPORT_FILE
 from corpora.folds import ALL, PARTS, TEST, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
 from corpora.loading import load_parts
@@ -278,8 +278,10 @@ def _find_copies(pieces: list[Dataset], columns: dict[str, list], rows: dict[str
     copies: list[str | None] = [None] * len(columns["row"])
     for recording in _select(pieces, alike).select_columns(["audio", "segment_id", "row"]) if alike else ():
         sound, _ = find_sound(recording["audio"])
-        content = Path(sound).read_bytes() if isinstance(sound, str) else sound
-        digest = xxhash.xxh3_128_digest(content if isinstance(content, bytes) else np.asarray(content).tobytes())
+        if isinstance(sound, str):
+            with open_file(sound)[0] as file:
+                sound = file.read()
+        digest = xxhash.xxh3_128_digest(sound if isinstance(sound, bytes) else np.asarray(sound).tobytes())
         copies[recording["row"]] = first.setdefault(digest, str(recording["segment_id"]))
     return copies
 
