@@ -26,7 +26,6 @@ PATH_MISSING = "path missing"
 PATH_OUTSIDE = "path leaves the folder of the recordings"
 LABEL_TIDIED = "label brought into one form of Unicode"
 UNUSED = "columns of the csv not used"
-UNUSED = "columns of the csv not used"
 NEARLY_ONE = "classes that differ only in case"
 
 
