@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -104,11 +105,14 @@ def _load_tables(tables: list[Table], audio_column: str, notes: dict[str, list[s
 
 
 def _as_column(cells: list) -> pyarrow.Array:
-    """Cells as they are where all are of one kind, text of whole numbers as these; empty ones are none."""
+    """Cells as they are where all are of one kind, text of numbers as these if nothing is lost; empty ones are none."""
     cells = [writable(cell) or None if isinstance(cell, str) else cell for cell in cells]
     written = {cell for cell in cells if isinstance(cell, str)}
-    if written and all(cell.isdecimal() and len(cell) < 19 and str(int(cell)) == cell for cell in written):
-        cells = [int(cell) if isinstance(cell, str) else cell for cell in cells]
+    for number in (int, float) if written else ():
+        with suppress(ValueError):
+            if all(str(number(cell)) == cell for cell in written):
+                cells = [number(cell) if isinstance(cell, str) else cell for cell in cells]
+                break
     try:
         return pyarrow.array(cells)
     except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):
