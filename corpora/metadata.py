@@ -111,7 +111,7 @@ def _read_row(row: Row, columns: dict[str, str], table: Table) -> Row:
     if not written["path"]:
         return Row(name, {}, PATH_MISSING)
     cells = {role: tidy(cell) for role, cell in written.items()}
-    cells |= {role: "" for role in ("speaker", "session") if is_missing(cells.get(role, ""))}
+    cells |= {role: "" for role in ("speaker", "session") if role not in cells or is_missing(cells[role])}
     # A csv that came with somebody's corpus may not pull in what lies elsewhere on this machine. Links are followed:
     # only the owner of the folder can have put them there.
     path = os.path.normpath(str(row.cells[columns["path"]]).strip().replace("\\", "/"))
