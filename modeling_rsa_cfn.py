@@ -519,8 +519,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 num_items_in_batch = num_items_in_batch / labels.shape[1]
         else:
             is_labelled = labels != -100  # (B,)
-        if num_items_in_batch is None:
-            num_items_in_batch = is_labelled.sum().clamp(min=1)
+        # A step may have no labelled row at all.
+        num_items_in_batch = is_labelled.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         weights = self.config.class_weights
         losses = F.cross_entropy(
             logits,
@@ -529,7 +529,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             label_smoothing=self.config.label_smoothing,
             reduction="none",
         )  # (B,)
-        return (losses * is_labelled).sum() / num_items_in_batch
+        return (losses * is_labelled).sum() / num_items_in_batch.clamp(min=1)
 
     def _check_embeds(self, name, embeds, inputs_name, inputs):
         if embeds is None:

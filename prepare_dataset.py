@@ -36,11 +36,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--corpus", default="kemdy20", help=f"{', '.join(names[:-1])}, or {names[-1]}")
     dir_help = (
         "the corpus's folder, for kemdy20 and kemdy19 the one that holds annotation/ and wav/; for csv where its paths "
-        "start (default: the csv's folder); for demo where to keep the generated corpus (default: nowhere)"
+        "start (default: the csv's folder), or, without --metadata, one with metadata.csv or a folder for each class; "
+        "for demo where to keep the generated corpus (default: nowhere)"
     )
     parser.add_argument("--corpus_dir", help=dir_help)
     parser.add_argument(
-        "--metadata", help="for csv: the file with path, text, label, and maybe speaker, session, split"
+        "--metadata", help="for csv: a csv, tsv or jsonl with path, label, and maybe text, speaker, session, split"
     )
     parser.add_argument("--output_dir", required=True, help="folder for the dataset: new, or of an earlier conversion")
     report_help = "also draw the dataset: pictures and one page, in OUTPUT_DIR/report"
@@ -125,8 +126,11 @@ def _check_arguments(
         raise InputError(
             f"--corpus_dir is missing: give the {known.pretty_name} folder, or --corpus demo to try without one"
         )
-    if known.needs == "metadata" and metadata_file is None:
-        raise InputError("--metadata is missing: give a csv with the columns path, text and label")
+    if known.needs == "metadata" and metadata_file is None and corpus_dir is None:
+        raise InputError(
+            "--metadata is missing: give a csv with the columns path, text and label, or --corpus_dir with a folder of "
+            "recordings for each class"
+        )
     if known.needs != "metadata" and metadata_file is not None:
         raise InputError(f"--metadata has no use with --corpus {corpus}: give --corpus csv, or leave it out")
 
@@ -199,4 +203,5 @@ def _push(output_dir: Path, destination, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a report in Hangul for a terminal without
     sys.exit(main())

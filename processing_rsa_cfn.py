@@ -4,9 +4,6 @@ it: speech of any length, its transcript, or both → emotions with their probab
 import copy
 import http.client
 import numbers
-import os
-import shutil
-import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,18 +17,20 @@ from transformers.pipelines.base import ChunkPipeline
 
 
 try:
-    from .audio_rsa_cfn import decode_audio, decode_blocks
+    from .audio_rsa_cfn import check_rate, decode_audio, decode_blocks, find_sound, is_encoded, keep_stream
     from .configuration_rsa_cfn import CUSTOM_PIPELINES
 except ImportError:
     if __package__:
         raise
-    from audio_rsa_cfn import decode_audio, decode_blocks
+    from audio_rsa_cfn import check_rate, decode_audio, decode_blocks, find_sound, is_encoded, keep_stream
     from configuration_rsa_cfn import CUSTOM_PIPELINES
 
 
 AUDIO_CROPS = ("center", "head")
 DOWNLOAD_TIMEOUT = 30
-AUDIO_KEYS = ("bytes", "path", "array")
+ROW_KEYS = ("audio", "text", "sampling_rate")
+# As the audio pipelines of transformers take them, beside the rate or the text.
+AUDIO_KEYS = ("array", "raw", "bytes", "path")
 
 # How a fast tokenizer truncates and pads is state of its own: a thread that changes it changes it for all threads.
 _tokenizing = threading.Lock()
@@ -265,7 +264,8 @@ class RsaCfnPipeline(ChunkPipeline):
         Args:
             inputs: `{"audio": ..., "text": ...}` with at least one of the two, or a list, a generator or a dataset of
                 such rows. `audio` is a path, a URL, encoded bytes, a row of a `datasets` Audio column, or samples of
-                shape `(num_samples,)` with `"sampling_rate"` in Hz beside them; `text` is a `str`.
+                shape `(num_samples,)` with `"sampling_rate"` in Hz beside them; `{"raw": samples, "sampling_rate":
+                ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a `str`.
             kwargs: `top_k`, `batch_size` and `on_error`, where they differ from those of the pipeline.
 
         Returns:
@@ -274,7 +274,8 @@ class RsaCfnPipeline(ChunkPipeline):
 
         Raises:
             ValueError: A row has neither audio nor text, or none that the fusion reads; its text has no words and is
-                alone; its audio can't be read or downloaded, is empty or silent; or it isn't a row.
+                alone; its audio can't be read or downloaded, is empty or silent; or it isn't a row, or has a key that
+                no row has.
         """
         if isinstance(inputs, (list, tuple)):
             return super().__call__(list(inputs), **kwargs) if len(inputs) else []
@@ -317,12 +318,13 @@ class RsaCfnPipeline(ChunkPipeline):
             raise ValueError(
                 f"input is a {type(inputs).__name__}; give a dict with 'audio', 'text' or both, or a list of such."
             )
-        audio, sampling_rate, text = (inputs.get(name) for name in ("audio", "sampling_rate", "text"))
+        _check_keys(inputs, ROW_KEYS + AUDIO_KEYS)
+        audio, text, sampling_rate = (inputs.get(name) for name in ROW_KEYS)
+        if audio is None:
+            audio = {name: inputs[name] for name in AUDIO_KEYS if name in inputs}
         if isinstance(audio, Mapping):
-            if all(audio.get(key) is None for key in AUDIO_KEYS):
-                audio = None
-            elif audio.get("array") is not None:
-                audio, sampling_rate = audio["array"], audio.get("sampling_rate", sampling_rate)
+            _check_keys(audio, (*AUDIO_KEYS, "sampling_rate"))
+            audio = audio if any(audio.get(name) is not None for name in AUDIO_KEYS) else None
         if text is not None and not isinstance(text, str):
             raise ValueError(f"text is a {type(text).__name__}; give a str, or leave it out.")
         if audio is None and text is None:
@@ -336,12 +338,10 @@ class RsaCfnPipeline(ChunkPipeline):
             )
         if audio is None and not text.strip():
             raise ValueError("text is empty, and it is all the model has to go by; give words, or audio too.")
-        if audio is not None and not _is_encoded(audio):
-            if not (isinstance(sampling_rate, (int, np.integer)) and sampling_rate > 0):
-                raise ValueError(
-                    f"audio is samples with sampling_rate={sampling_rate!r}; give their rate in Hz beside them: "
-                    "{'audio': samples, 'sampling_rate': 16000}."
-                )
+        if audio is not None:
+            audio, sampling_rate = find_sound(audio, sampling_rate)
+            if not is_encoded(audio):
+                check_rate(sampling_rate)
         return audio, sampling_rate, text
 
     def _forward(self, windows):
@@ -373,15 +373,19 @@ class RsaCfnPipeline(ChunkPipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
 
-def _is_encoded(audio) -> bool:
-    """Whether it brings its own sampling rate: anything but bare samples."""
-    is_named = isinstance(audio, (str, os.PathLike, bytes, Mapping))
-    return is_named or hasattr(audio, "read") or hasattr(audio, "get_all_samples")
+def _check_keys(given: Mapping, legal: tuple[str, ...]) -> None:
+    unknown = [repr(name) for name in given if name not in legal]
+    if unknown:
+        raise ValueError(f"input has an unknown key {', '.join(unknown)}; give only {', '.join(map(repr, legal))}.")
 
 
 def _undecoded(rows):
-    """A dataset whose audio is left to the processor: `datasets` would ask for torchcodec."""
-    feature = (getattr(rows, "features", None) or {}).get("audio")
+    """A dataset without columns that no row has, whose audio is left to the processor: `datasets` would ask for
+    torchcodec."""
+    features = getattr(rows, "features", None) or {}
+    if hasattr(rows, "select_columns") and features:
+        rows = rows.select_columns([name for name in features if name in ROW_KEYS + AUDIO_KEYS])
+    feature = features.get("audio")
     if getattr(feature, "decode", False):
         return rows.cast_column("audio", replace(feature, decode=False))
     return rows
@@ -393,14 +397,13 @@ def _opened(audio):
     if not (isinstance(audio, str) and audio.startswith(("http://", "https://"))):
         yield audio
         return
-    with tempfile.TemporaryFile() as file:
-        try:
-            with urllib.request.urlopen(audio, timeout=DOWNLOAD_TIMEOUT) as response:
-                shutil.copyfileobj(response, file)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"audio {audio} can't be downloaded ({reason}); give a URL that answers.") from error
-        file.seek(0)
+    try:
+        with urllib.request.urlopen(audio, timeout=DOWNLOAD_TIMEOUT) as response:
+            file = keep_stream(response)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"audio {audio} can't be downloaded ({reason}); give a URL that answers.") from error
+    with file:
         yield file
 
 

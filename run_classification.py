@@ -17,6 +17,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from foundation.errors import InputError, PushError, RunStopped
+from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
 from training.callbacks import FirstStepCallback, LogitsDtypeCallback, show_progress
 from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
@@ -51,7 +52,7 @@ def main(
     """
     start = time.perf_counter()
     set_seed(training_args.seed)
-    for name in ("run_classification", "training"):
+    for name in ("run_classification", "corpora", "training"):
         logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
     if data_args.predict_file is None:
         metrics = train_and_score(model_args, data_args, training_args, command)
@@ -144,6 +145,7 @@ def load_rows(
             seed=training_args.seed,
             eval_batch_size=training_args.eval_batch_size * training_args.world_size,
             classes=saved_classes(model_args),
+            modalities=FUSION_CLASSES[model_args.fusion].modalities,
         )
     training_rows = f"{len(splits.tables['train'])} rows train, " if "train" in splits.tables else ""
     logger.info(f"{training_rows}{len(splits.tables['test'])} are scored: {splits.description}.")
@@ -163,7 +165,7 @@ def make_trainer(
 ) -> tuple[RsaCfnTrainer, Splits]:
     """The Trainer of a run with its model, and the rows that it reads: features, where those are cached."""
     start = time.perf_counter()
-    texts = splits.tables["train"]["text"][:] if "train" in splits.tables else []
+    texts = [text for text in splits.tables["train"]["text"] if text is not None] if "train" in splits.tables else []
     model, processor = load_model(model_args, data_args, splits.label_names, texts, weights)
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
@@ -258,11 +260,11 @@ def publish(
 
 def run(arguments: list[str]) -> int:
     """
-    Exit codes: 2, something given can't be used; 1, something can't be written, here or on the Hub; 3, a loss that
-    isn't finite; 143 after SIGTERM, 130 after SIGINT.
+    Exit codes: 2, something given can't be used; 1, something can't be written, here or on the Hub, or no row of a
+    prediction could be read; 3, a loss that isn't finite; 143 after SIGTERM, 130 after SIGINT.
     """
     try:
-        main(*parse_arguments(arguments), command=arguments)
+        metrics = main(*parse_arguments(arguments), command=arguments)
     except KeyboardInterrupt:
         message, exit_code = "interrupted; what was saved before is as it was", 130
     except InputError as error:
@@ -275,12 +277,13 @@ def run(arguments: list[str]) -> int:
         if torch.distributed.is_initialized():
             # Left to itself, its threads sometimes end the process by SIGABRT.
             torch.distributed.destroy_process_group()
-        return 0
+        return int(0 < metrics.get("predict_rows", 0) == metrics["predict_errors"])
     if message:
         print(f"run_classification.py: {message}", file=sys.stderr)
     return exit_code
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # names in Hangul for a terminal without
     logging.basicConfig(format="%(message)s")
     sys.exit(run(sys.argv[1:]))

@@ -22,6 +22,7 @@ from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
 from foundation.errors import InputError, OneLineParser
 from foundation.files import holds_code
+from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import TINY
 from training.data import load_splits
 from training.model import check_models
@@ -110,10 +111,12 @@ def check_data(plan: Plan) -> None:
     backbones = {system.name: (system.audio_model, system.text_model) for system in plan.systems}
     for cell in {backbones[cell.system]: cell for cell in plan.cells}.values():
         check_models(*parse_arguments(cell.arguments)[:2])
+    fusions = {system.fusion for system in plan.systems} - {MAJORITY}
+    read = {name for fusion in fusions for name in FUSION_CLASSES[fusion].modalities}
     for protocol in dict.fromkeys(cell.protocol for cell in plan.cells):
         cell = max((cell for cell in plan.cells if cell.protocol == protocol), key=lambda cell: cell.fold or 0)
         _, data_args, training_args = parse_arguments(cell.arguments)
-        load_splits(data_args, with_validation=training_args.eval_strategy != "no", seed=training_args.seed)
+        load_splits(data_args, training_args.eval_strategy != "no", training_args.seed, modalities=tuple(read))
 
 
 def run(arguments: list[str]) -> int:

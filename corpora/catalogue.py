@@ -18,7 +18,7 @@ class KnownCorpus:
     # Gives the rows of what lies in --corpus_dir and --metadata, without opening the recordings; None for a corpus that
     # is generated first.
     read: Callable[[Path | None, Path | None], Corpus] | None = None
-    # The one of the two arguments that it can't do without.
+    # The one of the two arguments that it can't do without; --corpus_dir alone will do where it is the metadata.
     needs: str | None = None
     metadata: dict = field(default_factory=dict)
     # Why it may not be passed on, where that is so.

@@ -5,6 +5,7 @@ import numpy as np
 import pandas
 from datasets import DatasetDict
 
+from corpora.roles import encode_labels, read_columns
 from foundation.words import time_in_words
 
 
@@ -38,13 +39,10 @@ def read_table(dataset: DatasetDict) -> pandas.DataFrame:
     has them there are `duration` (seconds), `session`, `speaker`, `emotions` (lists of names), `votes`, `valence`,
     `arousal`.
     """
-    classes = class_names(dataset)
     wanted = ("label", "duration", "session", "speaker", "emotions", "votes", "valence", "arousal")
-    tables = []
-    for name, part in dataset.items():
-        table = part.select_columns([column for column in wanted if column in part.column_names]).to_pandas()
-        tables.append(table.assign(split=name))
-    rows = pandas.concat(tables, ignore_index=True)
+    columns = read_columns(dataset.items(), wanted)
+    classes = encode_labels(dataset.items(), columns)
+    rows = pandas.DataFrame(columns).drop(columns="segment_id").rename(columns={"part": "split"})
     rows = rows.drop(columns=[column for column in rows if column != "label" and rows[column].isna().all()])
     rows["split"] = pandas.Categorical(rows["split"], categories=list(dataset))
     if "session" in rows:
@@ -58,17 +56,11 @@ def read_table(dataset: DatasetDict) -> pandas.DataFrame:
 
 def _named_labels(rows: pandas.DataFrame, classes: list[str]) -> pandas.Categorical:
     tied = rows["emotions"].map(len) > 1 if "emotions" in rows else [False] * len(rows)
-    # A negative label is how `datasets` marks one that is not known.
     names = [
-        classes[int(label)] if label >= 0 else TIE if is_tie else UNLABELLED
+        (TIE if is_tie else UNLABELLED) if pandas.isna(label) else classes[int(label)]
         for label, is_tie in zip(rows["label"], tied, strict=True)
     ]
     return pandas.Categorical(names, categories=[*classes, *(name for name in (TIE, UNLABELLED) if name in names)])
-
-
-def class_names(dataset: DatasetDict) -> list[str]:
-    """Names of the classes in the order of their indices."""
-    return next(iter(dataset.values())).features["label"].names
 
 
 def vote_entropy(votes: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora.rows import Corpus, Utterance
-from foundation.words import first_names
+from foundation.words import first_names, writable
 
 
 REPORT_FILE = "conversion_report.json"
@@ -53,7 +53,7 @@ def conversion_report(corpus: Corpus, shards: list[ShardReport]) -> dict:
         "rows_skipped": sum(len(skipped) for shard in shards for skipped in shard.skipped.values()),
         "skipped": _merged([shard.skipped for shard in shards]),
         "repairs": _merged([shard.repairs for shard in shards]),
-        "notes": corpus.notes,
+        "notes": {kind: list(map(writable, names)) for kind, names in corpus.notes.items()},
         "labels": {name: sum(shard.labels.get(name, 0) for shard in shards) for name in names},
         "hours": sum(shard.seconds for shard in shards) / 3600,
     }
@@ -63,7 +63,7 @@ def _merged(kinds_per_shard: list[dict[str, list[str]]]) -> dict[str, list[str]]
     merged: dict[str, list[str]] = {}
     for kinds in kinds_per_shard:
         for kind, names in kinds.items():
-            merged.setdefault(kind, []).extend(names)
+            merged.setdefault(kind, []).extend(map(writable, names))
     return dict(sorted(merged.items()))
 
 
@@ -73,7 +73,9 @@ def skipped_table(shards: list[ShardReport]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["shard", "row", "reason"])
     for shard in shards:
-        writer.writerows([shard.shard, name, reason] for reason, names in shard.skipped.items() for name in names)
+        writer.writerows(
+            [shard.shard, writable(name), reason] for reason, names in shard.skipped.items() for name in names
+        )
     return stream.getvalue()
 
 

@@ -3,19 +3,22 @@
 
 import argparse
 import csv
+import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import combinations
 
 import numpy as np
 from datasets import Dataset
 
-from corpora.loading import encode_labels, load_parts, read_columns
+from corpora.loading import load_parts
+from corpora.roles import encode_labels, read_columns
+from corpora.values import PARTS as PART_NAMES
 from foundation.errors import InputError, OneLineParser
-from foundation.words import first_names
+from foundation.words import counted, first_names
 
 
 PARTS = TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -26,8 +29,8 @@ VALIDATION_GROUPS = 20  # one group of so many is kept for validation
 TEST_SIZE = 0.2
 SPLIT_SEED = 42  # the paper's
 VALIDATION_SIZE = 0.1
-# What two parts may have in common, and the column that tells.
-OVERLAPS = {"sessions": "session", "speakers": "speaker", "transcripts": "text"}
+# What two parts may have in common, and the column that tells: for recordings the name of the first row with the same.
+OVERLAPS = {"sessions": "session", "speakers": "speaker", "transcripts": "text", "recordings": "first_copy"}
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Split:
     groups: dict[str, list] = field(default_factory=dict)
     # What makes the division worse than it sounds.
     warnings: list[str] = field(default_factory=list)
+    instead: str = ""  # the options of others that the columns allow
 
 
 @dataclass
@@ -68,12 +72,9 @@ def find_groups(table: Dataset) -> tuple[str, list] | None:
 
     A column of the scored rows with a value missing doesn't count.
     """
-    for name in GROUP_COLUMNS:
-        if name in table.column_names:
-            values = table[name][:]
-            if None not in values and len(set(values)) > 1:
-                return name, values
-    return None
+    columns = {name: table[name][:] for name in GROUP_COLUMNS if name in table.column_names}
+    columns["segment_id"] = list(range(len(table)))
+    return next(((name, columns[name]) for name in GROUP_COLUMNS if find_problem(name, columns) is None), None)
 
 
 def split_rows(
@@ -87,29 +88,70 @@ def split_rows(
 
     Args:
         columns: `part`, `label` (`None` for none), `segment_id`, and what the split goes by: `session` or `speaker`.
-        name: One of `SPLITS`, or `ALL`; by default the first of `predefined` (where the dataset has several parts),
-            `session`, `speaker` and `paper` that the columns allow.
+        name: One of `SPLITS`, or `ALL`; by default what `choose_split` takes.
         num_folds: Of sessions or speakers; 5 by default, or as many as there are of them.
         fold: The one that is tested, from 1 on; by default the last.
         with_validation: Take a validation part also where the split has none of its own.
     """
-    name = name or default_split(columns)
+    name, reasons = (name, []) if name else choose_split(columns)
     check_folds(name, num_folds, fold)
     if name == ALL:
         split = Split(ALL, [TEST] * len(columns["label"]), "all labelled rows are scored")
     else:
-        split = SPLITS[name](columns, num_folds, fold, with_validation)
+        instead = check_split(name, columns)
+        split = replace(SPLITS[name](columns, num_folds, fold, with_validation), instead=instead)
+        held_out = [part for part in dict.fromkeys(columns["part"]) if _role(part) in (VALIDATION, TEST)]
+        if name != "predefined" and held_out:
+            reasons.append(f"rows of {' and '.join(held_out)} are trained on: --split {name} divides all rows anew")
+    split.warnings[:0] = reasons
     for row, label in enumerate(columns["label"]):
         if split.parts[row] in (VALIDATION, TEST) and label is None:
             split.parts[row] = None
     return split
 
 
-def default_split(columns: dict[str, list]) -> str:
-    if len(set(columns["part"])) > 1:
-        return "predefined"
-    given = [name for name in GROUP_COLUMNS if any(not _is_null(group) for group in columns.get(name, ()))]
-    return given[0] if given else "paper"
+def choose_split(columns: dict[str, list]) -> tuple[str, list[str]]:
+    """The first of predefined, session, speaker and paper that the columns allow, and why it is none before it."""
+    names = ("predefined", *GROUP_COLUMNS, "paper")
+    chosen = next((name for name in names if find_problem(name, columns) is None), "paper")
+    # A column with nothing in it counts as absent, and the parts of a dataset that isn't divided as none.
+    told = ["predefined"] * (len(set(columns["part"])) > 1)
+    told += [name for name in GROUP_COLUMNS if not all(map(_is_null, columns.get(name, ())))]
+    before = [name for name in names[: names.index(chosen)] if name in told]
+    return chosen, [f"the split is {chosen}, not {name}: {find_problem(name, columns)}" for name in before]
+
+
+def find_problem(name: str, columns: dict[str, list]) -> str | None:
+    """Why the columns don't allow a split; `None` where they do."""
+    if name == "predefined":
+        parts = dict.fromkeys(columns["part"])
+        roles = set(map(_role, parts))
+        if TRAIN in roles and roles & {VALIDATION, TEST}:
+            return None
+        return f"it needs splits named train and test (or validation); this dataset has {first_names(list(parts))}"
+    if name == "paper":
+        return None if len(columns["label"]) - columns["label"].count(None) > 1 else "fewer than two rows have a label"
+    if name not in columns:
+        return f"there is no column named {name}"
+    lost = [str(row) for row, group in zip(columns["segment_id"], columns[name]) if _is_null(group)]
+    if lost:
+        return f"the {name} is missing in {counted(len(lost), 'rows')}: {first_names(lost)}"
+    return None if len(set(columns[name])) > 1 else f"there is only one {name}"
+
+
+def check_split(name: str, columns: dict[str, list]) -> str:
+    """What could be given instead of a split; one that the columns don't allow is refused."""
+    problem = find_problem(name, columns)
+    others = [f"--split {other}" for other in SPLITS if other != name and find_problem(other, columns) is None]
+    instead = " or ".join(others) or "a dataset with more labelled rows"
+    if problem is not None:
+        raise InputError(f"--split {name} can't divide the rows: {problem}; give {instead}")
+    return instead
+
+
+def _role(part: str) -> str | None:
+    """What a part of a dataset is for, told by the first word of its name: train-clean trains, dev.other validates."""
+    return PART_NAMES.get(re.split(r"[^a-z]", part.lower())[0])
 
 
 def check_folds(name: str, num_folds: int | None, fold: int | None) -> None:
@@ -128,18 +170,7 @@ def check_folds(name: str, num_folds: int | None, fold: int | None) -> None:
 
 def make_folds(columns: dict[str, list], column: str, num_folds: int | None) -> list[list]:
     """The groups of each fold by `session` or `speaker`: blocks in sorted order, as equal in number as can be."""
-    if column not in columns:
-        others = " or ".join(f"--split {name}" for name in SPLITS if name != column)
-        raise InputError(f"--split {column} needs a column named {column}; give {others}")
-    lost = [str(name) for name, group in zip(columns["segment_id"], columns[column]) if _is_null(group)]
-    if lost:
-        raise InputError(
-            f"--split {column} can't divide {len(lost)} rows that have no {column}: {first_names(lost)}; fill the "
-            "column, or give another --split"
-        )
     groups = sorted(set(columns[column]))
-    if len(groups) < 2:
-        raise InputError(f"--split {column} needs two {column}s, there is only {groups}; give --split paper")
     if num_folds is not None and num_folds > len(groups):
         raise InputError(f"--num_folds {num_folds} is more than the {len(groups)} {column}s; give 2 to {len(groups)}")
     blocks = np.array_split(np.arange(len(groups)), num_folds or min(NUM_FOLDS, len(groups)))
@@ -190,38 +221,38 @@ def _split_as_paper(columns: dict[str, list], num_folds: None, fold: None, with_
 
     labels = columns["label"]
     labelled = [row for row, label in enumerate(labels) if label is not None]
+    options, warnings = {"test_size": TEST_SIZE, "random_state": SPLIT_SEED}, []
     try:
-        train, test = train_test_split(
-            labelled, test_size=TEST_SIZE, random_state=SPLIT_SEED, stratify=[labels[row] for row in labelled]
-        )
-    except ValueError as error:
-        raise InputError(f"--split paper can't be stratified ({error}); give --split session") from error
+        train, test = train_test_split(labelled, stratify=[labels[row] for row in labelled], **options)
+    except ValueError:  # a class of one row, or fewer rows than classes
+        train, test = train_test_split(labelled, **options)
+        warnings.append("a class has too few rows for a stratified split; it is random")
     # Ties have no label to be scored by; they stay on the training side for what --ties makes of them.
     parts: list[str | None] = [TRAIN] * len(labels)
     for row in test:
         parts[row] = TEST
-    split = Split("paper", parts, "random stratified 80/20 of the paper, speakers are on both sides")
+    how = "random 80/20" if warnings else "random stratified 80/20 of the paper"
+    split = Split("paper", parts, f"{how}, speakers are on both sides", warnings=warnings)
     if with_validation:
         _keep_stratified_tenth(split, labels, sorted(train))
     return split
 
 
 def _split_as_given(columns: dict[str, list], num_folds: None, fold: None, with_validation: bool) -> Split:
-    given = list(dict.fromkeys(columns["part"]))
-    test = TEST if TEST in given else VALIDATION
-    if TRAIN not in given or test not in given:
-        raise InputError(
-            "--split predefined needs splits named train and test (or validation); this dataset has "
-            f"{', '.join(given)}: give --split {' or --split '.join(name for name in SPLITS if name != 'predefined')}"
-        )
-    # Where there is no test part the validation part is what can be reported.
-    role = {TRAIN: TRAIN, VALIDATION: VALIDATION} | {test: TEST}
-    parts = [role.get(part) for part in columns["part"]]
-    split = Split("predefined", parts, f"the dataset's own splits, {test} is scored")
+    role_of = {part: _role(part) for part in columns["part"]}
+    if TEST not in role_of.values():
+        # The validation part is what can be reported.
+        role_of = {part: TEST if role == VALIDATION else role for part, role in role_of.items()}
+    scored = [part for part, role in role_of.items() if role == TEST]
+    parts = [role_of[part] for part in columns["part"]]
+    unknown = [part for part, role in role_of.items() if role is None]
+    warnings = [f"rows of {first_names(unknown)} neither train nor are scored"] if unknown else []
+    split = Split("predefined", parts, f"the dataset's own splits, scored on {first_names(scored)}", warnings=warnings)
     if with_validation and VALIDATION not in parts:
         rows = [row for row, part in enumerate(parts) if part == TRAIN]
-        column = next((name for name in GROUP_COLUMNS if name in columns), None)
-        if column is None or any(_is_null(columns[column][row]) for row in rows):
+        training = {name: [values[row] for row in rows] for name, values in columns.items()}
+        column = next((name for name in GROUP_COLUMNS if find_problem(name, training) is None), None)
+        if column is None:
             _keep_stratified_tenth(split, columns["label"], rows)
         else:
             _keep_last_groups(split, columns[column], column, rows)
@@ -245,10 +276,7 @@ def _num_validation_groups(num_groups: int) -> int:
 def _keep_last_groups(split: Split, column: list, kind: str, rows: list[int]) -> None:
     """Move the last groups of the training rows to the validation part."""
     groups = sorted({column[row] for row in rows})
-    kept = min(_num_validation_groups(len(groups)), len(groups) - 1)
-    if not kept:
-        raise InputError(f"one training {kind} is too few to take a validation part from; leave out --eval_strategy")
-    last = groups[-kept:]
+    last = groups[-min(_num_validation_groups(len(groups)), len(groups) - 1) :]
     for row in rows:
         if column[row] in last:
             split.parts[row] = VALIDATION
@@ -281,11 +309,11 @@ def _is_null(group) -> bool:
 
 
 def find_overlaps(columns: dict[str, list], parts: list[str | None]) -> list[Overlap]:
-    """What two parts have in common: sessions, speakers, transcripts (stripped, and not empty)."""
+    """What two parts have in common: sessions, speakers, transcripts that aren't empty, recordings."""
     names = [part for part in dict.fromkeys((*PARTS, *parts)) if part is not None and part in parts]
     overlaps = []
     for kind, column in OVERLAPS.items():
-        values = [value.strip() if isinstance(value, str) else value for value in columns.get(column, ())]
+        values = columns.get(column, ())
         seen = {part: {v for v, p in zip(values, parts) if p == part and not _is_null(v) and v != ""} for part in names}
         for pair in combinations(names, 2):
             shared = seen[pair[0]] & seen[pair[1]]
@@ -323,16 +351,17 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse_arguments(arguments)
     try:
         parts = list(load_parts(given.dataset).items())
-        columns = read_columns(parts, ("segment_id", "label", *OVERLAPS.values()))
+        columns = read_columns(parts, ("segment_id", "label", "text", *GROUP_COLUMNS))
         if "label" not in columns:
             raise InputError(f"{given.dataset} has no column named label; prepare_dataset.py writes one")
-        columns["label"], label_names = encode_labels(parts, "label", columns["label"])
-        name = given.split or default_split(columns)
+        label_names = encode_labels(parts, columns)
+        name = given.split or choose_split(columns)[0]
         check_folds(name, given.num_folds, given.fold)
         if name in GROUP_COLUMNS and given.fold is None:
+            check_split(name, columns)
             header, values = "fold", _list_folds(columns, name, given.num_folds)
         else:
-            split = split_rows(columns, name, given.num_folds, given.fold)
+            split = split_rows(columns, given.split, given.num_folds, given.fold)
             header, values = "part", split.parts
             _print_warnings(split, columns, label_names)
     except InputError as error:

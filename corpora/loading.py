@@ -1,25 +1,42 @@
-"""Loads a prepared folder, or any other dataset, as its named parts, and reads the columns that describe its rows.
-The recordings stay where they are: whoever needs them takes them from the parts."""
+"""Loads a prepared folder, or any other dataset, as its named parts."""
 
-from collections.abc import Iterable
+import json
+import logging
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from textwrap import shorten
 
-import pandas
-from datasets import ClassLabel, Dataset, IterableDataset, load_dataset, load_dataset_builder, load_from_disk
+import pyarrow
+from datasets import Dataset, IterableDataset, Value, load_dataset, load_dataset_builder, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 
+from corpora.layouts import FILE_NAME, RECORDINGS, SPLITS, UNKNOWN_SPLIT, find_data_files, find_tables, part_of
+from corpora.rows import UnusableRow
+from corpora.tables import Table, cell_text
 from foundation.errors import InputError
+from foundation.words import first_names, writable
+
+
+logger = logging.getLogger(__name__)
 
 
 def load_parts(
-    name: str, config_name: str | None = None, streaming: bool = False, columns: list[str] | None = None
+    name: str,
+    config_name: str | None = None,
+    streaming: bool = False,
+    columns: list[str] | None = None,
+    audio_column: str = "audio",
 ) -> dict[str, Dataset] | dict[str, IterableDataset]:
     """The parts of a dataset by their names; one that isn't divided is called `train`.
 
     Args:
-        name: A folder from prepare_dataset.py, or any folder or Hub id that `datasets` loads.
+        name: A folder from prepare_dataset.py, a folder or an archive of [`corpora.layouts`], or any folder or Hub id
+            that `datasets` loads.
         config_name: The dataset's configuration on the Hub.
-        streaming: Read it when it is iterated; a prepared folder is the same either way.
+        streaming: Read it when it is iterated; what is prepared or described by a small table is the same either way.
         columns: No others are needed, so don't read them where the files allow it (parquet).
+        audio_column: The column of the recordings; relative paths in it start in the folder of the files.
     """
     folder = Path(name)
     if (folder / "annotation").is_dir():
@@ -27,62 +44,102 @@ def load_parts(
             f"{name} is a corpus, not a dataset; convert it first: "
             f"python prepare_dataset.py --corpus_dir {name} --output_dir data/kemdy20"
         )
+    inside = [str(path) for path in sorted(folder.glob("[!.]*")) if _is_saved(path)]
+    if inside and not _is_saved(folder):
+        raise InputError(f"{name} holds datasets and is none itself: give {' or '.join(inside)}")
     try:
-        if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+        notes: dict[str, list[str]] = {}
+        if _is_saved(folder):
             loaded = load_from_disk(name)
+        elif tables := find_tables(folder, "dataset", notes) if folder.exists() and config_name is None else []:
+            loaded = _load_tables(tables, audio_column, notes)
         else:
-            options = {}
-            if columns is not None and hasattr(load_dataset_builder(name, config_name).config, "columns"):
-                options["columns"] = columns
-            loaded = load_dataset(name, config_name, streaming=streaming, **options)
+            loaded = _load_files(name, config_name, streaming, columns, audio_column)
+    except InputError:
+        raise
     except Exception as error:  # whatever a dataset's files and loading code make `datasets` raise
-        reason = " ".join(str(error).split())
+        is_wrapped = type(error) is DatasetGenerationError and error.__cause__ is not None
+        cause = error.__cause__ if is_wrapped else error
         raise InputError(
             f"dataset {name} can't be loaded; give a folder from prepare_dataset.py or a dataset that `datasets` "
-            f"loads ({type(error).__name__}: {reason})"
+            f"loads ({type(cause).__name__}: {shorten(str(cause), 300, placeholder=' ...')})"
         ) from error
+    for kind, names in notes.items():
+        logger.warning(f"{name}: {kind}: {first_names(names)}")
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
-def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> dict[str, list]:
-    """The columns called `names` that all parts have, one after the other, and two that always are there: `part`, and
-    `segment_id`, for which the number of the row in its part stands in.
-
-    A part may come in several pieces. Columns that hold recordings would be read into memory.
-    """
-    parts = list(parts)
-    common = [name for name in names if all(name in dataset.column_names for _, dataset in parts)]
-    columns: dict[str, list] = {name: [] for name in (*common, "part")}
-    for part, dataset in parts:
-        values = dataset.select_columns(common).with_format(None)[:]
-        for name in common:
-            columns[name] += values[name]
-        columns["part"] += [part] * len(dataset)
-    if "segment_id" not in columns:
-        numbers = pandas.Series(columns["part"]).groupby(columns["part"]).cumcount()
-        is_divided = len(set(columns["part"])) > 1
-        columns["segment_id"] = [f"{part}/{n}" if is_divided else f"{n}" for part, n in zip(columns["part"], numbers)]
-    return columns
+def _is_saved(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
 
 
-def encode_labels(parts: Iterable[tuple[str, Dataset]], column: str, labels: list) -> tuple[list, list[str]]:
-    """Labels of any kind as class indices, `None` where there is none, and the names of the classes: a ClassLabel's
-    own, the sorted strings, or LABEL_i for integers. `labels` are the values of `column` in all parts, of one kind."""
-    features = [dataset.features[column] for _, dataset in parts]
-    values = {label for label in labels if label is not None}
-    if isinstance(features[0], ClassLabel):
-        names = features[0].names
-        for feature in features:
-            if feature != features[0]:
-                others = ", ".join(getattr(feature, "names", [str(feature)]))
-                raise InputError(f"the parts have different classes in {column}: {', '.join(names)} and {others}")
-    elif values and all(isinstance(value, str) for value in values):
-        names = sorted(values)
-        index_of = {name: index for index, name in enumerate(names)} | {None: None}
-        return [index_of[label] for label in labels], names
-    elif values and all(isinstance(value, int) and value >= -1 for value in values):
-        names = [f"LABEL_{index}" for index in range(max(values) + 1)]
-    else:
-        raise InputError(f"the labels in {column} are of type {features[0]}; give class names, or indices from 0 on")
-    # -1 is how `datasets` marks a ClassLabel that is not known.
-    return [None if label == -1 else label for label in labels], names
+def _load_tables(tables: list[Table], audio_column: str, notes: dict[str, list[str]]) -> dict[str, Dataset]:
+    """What [`find_tables`] found, with paths that begin in the folder of their table as `audio_column`."""
+    parts: dict[str, list[dict]] = {part: [] for part in SPLITS.values()}
+    for table in tables:
+        path_column = table.find((audio_column, *FILE_NAME), "dataset")
+        split_column = table.find(("split",), "dataset")
+        for row in table.rows:
+            cells, problem = dict(row.cells), row.problem
+            try:
+                path = cell_text(cells.pop(path_column, None)).strip().replace("\\", "/")
+                split = table.split or cell_text(cells.get(split_column, "train")).strip().lower()
+            except UnusableRow as reason:
+                problem = str(reason)
+            if problem is not None or split not in SPLITS:
+                notes.setdefault(f"row left out, {problem or UNKNOWN_SPLIT}", []).append(f"{table.prefix}{row.name}")
+                continue
+            if path_column is not None:
+                cells = {"segment_id": f"{table.prefix}{path}" or row.name} | cells
+                cells |= _from_folder({audio_column: path or None}, table.folder, audio_column)
+            parts[SPLITS[split]].append(cells)
+    rows = [row for part in parts.values() for row in part]
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _as_column([row.get(name) for row in rows]) for name in names}
+    whole, start, loaded = Dataset.from_dict(columns), 0, {}
+    for part, rows in parts.items():
+        if rows:
+            loaded[part] = whole.select(range(start, start + len(rows)))
+        start += len(rows)
+    return loaded
+
+
+def _as_column(cells: list) -> pyarrow.Array:
+    """Cells as they are where all are of one kind, text of numbers as these if nothing is lost; empty ones are none."""
+    cells = [writable(cell) or None if isinstance(cell, str) else cell for cell in cells]
+    written = {cell for cell in cells if isinstance(cell, str)}
+    for number in (int, float) if written else ():
+        with suppress(ValueError):
+            if all(str(number(cell)) == cell for cell in written):
+                cells = [number(cell) if isinstance(cell, str) else cell for cell in cells]
+                break
+    try:
+        return pyarrow.array(cells)
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, OverflowError):
+        return pyarrow.array([cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells])
+
+
+def _load_files(name: str, config_name: str | None, streaming: bool, columns: list[str] | None, audio_column: str):
+    """What `datasets` loads of a folder or from the Hub."""
+    options, folder = {}, Path(name)
+    files = find_data_files(folder)
+    if files and any(path.suffix.lower() in RECORDINGS for path in folder.rglob("*")):
+        # Left to itself, `datasets` takes a folder with more recordings than tables for one of recordings.
+        options["data_files"] = {}
+        for file in files:
+            options["data_files"].setdefault(part_of(file) or "train", []).append(file.relative_to(name).as_posix())
+    if columns is not None and hasattr(load_dataset_builder(name, config_name, **options).config, "columns"):
+        options["columns"] = columns
+    loaded = load_dataset(name, config_name, streaming=streaming, **options)
+    parts = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    for part, rows in parts.items():
+        if files and isinstance((rows.features or {}).get(audio_column), Value):
+            whole = partial(_from_folder, folder=files[0].parent, column=audio_column)
+            parts[part] = rows.map(whole, features=rows.features)
+    return parts
+
+
+def _from_folder(row: dict, folder: Path, column: str) -> dict:
+    """The row with a path in `column` that is whole, where it was relative to the folder."""
+    path = row[column]
+    return {column: path if not path or "://" in path else str(folder / path)}

@@ -1,21 +1,22 @@
-"""Reads a folder of one's own: recordings of any kind, and a csv that names them with their text and label.
-Every row of the csv comes back, either with its columns or with the reason why it can't be used."""
+"""Reads a folder of one's own: recordings of any kind, and a table that names them with their label, and maybe text.
+Every row of it comes back, either with its columns or with the reason why it can't be used."""
 
 import os
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from corpora import EMOTIONS
+from corpora.layouts import FILE_NAME, SPLITS, UNKNOWN_SPLIT, find_tables
 from corpora.recordings import read_recording
-from corpora.rows import Corpus, Row, Shard
-from corpora.tables import WRONG_WIDTH, read_csv
+from corpora.rows import Corpus, Row, Shard, UnusableRow
+from corpora.tables import LABEL, PATH, TEXT, Table, cell_text, read_table
+from corpora.values import is_missing, tidy
 from foundation.errors import InputError
+from foundation.words import first_names, writable
 
 
-REQUIRED = ("path", "text", "label")
 OPTIONAL = ("speaker", "session", "split")
-SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
-SPLITS |= {"test": "test"}
 ROWS_PER_SHARD = 256
 
 BLANK_ROW = "blank row"
@@ -23,71 +24,107 @@ DUPLICATE = "duplicate path"
 LABEL_MISSING = "label missing"
 PATH_MISSING = "path missing"
 PATH_OUTSIDE = "path leaves the folder of the recordings"
-UNKNOWN_SPLIT = f"split is none of {', '.join(SPLITS)}"
+LABEL_TIDIED = "label brought into one form of Unicode"
+UNUSED = "columns of the csv not used"
+NEARLY_ONE = "classes that differ only in case"
 
 
-def read_corpus(metadata: str | Path, folder: str | Path | None = None) -> Corpus:
-    """Reads the csv, without opening the recordings; its paths start in `folder`, or beside it when that is left
-    out."""
-    metadata = Path(metadata)
-    folder = metadata.parent if folder is None else Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"--corpus_dir {folder} is not a folder: give the one in which the paths of {metadata} start")
+def read_corpus(metadata: str | Path | None, folder: str | Path | None = None) -> Corpus:
+    """
+    Reads the table, without opening the recordings; its paths start in `folder`, or beside it when that is left out.
+    Without a table, `folder` is laid out in a way that [`corpora.layouts`] knows.
+    """
     notes: dict[str, list[str]] = {}
-    header, lines = read_csv(metadata, "--metadata", notes)
-    header = [name.lower() for name in header]
-    _check_header(header, metadata, notes)
-    rows = [_read_row(header, cells, f"line {line}") for cells, line in lines]
+    if metadata is None:
+        source, given, names = Path(folder), f"--corpus_dir {folder}", FILE_NAME
+        tables = find_tables(source, "--corpus_dir", notes) if source.exists() else []
+        if not tables:
+            raise InputError(
+                f"{given} has no metadata.csv and no recordings in folders of their classes, nor an archive of these: "
+                "give --metadata, a csv with the columns path, text and label"
+            )
+    else:
+        source, given, names = Path(metadata), f"--metadata {metadata}", PATH
+        folder = source.parent if folder is None else Path(folder)
+        if not folder.is_dir():
+            raise InputError(f"--corpus_dir {folder} is not a folder: give the one where the paths of {source} start")
+        tables = [read_table(source, "--metadata", notes)]
+        tables[0].folder = folder
+    rows, has = [], set()
+    for table in tables:
+        columns = _find_columns(table, names, given, notes)
+        has |= columns.keys()
+        rows += [_read_row(row, columns, table) for row in table.rows]
     _mark_duplicates(rows)
     usable = [row for row in rows if row.problem is None]
-    labels = {row.cells["label"] for row in usable}
-    sessions = {row.cells["session"] for row in usable if row.cells.get("session")}
+    labels = sorted({row.cells["label"] for row in usable}, key=lambda label: (label.casefold(), label))
+    alike = [pair for pair in pairwise(labels) if pair[0].casefold() == pair[1].casefold()]
+    if alike:
+        notes[NEARLY_ONE] = list(map(", ".join, alike))
+    sessions = {row.cells["session"] for row in usable if row.cells["session"]}
     # As numbers they are in their order; "01" and "1" would become the same, so they stay names.
-    numbered = bool(sessions) and all(name.isdecimal() and str(int(name)) == name for name in sessions)
-    columns = ["audio", "text", "label", "segment_id", *(name for name in ("session", "speaker") if name in header)]
+    numbered = bool(sessions) and all(
+        name.isdecimal() and len(name) < 10 and str(int(name)) == name for name in sessions
+    )
+    columns = ["audio", "text", "label", "segment_id", "session", "speaker"]
     return Corpus(
         # In the model's own order where they are its emotions, so that a model of KEMDy can score them.
-        label_names=EMOTIONS if labels <= set(EMOTIONS) else tuple(sorted(labels)),
-        columns=(*columns, "duration"),
-        shards=_shards(rows, folder, numbered),
-        files=[str(metadata), *(os.path.join(folder, row.name) for row in usable)],
+        label_names=EMOTIONS if set(labels) <= set(EMOTIONS) else tuple(sorted(labels)),
+        columns=(*(name for name in columns if name in has | {"audio", "segment_id"}), "duration"),
+        shards=_shards(rows, numbered),
+        files=[*(file for table in tables for file in table.files), *(row.cells["path"] for row in usable)],
         notes=notes,
         has_numbered_sessions=numbered,
     )
 
 
-def _check_header(header: list[str], path: Path, notes: dict[str, list[str]]) -> None:
-    missing = [name for name in REQUIRED if name not in header]
+def _find_columns(table: Table, path: tuple[str, ...], given: str, notes: dict[str, list[str]]) -> dict[str, str]:
+    """What the table calls the columns that it has."""
+    roles = {"path": path, "text": TEXT, "label": LABEL} | {name: (name,) for name in OPTIONAL}
+    columns = {role: table.find(names, given) for role, names in roles.items()}
+    columns = {role: name for role, name in columns.items() if name is not None}
+    missing = [name for name in ("path", "label") if name not in columns]
     if missing:
-        wanted = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
         raise InputError(
-            f"--metadata {path} has no column named {' and none named '.join(missing)}, only "
-            f"{', '.join(header) or 'none'}: give a header with {wanted}"
+            f"{given} has no column named {' and none named '.join(missing)}, only "
+            f"{first_names(table.header) or 'none'}: give a header with path, text, label and optionally "
+            f"{', '.join(OPTIONAL)}"
         )
-    unused = [name for name in header if name not in REQUIRED + OPTIONAL]
-    if unused:
-        notes["columns of the csv not used"] = unused
+    told = notes.setdefault(UNUSED, [])
+    told += [name for name in table.header if name not in (*columns.values(), *told)]
+    if not told:
+        del notes[UNUSED]
+    return columns
 
 
-def _read_row(header: list[str], cells: list[str], place: str) -> Row:
+def _read_row(row: Row, columns: dict[str, str], table: Table) -> Row:
     """A row before its recording is read; its name is the path, or the line where there is none."""
-    if not any(cells):
-        return Row(place, {}, BLANK_ROW)
-    if len(cells) != len(header):
-        return Row(place, {}, WRONG_WIDTH)
-    named = dict(zip(header, cells, strict=True))
-    if not named["path"]:
-        return Row(place, named, PATH_MISSING)
+    name = f"{table.prefix}{row.name}"
+    try:
+        if row.problem is not None:
+            raise UnusableRow(row.problem)
+        if not any(str(cell or "").strip() for cell in row.cells.values()):
+            raise UnusableRow(BLANK_ROW)
+        written = {role: cell_text(row.cells.get(column)).strip() for role, column in columns.items()}
+    except UnusableRow as reason:
+        return Row(name, {}, str(reason))
+    if not written["path"]:
+        return Row(name, {}, PATH_MISSING)
+    cells = {role: tidy(cell) for role, cell in written.items()}
+    cells |= {role: "" for role in ("speaker", "session") if role not in cells or is_missing(cells[role])}
     # A csv that came with somebody's corpus may not pull in what lies elsewhere on this machine. Links are followed:
     # only the owner of the folder can have put them there.
-    path = os.path.normpath(named["path"].replace("\\", "/"))
+    path = os.path.normpath(str(row.cells[columns["path"]]).strip().replace("\\", "/"))
     if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
-        return Row(named["path"], named, PATH_OUTSIDE)
-    row = Row(path, named)
-    if not named["label"]:
+        return Row(written["path"], {}, PATH_OUTSIDE)
+    cells |= {"path": os.path.join(table.folder, path), "split": table.split or cells.get("split", "train").lower()}
+    row = Row(writable(f"{table.prefix}{path}"), cells)
+    if is_missing(cells["label"]):
         row.problem = LABEL_MISSING
-    elif "split" in named and named["split"].lower() not in SPLITS:
+    elif cells["split"] not in SPLITS:
         row.problem = UNKNOWN_SPLIT
+    elif cells["label"] != written["label"]:
+        row.repairs.append(LABEL_TIDIED)
     return row
 
 
@@ -100,29 +137,29 @@ def _mark_duplicates(rows: list[Row]) -> None:
             seen.add(row.name)
 
 
-def _shards(rows: list[Row], folder: Path, numbered: bool) -> list[Shard]:
+def _shards(rows: list[Row], numbered: bool) -> list[Shard]:
     shards = []
     for split in dict.fromkeys(SPLITS.values()):
-        mine = [row for row in rows if SPLITS.get(row.cells.get("split", "").lower(), "train") == split]
+        mine = [row for row in rows if SPLITS.get(row.cells.get("split"), "train") == split]
         for index, start in enumerate(range(0, len(mine), ROWS_PER_SHARD)):
             chunk = mine[start : start + ROWS_PER_SHARD]
-            shards.append(Shard(f"{split}-{index:05d}", chunk, partial(_read, folder=folder, numbered=numbered), split))
+            shards.append(Shard(f"{split}-{index:05d}", chunk, partial(_read, numbered=numbered), split))
     return shards
 
 
-def _read(row: Row, repairs: list[str], folder: Path, numbered: bool) -> dict:
-    path = folder / row.name
+def _read(row: Row, repairs: list[str], numbered: bool) -> dict:
+    path = Path(row.cells["path"])
     wav, duration = read_recording(path, repairs)
-    text = " ".join(row.cells["text"].split())
-    if not text:
+    text = " ".join(row.cells.get("text", "").split())
+    if "text" in row.cells and not text:
         repairs.append("transcript is blank, text left empty")
-    session = row.cells.get("session") or None
+    session = row.cells["session"] or None
     return {
-        "audio": {"bytes": wav, "path": f"{path.stem}.wav"},
+        "audio": {"bytes": wav, "path": f"{writable(path.stem)}.wav"},
         "text": text,
         "label": row.cells["label"],
         "segment_id": row.name,
-        "speaker": row.cells.get("speaker") or None,
+        "speaker": row.cells["speaker"] or None,
         "session": int(session) if numbered and session is not None else session,
         "duration": duration,
     }

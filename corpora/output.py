@@ -33,7 +33,7 @@ def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -
     if corpus is not None:
         digest.update(json.dumps([corpus.label_names, corpus.columns, corpus.notes]).encode())
         for file in corpus.files:
-            digest.update(_identity(file).encode())
+            digest.update(_identity(file).encode("utf-8", "backslashreplace"))
     return {
         "corpus": name,
         "corpus_dir": None if corpus_dir is None else str(corpus_dir.resolve()),

@@ -11,14 +11,13 @@ import soundfile
 
 from audio_rsa_cfn import (
     EMPTY,
-    OPEN_SIZE,
+    MAX_SECONDS,
     SAMPLING_RATE,
     SILENT,
-    TRUNCATED,
     UNREADABLE,
     AudioError,
     Recording,
-    lacks_promised_data,
+    is_open,
     open_file,
     read_at,
     riff_chunks,
@@ -26,8 +25,6 @@ from audio_rsa_cfn import (
 from corpora.rows import UnusableRow
 
 
-# An utterance lasts seconds. What is longer than this is no utterance, and would have to be held in memory as a whole.
-MAX_SECONDS = 3600
 MAX_BYTES = 2 * SAMPLING_RATE * MAX_SECONDS
 # What is no longer is read at once: a system call for each part of a header would take longer than all else.
 SHORT_BYTES = 1 << 20
@@ -84,7 +81,7 @@ def _find_plain_data(file: BinaryIO, file_size: int) -> tuple[int, int] | None:
         return None
     has_format, data, end = False, None, 12
     for name, start, size in riff_chunks(file, 12, file_size):
-        if name == b"data" and size == OPEN_SIZE:
+        if name == b"data" and size and is_open(size):
             size = file_size - start
         end = start + size
         if end > file_size:
@@ -118,15 +115,16 @@ def _is_harmless(file: BinaryIO, name: bytes, start: int, size: int) -> bool:
 
 def _decode(file: io.FileIO, size: int, suffix: str, repairs: list[str]) -> tuple[bytes, float]:
     """What `read_recording` returns, by way of libsndfile."""
-    if lacks_promised_data(file, size):
-        raise AudioError(TRUNCATED)
     with Recording(file, MAX_SECONDS) as recording:
         wav, seconds = _convert(recording)
     sound = recording.sound
     rate, channels, coding = sound.samplerate, sound.channels, f"{sound.format} {sound.subtype}"
     is_big_endian = sound.endian == "BIG"
-    if (rate, channels, coding) == (SAMPLING_RATE, 1, "WAV PCM_16") and not is_big_endian and size <= MAX_BYTES:
+    is_plain = (rate, channels, coding) == (SAMPLING_RATE, 1, "WAV PCM_16") and not is_big_endian
+    if is_plain and not recording.is_mended and size <= MAX_BYTES:
         return read_at(file, 0, size), seconds
+    if recording.is_mended:
+        repairs.append("length left open in the header filled in")
     if coding != "WAV PCM_16" or is_big_endian:
         has_other_name = sound.format not in FORMATS_BY_SUFFIX.get(suffix, (sound.format,))
         order = "big-endian " if is_big_endian else ""
@@ -149,8 +147,6 @@ def _convert(recording: Recording) -> tuple[bytes, float]:
             is_silent &= not samples.any()
             wav.write(samples)
         length = wav.frames
-    if recording.frames_read < recording.sound.frames:
-        raise AudioError(TRUNCATED)
     if not length:
         raise AudioError(EMPTY)
     if is_silent:

@@ -1,12 +1,37 @@
-"""Transcripts of KEMDy: the bytes of a .txt → one line of text → the words without the transcribers' marks."""
+"""Transcripts beside recordings: the bytes of a .txt → one line of text → the words without KEMDy's marks."""
 
+import codecs
 import re
+from collections.abc import Iterable
+from pathlib import Path
 
 
-HANGUL = re.compile("[\uac00-\ud7a3]")
+UNREADABLE = "transcript can't be read"
 # Only letters that stand alone before the slash are tags: the lookbehind spares words such as "cc/".
 TAG = re.compile(r"(?<![A-Za-z])[cnNulb]/")
 MARKS = str.maketrans("", "", "*+/")
+
+
+def read_transcripts(recordings: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
+    """The transcripts of recordings with a .txt of the same name beside them, and why others can't be read."""
+    contents, problems = {}, {}
+    for path in recordings:
+        try:
+            if path.with_suffix(".txt").is_file():
+                contents[path] = path.with_suffix(".txt").read_bytes()
+        except OSError as error:
+            problems[path] = f"{UNREADABLE} ({error.strerror})"
+    # Each file is told by itself; but a few short words of cp949 are valid utf-8, so that others have to tell.
+    in_utf8 = [_is_utf8(content) for content in contents.values() if not content.isascii()]
+    encoding = "utf-8" if sum(in_utf8) > len(in_utf8) / 2 else "cp949"
+    return {path: decode_transcript(content, [], encoding) for path, content in contents.items()}, problems
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        return bool(content.decode("utf-8"))
+    except UnicodeDecodeError:
+        return False
 
 
 def decode_transcript(content: bytes, repairs: list[str], encoding: str = "cp949") -> str:
@@ -22,12 +47,15 @@ def decode_transcript(content: bytes, repairs: list[str], encoding: str = "cp949
 
 
 def _decode(content: bytes, repairs: list[str], encoding: str) -> str:
-    # Hangul in cp949 that happens to be valid utf-8 never reads as Hangul syllables, so finding some settles it.
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        repairs.append("transcript read as utf-16")
+        return content.decode("utf-16", errors="replace")
+    # Hangul in cp949 that happens to be valid utf-8 reads as letters of two bytes, never as one of East Asia.
     try:
         text = content.decode("utf-8")
         if encoding == "utf-8":
             return text
-        if HANGUL.search(text):
+        if max(text, default="") >= "\u0800":
             repairs.append("transcript read as utf-8")
             return text
     except UnicodeDecodeError:

@@ -7,7 +7,8 @@ from pathlib import Path
 from datasets import concatenate_datasets
 
 from corpora.demo import write_corpus
-from corpora.loading import encode_labels, load_parts, read_columns
+from corpora.loading import load_parts
+from corpora.roles import encode_labels, read_columns
 from prepare_dataset import prepare
 from training.arguments import DEMO_DIR
 
@@ -33,8 +34,8 @@ def write_examples(folder: Path, dataset_dir: Path = Path(DEMO_DIR)) -> list[Exa
         prepare("kemdy20", folder / "corpus", dataset_dir, num_proc=1)
     parts = load_parts(str(dataset_dir))
     columns = read_columns(parts.items(), ("label", "text"))
-    labels, names = encode_labels(parts.items(), "label", columns["label"])
-    last = {label: row for row, label in enumerate(labels)}
+    names = encode_labels(parts.items(), columns)
+    last = {label: row for row, label in enumerate(columns["label"])}
     rows = concatenate_datasets(list(parts.values()))
     examples = []
     for index, name in enumerate(names):

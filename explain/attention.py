@@ -12,7 +12,8 @@ from datasets import Audio
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from corpora.loading import encode_labels, load_parts, read_columns
+from corpora.loading import load_parts
+from corpora.roles import encode_labels, read_columns
 from foundation.errors import InputError
 from foundation.figures import new_figure
 from foundation.words import first_names
@@ -76,15 +77,15 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
         if lacking:
             legal = ", ".join(dataset.column_names)
             raise InputError(f"split {part!r} of {dataset_name} has no column {lacking[0]!r}, only {legal}; rename one")
-    columns = read_columns(parts.items(), ("label", "segment_id"))
-    labels, names = encode_labels(list(parts.items()), "label", columns["label"])
+    columns = read_columns(parts.items(), ("label", "segment_id", "text"))
+    names, labels = encode_labels(parts.items(), columns), columns["label"]
     if NEUTRAL not in names:
         raise InputError(f"{dataset_name} has no class {NEUTRAL!r} to set against the rest, only {', '.join(names)}")
     if segment_ids is not None:
         # A row without a label is passed over before its recording is read.
         labels = [label if str(name) in segment_ids else None for label, name in zip(labels, columns["segment_id"])]
     collected: dict[str, list] = {field.name: [] for field in fields(AttentionWeights)}
-    rows = _readable_rows(parts.values(), labels, columns["segment_id"], processor)
+    rows = _readable_rows(parts.values(), {**columns, "label": labels}, processor)
     total = sum(label is not None for label in labels)
     with tqdm(total=total, desc="Attention", unit=" rows") as progress:
         while batch := list(islice(rows, BATCH_SIZE)):
@@ -108,25 +109,26 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
     )
 
 
-def _readable_rows(parts: Iterable, labels: list, ids: list[str], processor) -> Iterator[dict]:
+def _readable_rows(parts: Iterable, columns: dict[str, list], processor) -> Iterator[dict]:
     """Rows with a label, their audio decoded; those that can't be read are counted with their IDs in the log."""
     unreadable, row = [], 0
     for part in parts:
-        part = part.select_columns(["audio", "text"])
+        part = part.select_columns("audio")
         if isinstance(part.features["audio"], Audio):
             part = part.cast_column("audio", Audio(part.features["audio"].sampling_rate, decode=False))
         for recording in part:
-            label, segment_id, row = labels[row], str(ids[row]), row + 1
+            label, text, segment_id = (columns[name][row] for name in ("label", "text", "segment_id"))
+            row += 1
             if label is None:
                 continue
             try:
                 waveform = decode_audio(recording["audio"], None, processor.feature_extractor.sampling_rate)
             except (ValueError, TypeError):
                 waveform = np.zeros(0)
-            if not len(waveform) or recording["text"] is None:
-                unreadable.append(segment_id)
+            if not len(waveform) or text is None:
+                unreadable.append(str(segment_id))
                 continue
-            yield {"audio": waveform, "text": recording["text"], "label": label, "segment_id": segment_id}
+            yield {"audio": waveform, "text": text, "label": label, "segment_id": str(segment_id)}
     if unreadable:
         logger.warning(
             f"{len(unreadable)} of {row} rows lack readable audio or text and are left out: {first_names(unreadable)}"

@@ -15,9 +15,10 @@ def holds_code(folder: Path) -> bool:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write UTF-8 text beside its place and give it its name once it is on the disk: no one reads half of it."""
+    """Write UTF-8 text beside its place and give it its name once it is on the disk: no one reads half of it. What
+    isn't text, as in names of files, is escaped."""
     written = file.with_name(f".{file.name}.tmp")
-    written.write_text(text, encoding="utf-8")
+    written.write_text(text, encoding="utf-8", errors="backslashreplace")
     to_disk(written)
     os.replace(written, file)
     to_disk(file.parent)

@@ -10,7 +10,26 @@ NAMES_SHOWN = 5
 def first_names(names: list[str]) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
+    return ", ".join(map(writable, names[:NAMES_SHOWN])) + more
+
+
+def writable(text: str) -> str:
+    """As it can be written: a file's name that isn't UTF-8 is read as cp949 (Korean zips have such), or has escapes."""
+    escaped = text.encode("utf-8", "backslashreplace").decode()
+    if escaped == text:
+        return text
+    try:
+        # Folder by folder: only some of them may come from elsewhere.
+        return "/".join(_decode_name(name.encode("utf-8", "surrogateescape")) for name in text.split("/"))
+    except UnicodeError:
+        return escaped
+
+
+def _decode_name(name: bytes) -> str:
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return name.decode("cp949")
 
 
 def counted(number: float, things: str) -> str:

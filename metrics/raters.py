@@ -7,14 +7,11 @@ from scipy.special import log_softmax
 def vote_shares(votes: list | None, num_labels: int) -> np.ndarray | None:
     """
     The share of its votes that each class has, float64 of shape `(num_rows, num_labels)`; all 0 in a row without votes.
-    `None` where this is no column of `num_labels` counts in each row.
+    `None` for no column.
     """
-    try:
-        counts = np.array([row or [0] * num_labels for row in votes], dtype=np.float64)
-    except (TypeError, ValueError):
+    if votes is None:
         return None
-    if counts.shape != (len(votes), num_labels):
-        return None
+    counts = np.array([row or [0] * num_labels for row in votes], dtype=np.float64)
     totals = counts.sum(axis=1, keepdims=True)
     return np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
 

@@ -62,17 +62,190 @@ def test_a_name_does_not_say_what_is_in_a_file(tone, tmp_path):
 
 
 def test_coding_without_random_access_is_read(tone):
-    gsm = io.BytesIO()
-    soundfile.write(gsm, tone[:8000], 8000, format="WAV", subtype="GSM610")
-    assert abs(len(decode_audio(gsm.getvalue(), None, 16000)) - 16000) < 700
+    gsm = encoded(tone[:8000], 8000, format="WAV", subtype="GSM610")
+    assert abs(len(decode_audio(gsm, None, 16000)) - 16000) < 700
+
+
+def wav_of_size(samples, size, riff_size):
+    """A plain wav with other sizes in its header than those that are true."""
+    content = bytearray(encoded(samples, format="WAV", subtype="PCM_16"))
+    content[4:8], content[40:44] = riff_size.to_bytes(4, "little"), size.to_bytes(4, "little")
+    return bytes(content)
+
+
+def encoded(samples, sampling_rate=16000, **how):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sampling_rate, **how)
+    return buffer.getvalue()
+
+
+def without_length(flac):
+    content = bytearray(flac)
+    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])
+    return bytes(content)
+
+
+def without_first_frame(mp3):
+    """An MP3 whose first frame doesn't say how many follow."""
+    start = mp3.index(mp3[:2], 4)
+    assert b"Xing" in mp3[:start] or b"Info" in mp3[:start]
+    return mp3[start:]
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFD3, 0xFFFFFFFF], ids=hex)
+@pytest.mark.parametrize("riff_size", [8, 36, 0x7FFFF024, 0xFFFFFFFF], ids=hex)
+def test_a_size_that_is_left_open_means_the_whole_file(size, riff_size, tone, tmp_path):
+    content = wav_of_size(tone, size, riff_size)
+    (tmp_path / "a.wav").write_bytes(content)
+    for form in (content, tmp_path / "a.wav"):
+        np.testing.assert_allclose(decode_audio(form, None, 16000), tone, atol=1e-4)
+
+
+def test_other_containers_without_a_length_are_read_to_their_end(tone):
+    rf64 = bytearray(encoded(tone, format="RF64", subtype="PCM_16"))
+    at = rf64.index(b"ds64") + 16
+    rf64[at : at + 8] = bytes(8)
+    aiff = bytearray(encoded(tone, format="AIFF", subtype="PCM_16"))
+    at = aiff.index(b"SSND") + 4
+    aiff[at : at + 4] = b"\x7f\0\0\x08"
+    for content in (rf64, aiff, without_length(encoded(tone, format="FLAC"))):
+        np.testing.assert_allclose(decode_audio(bytes(content), None, 16000), tone, atol=1e-4)
+
+
+def test_a_wav_of_no_samples_has_none_whatever_follows():
+    empty = encoded(np.zeros(0), format="WAV", subtype="PCM_16") + b"LIST\x04\0\0\0INFO"
+    assert len(decode_audio(empty, None, 16000)) == 0
+
+
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_that_does_not_tell_its_length_is_read_to_its_end(mode, tmp_path):
+    """By its first frame, which is quiet and small, the rest of the file would be of fewer seconds."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 12 * 16000)
+    noise[: 4 * 16000] *= 1e-4
+    content = encoded(noise, format="MP3", bitrate_mode=mode, compression_level=0.2)
+    (tmp_path / "a.mp3").write_bytes(without_first_frame(content))
+    for form in (without_first_frame(content), tmp_path / "a.mp3"):
+        assert len(decode_audio(form, None, 16000)) == pytest.approx(12 * 16000, abs=3000)
+    assert len(decode_audio(content, None, 16000)) == 12 * 16000
+
+
+class Stream:
+    """A source that can only be read once, such as a socket or a pipe."""
+
+    def __init__(self, content, error=None):
+        self.file, self.error = io.BytesIO(content), error
+
+    def read(self, size=-1):
+        data = self.file.read(min(size, 1000))
+        if not data and self.error:
+            raise self.error
+        return data
+
+
+def test_a_source_that_cannot_seek_is_read(tone, monkeypatch):
+    for how in ({"format": "WAV", "subtype": "GSM610"}, {"format": "FLAC"}):
+        content = encoded(tone[:8000], 8000, **how)
+        np.testing.assert_array_equal(decode_audio(Stream(content), None, 16000), decode_audio(content, None, 16000))
+    with pytest.raises(AudioError, match="can't be read .connection lost.; give"):
+        decode_audio(Stream(content, OSError("connection lost")), None, 16000)
+    monkeypatch.setattr(audio_rsa_cfn, "STREAM_BYTES", 5000)
+    with pytest.raises(AudioError, match="a stream of over"):
+        decode_audio(Stream(bytes(6000)), None, 16000)
+
+
+def test_a_file_that_fails_in_the_middle_is_cut_off(tone, capfd):
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() > 20_000:
+                raise OSError("connection lost")
+            return super().read(size)
+
+    for how in ({"format": "WAV"}, {"format": "FLAC"}):
+        with pytest.raises(AudioError) as error:
+            decode_audio(Failing(encoded(np.resize(tone, 160_000), **how)), None, 16000)
+        assert error.value.reason == "audio truncated"
+    # Callbacks of libsndfile would print what they can't raise.
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_file_object_is_read_from_its_beginning_whatever_its_name(tone, tmp_path):
+    (tmp_path / "x.raw").write_bytes(wav_bytes(tone, 16000))
+    for buffering in (0, -1):
+        with open(tmp_path / "x.raw", "rb", buffering=buffering) as file:
+            file.seek(0, os.SEEK_END)
+            np.testing.assert_allclose(decode_audio(file, None, 16000), tone, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.int32, np.float16, np.float64])
+def test_samples_of_any_type_are_the_same_clip(dtype, tone):
+    samples = tone
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        full = (limits.max - limits.min + 1) / 2
+        samples = np.round(tone.astype(np.float64) * full - (limits.min + full) * -1)
+    samples = samples.astype(dtype)
+    forms = [samples, torch.from_numpy(samples), {"array": samples, "sampling_rate": 16000}]
+    for form in [*forms, {"raw": samples, "sampling_rate": 16000}]:
+        np.testing.assert_allclose(decode_audio(form, None, 16000), tone, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "audio, sampling_rate, message",
+    [
+        ([0, 1000, -1000], None, "samples of int64, whose full scale isn't known; give floats"),
+        (np.array(["a"]), None, "samples of <U1"),
+        (5, None, "samples of int64"),
+        ({"array": np.ones(9), "sampling_rate": None}, None, "sampling_rate=None; give their rate in Hz"),
+        ({"raw": np.ones(9)}, None, "sampling_rate=None; give their rate in Hz"),
+        (np.ones(9), 0, "sampling_rate=0; give"),
+        (np.ones(9), np.nan, "sampling_rate=nan; give"),
+        (np.ones(9), "16000", "sampling_rate='16000'; give"),
+        ({"bytes": None, "path": None}, None, "no audio is given"),
+        ({"file": "a.wav"}, None, "no audio is given"),
+        (np.ones(3601), 1, "audio longer than 60 minutes; give a part of it"),
+    ],
+)
+def test_what_is_no_clip_is_one_line(audio, sampling_rate, message):
+    with pytest.raises(AudioError, match=message) as error:
+        decode_audio(audio, sampling_rate, 16000)
+    assert "\n" not in str(error.value)
+
+
+NFC, NFD = "\uac10\uc815", "\u1100\u1161\u11b7\u110c\u1165\u11bc"
+
+
+@pytest.mark.parametrize(
+    "on_disk, asked",
+    [
+        (f"{NFD}.wav", f"{NFC}.wav"),
+        (f"{NFC}.wav", f"{NFD}.wav"),
+        (os.fsdecode(f"{NFC}.wav".encode("cp949")), f"{NFC}.wav"),
+        (os.fsdecode(f"{NFC}/{NFC} 1.wav".encode("cp949")), f"{NFD}/{NFC} 1.wav"),
+        (f"{NFD}/a.wav", f"{NFC}/a.wav"),
+    ],
+)
+def test_a_name_is_found_in_its_other_spelling(on_disk, asked, tone, tmp_path):
+    (tmp_path / on_disk).parent.mkdir(exist_ok=True)
+    (tmp_path / on_disk).write_bytes(wav_bytes(tone, 16000))
+    assert len(decode_audio(tmp_path / asked, None, 16000)) == 16000
+    with pytest.raises(AudioError, match="b.wav isn't there"):
+        decode_audio(tmp_path / asked.replace(".wav", "b.wav"), None, 16000)
+
+
+def test_a_reason_can_be_printed_whatever_the_name():
+    for name in ("\udcb0\udca1.wav", "\ud83d.wav", "two\nlines.wav", "nul\0.wav", "long" * 2000):
+        with pytest.raises(AudioError) as error:
+            decode_audio(name, None, 16000)
+        str(error.value).encode("utf-8")
+        assert "\n" not in str(error.value)
 
 
 UNUSABLE = {
-    "nothing": (b"", "audio unreadable"),
-    "words": (b"no sound in here " * 100, "audio unreadable"),
+    "nothing": (b"", "audio empty"),
+    "words": (b"no sound in here " * 100, "audio format not supported (convert with ffmpeg)"),
     "NaN": (wav_bytes(np.array([0.1, np.nan]), 16000), "audio not finite"),
     "infinity at another rate": (wav_bytes(np.array([0.1, -np.inf] * 50), 8000), "audio not finite"),
-    "rotten flac": (None, "audio unreadable"),
+    "rotten flac": (None, "audio truncated"),
 }
 
 
@@ -80,9 +253,7 @@ UNUSABLE = {
 def unusable(request, tone):
     content, reason = UNUSABLE[request.param]
     if content is None:
-        flac = io.BytesIO()
-        soundfile.write(flac, np.resize(tone, 160_000), 16000, format="FLAC")
-        content = flac.getvalue()[:20_000]
+        content = encoded(np.resize(tone, 160_000), format="FLAC")[:20_000]
     return content, reason
 
 
@@ -98,9 +269,13 @@ def test_every_damage_has_one_reason_whatever_the_form(unusable, tmp_path):
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
-    reasons = {"pipe.wav": "audio unreadable", "folder.wav": "audio unreadable", "nowhere.wav": "audio missing"}
-    for name, reason in reasons.items():
-        with pytest.raises(AudioError, match="audio can't be read .*; give a file that soundfile decodes") as error:
+    reasons = {
+        "pipe.wav": ("audio unreadable", "pipe.wav is no file"),
+        "folder.wav": ("audio unreadable", "folder.wav is a folder"),
+        "nowhere.wav": ("audio missing", f"{tmp_path}/nowhere.wav isn't there"),
+    }
+    for name, (reason, message) in reasons.items():
+        with pytest.raises(AudioError, match=f"audio can't be read .*{message}.*; give") as error:
             decode_audio(str(tmp_path / name), None, 16000)
         assert error.value.reason == reason
 
@@ -109,11 +284,7 @@ def test_a_limit_holds_for_the_header_and_for_what_is_read(tone, monkeypatch):
     monkeypatch.setattr(audio_rsa_cfn, "SAMPLES_PER_BLOCK", 1000)
     with pytest.raises(AudioError, match="audio longer than 0.01 minutes"):
         Recording(wav_bytes(tone, 16000), max_seconds=0.6)
-    flac = io.BytesIO()
-    soundfile.write(flac, tone, 16000, format="FLAC")
-    content = bytearray(flac.getvalue())
-    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])  # the length is left open
-    with Recording(bytes(content), max_seconds=0.6) as recording:
+    with Recording(without_length(encoded(tone, format="FLAC")), max_seconds=0.6) as recording:
         with pytest.raises(AudioError, match="audio longer than 0.01 minutes"):
             list(recording.blocks())
 

@@ -197,7 +197,7 @@ def test_an_unknown_crop_is_refused(processor, clips):
     "audio, message",
     [
         (b"RIFF....", "audio can't be read"),
-        ("nowhere.wav", r"audio can't be read \(nowhere.wav isn't there\)"),
+        ("nowhere.wav", r"audio can't be read \(/.*/nowhere.wav isn't there\); give the path"),
         (np.array([0.0, np.nan], dtype=np.float32), "NaN or infinite"),
         (np.zeros((2, 100), dtype=np.float32), r"shape \(2, 100\)"),
     ],

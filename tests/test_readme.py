@@ -217,6 +217,7 @@ def check_run(arguments, is_run, can_run):
     def leave_folder(model_args, data_args, training_args, command):
         if is_run:
             Path(training_args.output_dir, "left").mkdir(parents=True)
+        return {}
 
     with mock.patch.object(run_classification, "main", leave_folder):
         try:

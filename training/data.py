@@ -1,15 +1,21 @@
 """A dataset with audio, text and labels → checked rows → the parts that train, validate and are scored."""
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import xxhash
 from datasets import Audio, ClassLabel, Dataset, IterableDataset, concatenate_datasets
 from tqdm.auto import tqdm
 
-from corpora.folds import ALL, PARTS, SPLITS, TEST, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
-from corpora.loading import encode_labels, load_parts, read_columns
+from audio_rsa_cfn import find_sound, open_file
+from corpora.conversion import REPORT_FILE
+from corpora.folds import ALL, PARTS, TEST, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
+from corpora.loading import load_parts
+from corpora.roles import ROLES, check_column, encode_labels, kind_of, read_columns
 from foundation.errors import InputError
 from foundation.words import first_names
 from prepare_dataset import prepare
@@ -21,8 +27,9 @@ from training.streams import ScoredStream, TrainingStream, number_rows, read_tab
 
 logger = logging.getLogger(__name__)
 
-# Columns of a prepared corpus that splits, targets, metrics and predictions.csv use where they exist.
+# Columns that splits, targets, metrics and predictions.csv use where they exist.
 OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes", "duration")
+MODALITIES = ("audio", "text")
 FLATTERED = "epochs are compared on the reported rows, whose scores are too good for it"
 # prepare_dataset.py writes these, and has then read every recording.
 PREPARED_COLUMNS = {"audio", "text", "raw_text", "label", "segment_id", "duration"}
@@ -32,9 +39,11 @@ PREPARED_COLUMNS = {"audio", "text", "raw_text", "label", "segment_id", "duratio
 class _Source:
     """A dataset before it is divided."""
 
-    # Names of parts and their rows, with `audio`, `text`, `label` and optional columns; a stream's part is in pieces.
+    # Names of parts and their rows, with the columns of `_find_columns`; a stream's part is in pieces.
     pieces: list[tuple[str, Dataset | IterableDataset]]
     tables: list[tuple[str, Dataset]]  # the same rows, for their columns but the audio
+    columns: dict[str, str]  # how messages call those but the audio
+    has_audio: bool
     is_prepared: bool  # whether prepare_dataset.py has read every recording
     origin: dict  # name and fingerprints, for the record
 
@@ -51,7 +60,7 @@ class Splits:
     description: str  # how the rows were divided, for the log
     record: dict  # the same in full, for split.json
     membership: list[tuple[str, str]]  # ID and part of every row of the dataset; "" for one left out
-    # `audio`, `text` and `row`, the number in the dataset, of all rows that can be used, in any part or none.
+    # `row`, the number in the dataset, `audio` and `text` of all rows that can be used, in any part or none.
     recordings: Dataset | None  # None for a stream
     compare_epochs_on: str = VALIDATION  # or TEST
 
@@ -66,15 +75,18 @@ def load_splits(
     seed: int = 0,
     eval_batch_size: int = 1,
     classes: list | None = None,
+    modalities: tuple[str, ...] = MODALITIES,
 ) -> Splits:
     """
     Load the dataset, divide its rows, and leave out and report those that can't be used. `with_validation` takes a
     validation part out of the training rows where the split has none and epochs aren't compared on the test part;
-    `classes` are those of a saved model, in its order. Raises InputError where the dataset or the split doesn't fit.
+    `classes` are those of a saved model, in its order; `modalities` are what the fusion reads, and so what a row needs.
+    Raises InputError where the dataset or the split doesn't fit.
     """
-    source = _open(data_args)
-    columns = read_columns(source.tables, ("text", "label", *OPTIONAL_COLUMNS))
-    columns["label"], label_names = encode_labels(source.tables, "label", columns["label"])
+    source = _open(data_args, modalities)
+    columns = read_columns(source.tables, source.columns)
+    label_names = encode_labels(source.tables, columns, source.columns["label"])
+    columns.setdefault("text", [None] * len(columns["label"]))
     if classes is not None:
         match_classes(columns, label_names, classes)
         label_names = classes
@@ -83,7 +95,10 @@ def load_splits(
     split = split_rows(columns, data_args.split, data_args.num_folds, data_args.fold, with_validation)
     if data_args.compare_epochs_on == TEST:
         split.warnings.append(FLATTERED)
-    is_usable = _check_rows(source, columns, data_args.streaming)
+    unscored = sum(label is None and part is None for label, part in zip(columns["label"], split.parts))
+    if unscored:
+        logger.info(f"{unscored} rows without a label are not scored.")
+    is_usable = _check_rows(source, columns, modalities, data_args.streaming)
     columns["row"] = list(range(len(columns["label"])))
     rows = {part: [row for row in columns["row"] if split.parts[row] == part and is_usable[row]] for part in PARTS}
     rows[TRAIN], targets = make_targets(columns, rows[TRAIN], label_names, data_args.label_target, data_args.ties)
@@ -93,17 +108,17 @@ def load_splits(
         del rows[TRAIN]
     empty = [part for part in rows if not rows[part]]
     if empty:
-        others = " or --split ".join(name for name in SPLITS if name != split.name)
-        raise InputError(f"--split {split.name} leaves no labelled {empty[0]} row; give --split {others}")
+        raise InputError(f"--split {split.name} leaves no labelled {empty[0]} row; give {split.instead}")
     columns_of = {part: columns | targets if part == TRAIN else columns for part in rows}
     tables = {part: _make_table(columns_of[part], rows[part], label_names) for part in rows}
-    if data_args.streaming:
-        datasets, recordings = _stream(source, tables, rows, seed, eval_batch_size), None
+    if data_args.streaming and source.has_audio:
+        datasets, recordings, copies = _stream(source, tables, rows, seed, eval_batch_size), None, []
     else:
         # Joined once for all parts but the training part, whose targets are other columns.
-        joined = {part: _join(source.pieces, columns_of[part], label_names) for part in (TEST, TRAIN) if part in rows}
+        joined = {part: _join(source, columns_of[part], label_names) for part in (TEST, TRAIN) if part in rows}
         datasets = {part: _select(joined.get(part, joined[TEST]), rows[part]) for part in rows}
         recordings = _select(joined[TEST], [row for row in columns["row"] if is_usable[row]])
+        copies = _find_copies(joined[TEST], columns, rows) if source.has_audio else []
     return Splits(
         train=datasets.get(TRAIN),
         validation=datasets.get(VALIDATION),
@@ -113,7 +128,7 @@ def load_splits(
         label_names=label_names,
         description=split.description,
         compare_epochs_on=data_args.compare_epochs_on,
-        **_describe(split, source.origin, columns, rows, tables, label_names, data_args.compare_epochs_on),
+        **_describe(split, source.origin, columns, copies, rows, tables, label_names, data_args.compare_epochs_on),
     )
 
 
@@ -122,14 +137,14 @@ def _stream(
 ) -> dict[str, TrainingStream | ScoredStream]:
     numbered = number_rows(source.pieces, [len(table) for _, table in source.tables])
     return {
-        part: TrainingStream(numbered, tables[part], rows[part], source.is_prepared, seed=seed)
+        part: TrainingStream(numbered, tables[part], rows[part], seed=seed)
         if part == TRAIN
-        else ScoredStream(numbered, tables[part], rows[part], source.is_prepared, batch_size=eval_batch_size)
+        else ScoredStream(numbered, tables[part], rows[part], batch_size=eval_batch_size)
         for part in rows
     }
 
 
-def _open(data_args: DataArguments) -> _Source:
+def _open(data_args: DataArguments, modalities: tuple[str, ...]) -> _Source:
     """The dataset by the names of its parts; a stream's columns are read once, without the audio."""
     name, config_name = DEMO_DIR if data_args.is_demo else data_args.dataset_name, data_args.dataset_config_name
     if name == DEMO_DIR and not Path(name).is_dir():
@@ -139,23 +154,27 @@ def _open(data_args: DataArguments) -> _Source:
         raise InputError(
             f"there is no folder {name}; make it by prepare_dataset.py (see README.md), or give another --dataset_name"
         )
-    loaded = load_parts(name, config_name, data_args.streaming)
-    pieces = [(part, _select_columns(dataset, part, data_args)) for part, dataset in loaded.items()]
-    tables = pieces
+    loaded = load_parts(name, config_name, data_args.streaming, None, data_args.audio_column_name)
+    columns, shown = _find_columns(loaded, data_args, modalities)
+    is_ours = (Path(name) / REPORT_FILE).is_file() or all(
+        PREPARED_COLUMNS <= {*part.column_names} for part in loaded.values()
+    )
+    is_prepared = is_ours and columns.get("audio") == "audio" and "duration" in columns
+    if not is_prepared:
+        columns.pop("duration", None)  # it is measured
+    pieces = [(part, _select_columns(dataset, columns)) for part, dataset in loaded.items()]
+    tables, described = pieces, {role: column for role, column in columns.items() if role != "audio"}
     if data_args.streaming:
         pieces = [(part, piece) for part, dataset in pieces for piece in split_pieces(dataset)]
-        wanted = (data_args.text_column_name, data_args.label_column_name, *OPTIONAL_COLUMNS)
-        common = [column for column in wanted if all(column in part.column_names for part in loaded.values())]
-        described = [
-            (part, _select_columns(dataset, part, data_args, with_audio=False))
-            for part, dataset in load_parts(name, config_name, streaming=True, columns=common).items()
-        ]
-        tables = read_tables([(part, piece) for part, dataset in described for piece in split_pieces(dataset)])
+        parts = load_parts(name, config_name, streaming=True, columns=list(described.values()))
+        parts = [(part, _select_columns(dataset, described)) for part, dataset in parts.items()]
+        tables = read_tables([(part, piece) for part, dataset in parts for piece in split_pieces(dataset)])
     return _Source(
         pieces=pieces,
         tables=tables,
-        is_prepared=data_args.audio_column_name == "audio"
-        and all(PREPARED_COLUMNS <= set(part.column_names) for part in loaded.values()),
+        columns={role: shown[role] for role in described},
+        has_audio="audio" in columns,
+        is_prepared=is_prepared,
         origin={
             "name": name,
             "config": config_name,
@@ -164,32 +183,57 @@ def _open(data_args: DataArguments) -> _Source:
     )
 
 
-def _select_columns(
-    part: Dataset | IterableDataset, name: str, data_args: DataArguments, with_audio: bool = True
-) -> Dataset | IterableDataset:
-    """Keep the columns a run uses, under the names `audio`, `text` and `label`; audio stays encoded."""
-    wanted = {"text": data_args.text_column_name, "label": data_args.label_column_name}
-    if with_audio:
-        wanted = {"audio": data_args.audio_column_name, **wanted}
-    for role, column in wanted.items():
-        if column not in part.column_names:
-            legal = ", ".join(part.column_names)
-            raise InputError(f"--{role}_column_name {column} is no column of split {name!r}; give one of {legal}")
-    optional = [column for column in OPTIONAL_COLUMNS if column in part.column_names and column not in wanted.values()]
-    part = part.select_columns([*wanted.values(), *optional])
-    part = part.rename_columns({column: role for role, column in wanted.items() if column != role})
+def _find_columns(
+    parts: dict[str, Dataset | IterableDataset], data_args: DataArguments, modalities: tuple[str, ...]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The column of each role, looked at in all parts, and how messages call it; there need be none of a modality that
+    nothing reads."""
+    columns, shown = {}, {}
+    for role, other in (("audio", "text"), ("text", "audio"), ("label", None)):
+        column = getattr(data_args, f"{role}_column_name")
+        shown[role] = f"--{role}_column_name {column}"
+        try:
+            for name, part in parts.items():
+                if column not in part.column_names:
+                    legal = f"give one of {', '.join(part.column_names)}"
+                    if role in modalities:
+                        legal += f", or --fusion {other}, which reads no {role}"
+                    elif role in data_args.eval_modalities:
+                        legal += f", or leave {role} out of --eval_modalities"
+                    raise InputError(f"{shown[role]} is no column of split {name!r}; {legal}")
+                check_column(role, part.features[column], shown[role])
+            columns[role] = column
+        except InputError:
+            if role in ("label", *modalities, *data_args.eval_modalities) or column != role:
+                raise
+    for role in OPTIONAL_COLUMNS:
+        # Other datasets have columns of these names that aren't about raters.
+        kinds = {kind_of(part.features[role]) if role in part.column_names else None for part in parts.values()}
+        is_other = role in ("emotions", "votes") and not kinds <= ROLES[role][1].keys()
+        if role not in columns.values() and None not in kinds and not is_other:
+            columns[role], shown[role] = role, f"column {role}"
+    return columns, shown
+
+
+def _select_columns(part: Dataset | IterableDataset, columns: dict[str, str]) -> Dataset | IterableDataset:
+    """Keep the columns a run uses, under the names of their roles; audio stays encoded."""
+    part = part.select_columns(list(columns.values()))
+    part = part.rename_columns({column: role for role, column in columns.items() if column != role})
     if isinstance(part.features.get("audio"), Audio):
         part = part.cast_column("audio", Audio(part.features["audio"].sampling_rate, decode=False))
     return part
 
 
-def _check_rows(source: _Source, columns: dict[str, list], streaming: bool) -> list[bool]:
+def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str, ...], streaming: bool) -> list[bool]:
     """
     Whether each row can be used; the others are counted with their IDs in the log. Recordings that are opened for it
     give the column `duration` (seconds); a prepared dataset has it already, and a stream is checked as it comes.
     """
-    problems = ["no transcript" if text is None else None for text in columns["text"]]
-    if not (source.is_prepared and None not in columns["duration"]):
+    needs_text = "text" in modalities
+    problems = ["no transcript" if needs_text and text is None else None for text in columns["text"]]
+    if not source.has_audio:
+        columns["duration"] = [0.0] * len(problems)
+    elif not (source.is_prepared and None not in columns["duration"]):
         columns.pop("duration", None)
         if not streaming:
             recordings = chain.from_iterable(part.select_columns("audio") for _, part in source.pieces)
@@ -214,14 +258,32 @@ def _check_rows(source: _Source, columns: dict[str, list], streaming: bool) -> l
     return [problem is None for problem in problems]
 
 
-def _join(parts: list[tuple[str, Dataset]], columns: dict[str, list], label_names: list[str]) -> list[Dataset]:
-    """The recordings of each part, from where they are, beside the columns that are in memory."""
-    pieces, start = [], 0
-    for _, part in parts:
-        table = _make_table(columns, range(start, start + len(part)), label_names)
-        pieces.append(concatenate_datasets([part.select_columns("audio"), table], axis=1))
-        start += len(part)
-    return pieces
+def _join(source: _Source, columns: dict[str, list], label_names: list[str]) -> list[Dataset]:
+    """The recordings of each piece, from where they are, beside the columns that are in memory."""
+    joined, start = [], 0
+    for (_, piece), (_, described) in zip(source.pieces, source.tables, strict=True):
+        table = _make_table(columns, range(start, start + len(described)), label_names)
+        audio = piece.select_columns("audio") if source.has_audio else Dataset.from_dict({"audio": [None] * len(table)})
+        joined.append(concatenate_datasets([audio, table], axis=1))
+        start += len(described)
+    return joined
+
+
+def _find_copies(pieces: list[Dataset], columns: dict[str, list], rows: dict[str, list[int]]) -> list[str | None]:
+    """Of each row in a part the ID of the first with the same recording, to the byte. Only those are read that are as
+    long as another, ten thousand at the most in half a second."""
+    counts = Counter(columns["duration"][row] for members in rows.values() for row in members)
+    alike = sorted(row for members in rows.values() for row in members if counts[columns["duration"][row]] > 1)
+    first: dict[bytes, str] = {}
+    copies: list[str | None] = [None] * len(columns["row"])
+    for recording in _select(pieces, alike).select_columns(["audio", "segment_id", "row"]) if alike else ():
+        sound, _ = find_sound(recording["audio"])
+        if isinstance(sound, str):
+            with open_file(sound)[0] as file:
+                sound = file.read()
+        digest = xxhash.xxh3_128_digest(sound if isinstance(sound, bytes) else np.asarray(sound).tobytes())
+        copies[recording["row"]] = first.setdefault(digest, str(recording["segment_id"]))
+    return copies
 
 
 def _select(pieces: list[Dataset], rows: list[int]) -> Dataset:
@@ -247,6 +309,7 @@ def _describe(
     split: Split,
     origin: dict,
     columns: dict[str, list],
+    copies: list[str | None],
     rows: dict[str, list[int]],
     tables: dict[str, Dataset],
     label_names: list[str],
@@ -259,7 +322,7 @@ def _describe(
     for part, table in tables.items():
         sums = target_shares(table, len(label_names)).sum(axis=0)
         counts[part] = {name: round(float(total), 3) for name, total in zip(label_names, sums)}
-    overlaps = find_overlaps(columns, used)
+    overlaps = find_overlaps({**columns, "first_copy": copies}, used)
     warnings = [*split.warnings, *missing_classes(counts)]
     for overlap in overlaps:
         logger.info(f"{overlap}")

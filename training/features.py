@@ -61,7 +61,8 @@ def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: Dat
 
 
 class CachedFeatures:
-    """Features of one modality, looked up by the number of their row; they stay in the Arrow file."""
+    """Features of one modality, looked up by the number of their row; they stay in the Arrow file, which lacks the rows
+    that couldn't be read."""
 
     def __init__(self, path: Path, key: dict):
         dataset = Dataset.from_file(str(path))
@@ -86,6 +87,15 @@ class CachedFeatureCollator(RsaCfnDataCollator):
     """Rows → one batch of features for each modality that the model reads, in place of recordings and transcripts."""
 
     features: dict[str, CachedFeatures] = field(default_factory=dict)
+
+    def read(self, rows: list[dict]) -> tuple[list[dict], dict[int, str]]:
+        used = [features for name, features in self.features.items() if self.modality in ("both", name)]
+        lost = [place for place, row in enumerate(rows) if any(row["row"] not in one.position_of for one in used)]
+        # Any other row stands in for one without features.
+        known = set.intersection(*(set(one.position_of) for one in used)) if lost else ()
+        return [{**row, "row": min(known)} if place in lost else row for place, row in enumerate(rows)], dict.fromkeys(
+            lost, "no features of its recording"
+        )
 
     def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         inputs = {}
@@ -153,11 +163,12 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
     name = f"{modality.capitalize()} features of {len(recordings)} rows"
     start = time.perf_counter()
     try:
-        if not path.exists():
+        if not _is_complete(path, recordings):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # The lock ends with its process; another run that wants the same features waits for them.
             with FileLock(f"{folder}.lock"):
-                if not path.exists():
+                if not _is_complete(path, recordings):
+                    shutil.rmtree(folder, ignore_errors=True)
                     # The folder gets its name when all is written: what a killed run left is never taken for features.
                     incomplete = folder.with_suffix(".incomplete")
                     shutil.rmtree(incomplete, ignore_errors=True)
@@ -175,6 +186,11 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
         ) from error
     logger.info(f"{name}: reused from {folder}.")
     return path
+
+
+def _is_complete(path: Path, recordings: Dataset) -> bool:
+    """Whether there are features of all rows; a recording that couldn't be read then is tried again."""
+    return path.exists() and len(Dataset.from_file(str(path))) == len(recordings)
 
 
 def _write(path: Path, batches: Iterator[tuple[list[int], list[np.ndarray]]]) -> None:
@@ -210,16 +226,21 @@ def _compute(
     pool = model.get_audio_features if modality == "audio" else model.get_text_features
     # float16 keeps what autocast made of them; Arrow has no bfloat16.
     dtype = torch.float16 if trainer.accelerator.mixed_precision == "fp16" else torch.float32
-    for rows, inputs in tqdm(loader, desc=f"Caching {modality} features", disable=args.disable_tqdm):
+    for rows, lost, inputs in tqdm(loader, desc=f"Caching {modality} features", disable=args.disable_tqdm):
         inputs = [tensor.to(args.device) for tensor in inputs.values()]
         with trainer.compute_loss_context_manager():
             features = pool(*inputs) if model.fusion.reads_pooled else encode(*inputs)
         if model.fusion.reads_pooled:
-            yield rows, list(features.float().cpu().numpy())
+            values = list(features.float().cpu().numpy())
         else:
             states, mask = (tensor.cpu() for tensor in features)
-            yield rows, [row[valid.bool()].to(dtype).flatten().numpy() for row, valid in zip(states, mask)]
+            values = [row[valid.bool()].to(dtype).flatten().numpy() for row, valid in zip(states, mask)]
+        kept = [place for place in range(len(rows)) if place not in lost]
+        if kept:
+            yield [rows[place] for place in kept], [values[place] for place in kept]
 
 
-def _with_numbers(collator: RsaCfnDataCollator, rows: list[dict]) -> tuple[list[int], dict[str, torch.Tensor]]:
-    return [row["row"] for row in rows], collator.model_inputs(rows)
+def _with_numbers(collator: RsaCfnDataCollator, rows: list[dict]) -> tuple[list[int], dict[int, str], dict]:
+    """The numbers of the rows, what is wrong with those that can't be read, and the batch."""
+    rows, problems = collator.read(rows)
+    return [row["row"] for row in rows], problems, collator.model_inputs(rows)

@@ -6,12 +6,15 @@ import logging
 import numpy as np
 from datasets import Dataset
 
+from corpora.roles import reindex
 from foundation.errors import InputError
 from metrics.raters import vote_shares
 
 
 logger = logging.getLogger(__name__)
 
+# The label of a row that neither loss nor scores count, which is torch's.
+IGNORED = -100
 # The middle of the values tried in Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples".
 EFFECTIVE_BETA = 0.999
 
@@ -32,14 +35,8 @@ def match_classes(columns: dict[str, list], label_names: list[str], classes: lis
         # The votes for a class that the model lacks have no place.
         columns.pop("emotions", None)
         columns.pop("votes", None)
-    if "emotions" in columns:
-        columns["emotions"] = [emotions and [index_of[label] for label in emotions] for emotions in columns["emotions"]]
-    if "votes" in columns:
-        places = {index: place for place, index in index_of.items()}
-        columns["votes"] = [
-            votes and [votes[places[index]] if index in places else 0 for index in range(len(classes))]
-            for votes in columns["votes"]
-        ]
+    places = [index_of.get(index) for index in range(len(label_names))]
+    reindex(columns, range(len(columns["label"])), places, len(classes))
 
 
 def make_targets(
@@ -72,7 +69,7 @@ def make_targets(
         elif ties == "transform":
             classes[row] = _emotion_beside_neutral(columns["emotions"][row], label_names)
     classes = {row: label for row, label in classes.items() if label is not None}
-    _log_outcomes(labels, rows, classes, distributions, label_target)
+    _log_outcomes(columns, rows, classes, distributions, label_target)
     kept = sorted(classes | distributions)
     if not distributions:
         return kept, {"label": [classes.get(row) for row in range(len(labels))]}
@@ -87,15 +84,19 @@ def _emotion_beside_neutral(emotions: list[int] | None, label_names: list[str]) 
     return others[0] if len(others) == 1 and len(emotions) == 2 else None
 
 
-def _log_outcomes(labels: list, rows: list[int], classes: dict, distributions: dict, label_target: str) -> None:
-    tied = [row for row in rows if labels[row] is None]
+def _log_outcomes(columns: dict, rows: list[int], classes: dict, distributions: dict, label_target: str) -> None:
+    unlabelled = {row for row in rows if columns["label"][row] is None}
+    ties = {row for row in unlabelled if "emotions" in columns and len(columns["emotions"][row] or ()) > 1}
+    unlabelled -= ties
     outcomes = {
-        "ties train as the emotion beside neutral": sum(row in classes for row in tied),
-        "ties train on the shares of their votes": sum(row in distributions for row in tied),
-        "ties are left out of training": sum(row not in classes and row not in distributions for row in tied),
+        "ties train as the emotion beside neutral": len(ties & classes.keys()),
+        "ties train on the shares of their votes": len(ties & distributions.keys()),
+        "ties are left out of training": len(ties - classes.keys() - distributions.keys()),
+        "unlabelled rows train on the shares of their votes": len(unlabelled & distributions.keys()),
+        "unlabelled rows are left out of training": len(unlabelled - distributions.keys()),
     }
     if label_target == "soft":
-        outcomes["rows without votes train on their one class"] = len(set(classes) - set(tied))
+        outcomes["rows without votes train on their one class"] = len(classes.keys() - ties)
     for outcome, count in outcomes.items():
         if count:
             logger.info(f"{count} {outcome}.")

@@ -1,4 +1,4 @@
-"""Predictions without a dataset: a csv, a folder or one recording in; predictions.csv and predictions.jsonl out, with
+"""Predictions without a dataset: a table, a folder or one recording in; predictions.csv and predictions.jsonl out, with
 a row for each row or recording, in their order, and the reason where there is no prediction."""
 
 import json
@@ -14,10 +14,12 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from transformers import TrainingArguments
 
-from corpora.tables import WRONG_WIDTH, read_csv
-from corpora.transcripts import decode_transcript, remove_tags
+from corpora.layouts import RECORDINGS
+from corpora.rows import UnusableRow
+from corpora.tables import PATH, TEXT, cell_text, is_table, read_table
+from corpora.transcripts import read_transcripts, remove_tags
 from foundation.errors import InputError
-from foundation.words import first_names
+from foundation.words import first_names, writable
 from processing_rsa_cfn import RsaCfnPipeline
 from training.arguments import DataArguments, ModelArguments
 from training.cpu import cpu_functions
@@ -27,18 +29,15 @@ from training.transcription import Transcriber
 
 logger = logging.getLogger(__name__)
 
-TABLES = (".csv", ".tsv")
-# The last five can't be decoded; they are listed so that each gets a row with an error.
-RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf")
-RECORDINGS += (".m4a", ".mp4", ".aac", ".wma", ".webm")
-TRANSCRIPT_UNREADABLE = "transcript can't be read"
+# A jsonl may hold what is no text.
+ESCAPE = "backslashreplace"
 
 
 @dataclass
 class Row:
     """What is predicted for: `columns` go to the output as they are, `text` beside them."""
 
-    columns: dict[str, str]
+    columns: dict  # a jsonl's are of any kind
     audio: str | None
     text: str | None
     problem: str | None = None
@@ -49,7 +48,8 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
     Predict with a saved model for `data_args.predict_file`. Several processes each take a part of the rows; what they
     have so far lies in `predictions.0.jsonl`, `predictions.1.jsonl` ... until the first one joins it.
     """
-    rows = read_rows(Path(data_args.predict_file))
+    source = Path(data_args.predict_file)
+    rows = read_rows(source)
     model, processor = load_saved(model_args.model_name_or_path)
     set_limits(model.config, processor, data_args)
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
@@ -71,7 +71,7 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
     # Dealt out one by one rather than in stretches: the long recordings of a folder often lie together.
     mine = range(training_args.process_index, len(rows), training_args.world_size)
     parts = [folder / f"predictions.{index}.jsonl" for index in range(training_args.world_size)]
-    with parts[training_args.process_index].open("w", buffering=1, encoding="utf-8") as stream:
+    with parts[training_args.process_index].open("w", buffering=1, encoding="utf-8", errors=ESCAPE) as stream:
         answers = _answers(pipe, [rows[number] for number in mine], transcriber, training_args)
         for answer, number in zip(answers, mine, strict=True):
             record = _record(rows[number], answer, label_names, has_text=transcriber is not None)
@@ -82,40 +82,57 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
         return {}
     if failed:
         logger.warning(f"The recogniser could make nothing of {failed} recordings; they have no transcript.")
-    return _join(folder, parts)
+    records = _join(folder, parts)
+    errors = [record["error"] for record in records if record["error"] is not None]
+    logger.info(f"{len(records)} rows, {len(errors)} of them without a prediction; the column error says why.")
+    if len(errors) == len(records):
+        logger.error(f"No row of {source} has a prediction: {errors[0]}")
+    elif is_recording(source):
+        print(", ".join(f"{entry['label']} {entry['score']:.3f}" for entry in answer))
+    return {"predict_rows": len(records), "predict_errors": len(errors)}
 
 
 def read_rows(source: Path) -> list[Row]:
     """
-    The rows of a csv with a column `audio` (or `path`) or `text`; the recordings of a folder and those below it, by
-    name; or one recording. A transcript of a recording is a .txt of the same name beside it.
+    The rows of a csv, tsv or jsonl with a column `audio` (or `path`) or `text`; the recordings of a folder and those
+    below it, by name; or one recording. A transcript of a recording is a .txt of the same name beside it.
     """
     if source.is_dir():
         return _read_folder(source)
-    if source.suffix.lower() in TABLES:
-        return _read_csv(source)
-    return _read_recordings([source], source.parent)
+    if is_recording(source):
+        return _read_recordings([source], source.parent)
+    return _read_table(source)
 
 
-def _read_csv(source: Path) -> list[Row]:
-    header, lines = read_csv(source, "--predict_file", {})
-    names = {name.lower(): name for name in header}
-    audio, text = names.get("audio", names.get("path")), names.get("text")
+def is_recording(source: Path) -> bool:
+    """By its content, unless its name says so."""
+    return source.is_file() and (source.suffix.lower() in RECORDINGS or not is_table(source))
+
+
+def _read_table(source: Path) -> list[Row]:
+    notes: dict[str, list[str]] = {}
+    table, given = read_table(source, "--predict_file", notes), f"--predict_file {source}"
+    for kind, names in notes.items():
+        logger.warning(f"{source.name}: {kind}: {first_names(names)}")
+    audio, text = table.find(("audio", *PATH), given), table.find(TEXT, given)
     if audio is None and text is None:
         raise InputError(
-            f"--predict_file {source} has no column named audio and none named text, only "
-            f"{', '.join(header) or 'none'}; give a header with at least one of them"
+            f"{given} has no column named audio and none named text, only "
+            f"{first_names(table.header) or 'none'}; give a header with at least one of them"
         )
     rows = []
-    for cells, _ in lines:
-        columns = dict(zip(header, [*cells, *[""] * (len(header) - len(cells))]))
-        path = columns.get(audio) or None
-        if path is not None and "://" not in path:
-            path = str(source.parent / path.replace("\\", "/"))
-        problem = None if len(cells) == len(header) else WRONG_WIDTH
-        rows.append(Row(columns, path, columns.get(text) or None, problem))
+    for read in table.rows:
+        row = Row(read.cells, None, None, read.problem)
+        try:
+            row.audio = cell_text(read.cells.get(audio)).strip().replace("\\", "/") or None
+            row.text = cell_text(read.cells.get(text)).strip() or None
+        except UnusableRow as reason:
+            row.problem = str(reason)
+        if row.audio is not None and "://" not in row.audio:
+            row.audio = str(source.parent / row.audio)
+        rows.append(row)
     if not rows:
-        raise InputError(f"--predict_file {source} has no rows below its header; give at least one")
+        raise InputError(f"{given} has no rows below its header; give at least one")
     return rows
 
 
@@ -132,27 +149,12 @@ def _read_folder(folder: Path) -> list[Row]:
 
 
 def _read_recordings(recordings: list[Path], folder: Path) -> list[Row]:
-    contents, problems = {}, {}
-    for path in recordings:
-        try:
-            contents[path] = path.with_suffix(".txt").read_bytes()
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            problems[path] = f"{TRANSCRIPT_UNREADABLE} ({error.strerror})"
-    # Short words of cp949 can be valid utf-8 by chance, but not a whole folder of them.
-    try:
-        b"\n".join(contents.values()).decode("utf-8")
-        encoding = "utf-8"
-    except UnicodeDecodeError:
-        encoding = "cp949"
+    texts, problems = read_transcripts(recordings)
     rows = []
     for path in recordings:
-        text = None
-        if path in contents:
-            text = remove_tags(decode_transcript(contents[path], [], encoding))
-        rows.append(Row({"audio": path.relative_to(folder).as_posix()}, str(path), text, problems.get(path)))
-        rows[-1].columns["text"] = text or ""
+        text = remove_tags(texts[path]) if path in texts else None
+        columns = {"audio": writable(path.relative_to(folder).as_posix()), "text": text or ""}
+        rows.append(Row(columns, str(path), text, problems.get(path)))
     return rows
 
 
@@ -184,15 +186,14 @@ def _record(row: Row, answer: list[dict] | dict, label_names: list[str], has_tex
     }
 
 
-def _join(folder: Path, parts: list[Path]) -> dict[str, int]:
+def _join(folder: Path, parts: list[Path]) -> list[dict]:
     """Write what all processes predicted as one, in the order of the rows."""
-    numbered = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").splitlines()]
+    numbered = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").split("\n")[:-1]]
     records = [record for _, record in sorted(numbered, key=lambda pair: pair[0])]
-    with (folder / "predictions.jsonl").open("w", encoding="utf-8") as stream:
+    with (folder / "predictions.jsonl").open("w", encoding="utf-8", errors=ESCAPE) as stream:
         stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    pandas.DataFrame(records, dtype=object).to_csv(folder / "predictions.csv", index=False, lineterminator="\r\n")
+    table = pandas.DataFrame(records, dtype=object)
+    table.to_csv(folder / "predictions.csv", index=False, lineterminator="\r\n", errors=ESCAPE)
     for part in parts:
         part.unlink()
-    errors = [record["error"] for record in records if record["error"] is not None]
-    logger.info(f"{len(records)} rows, {len(errors)} of them without a prediction; the column error says why.")
-    return {"predict_rows": len(records), "predict_errors": len(errors)}
+    return records

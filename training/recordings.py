@@ -1,29 +1,29 @@
 """Opens a recording to see how long it is, or why it can't be used."""
 
-import numpy as np
+from audio_rsa_cfn import (
+    EMPTY,
+    MAX_SECONDS,
+    AudioError,
+    Recording,
+    check_rate,
+    find_peak,
+    find_sound,
+    is_encoded,
+    read_samples,
+)
 
-from audio_rsa_cfn import EMPTY, AudioError, Recording, find_sound
 
-
-def measure(audio, read_all: bool = False) -> float | str:
-    """Seconds of a clip, or in words why it can't be used; by its header, unless `read_all` or samples can be NaN."""
-    sound, sampling_rate = find_sound(audio)
-    if sampling_rate is not None:
-        samples = np.asarray(sound, dtype=np.float32)
-        if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-            return "audio not finite, empty, or of several channels"
-        return len(samples) / sampling_rate
-    if sound is None:
-        return "no audio"
-    if not isinstance(sound, (str, bytes)):
-        return "audio neither a file nor samples with a sampling rate"
+def measure(audio) -> float | str:
+    """Seconds of a clip, or in words why it can't be used. What is compressed is decoded for it: its header would say
+    nothing of a damage."""
     try:
-        with Recording(sound) as recording:
-            if not recording.sound.frames:
-                return EMPTY
-            if read_all or recording.sound.subtype in ("FLOAT", "DOUBLE"):
-                for _ in recording.blocks():
-                    pass
-            return recording.sound.frames / recording.sound.samplerate
+        sound, sampling_rate = find_sound(audio)
+        if not is_encoded(sound):
+            samples = read_samples(sound)
+            find_peak(samples)
+            return len(samples) / check_rate(sampling_rate) or EMPTY
+        with Recording(sound, MAX_SECONDS) as recording:
+            frames = recording.promised if recording.is_plain else sum(map(len, recording.blocks()))
+            return frames / recording.sound.samplerate or EMPTY
     except AudioError as error:
         return error.reason

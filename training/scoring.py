@@ -11,8 +11,8 @@ from transformers import EvalPrediction
 from foundation.words import first_names
 from training.callbacks import log_scores
 from training.data import Splits
+from training.labels import IGNORED
 from training.run_folder import draw_confusion_matrix, format_line, format_summary, write_predictions
-from training.streams import IGNORED
 from training.trainer import RsaCfnTrainer
 
 

@@ -1,25 +1,18 @@
 """Rows whose recordings come as a stream, for datasets too large to have: first a look at all columns but the audio,
 then a pass for each epoch, in which every row is known by its number and joined to its text and target."""
 
-import logging
-
-import numpy as np
 import torch
 from datasets import Audio, Dataset, Features, IterableDataset, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
-from audio_rsa_cfn import SAMPLING_RATE
-from training.recordings import measure
+from training.labels import IGNORED
 
-
-logger = logging.getLogger(__name__)
 
 # A local dataset has no files to shuffle; more pieces mix its rows better and let more workers read.
 NUM_PIECES = 64
 # Of each worker that loads: rows in the shuffle buffer, about 100 MB of KEMDy20's recordings, and files it is fed from.
 SHUFFLE_BUFFER = 500
 FILES_AT_ONCE = 4
-IGNORED = -100
 
 
 def split_pieces(part: Dataset | IterableDataset) -> list[Dataset] | list[IterableDataset]:
@@ -70,21 +63,18 @@ class _RowStream(torch.utils.data.IterableDataset):
     give each process other files of one, and so another number of batches.
     """
 
-    def __init__(self, numbered: IterableDataset, table: Dataset, rows: list[int], is_checked: bool):
+    def __init__(self, numbered: IterableDataset, table: Dataset, rows: list[int]):
         self.place_of = {row: place for place, row in enumerate(rows)}
         self.stream = numbered.filter(self.place_of.__contains__, input_columns="row")
         self.table = table
-        self.is_checked = is_checked
 
-    def _join(self, row: dict) -> tuple[dict, str | None]:
-        """The whole row, and what is wrong with its recording."""
-        seconds = None if self.is_checked else measure(row["audio"], read_all=True)
-        joined = {**self.table[self.place_of[row["row"]]], "audio": row["audio"]}
-        return joined, seconds if isinstance(seconds, str) else None
+    def _join(self, row: dict) -> dict:
+        """The whole row."""
+        return {**self.table[self.place_of[row["row"]]], "audio": row["audio"]}
 
 
 class TrainingStream(_RowStream):
-    """The rows in an order from a shuffle buffer, another one in each epoch; those that can't be read are skipped."""
+    """The rows in an order from a shuffle buffer, another one in each epoch."""
 
     def __init__(self, *args, seed: int):
         super().__init__(*args)
@@ -94,19 +84,13 @@ class TrainingStream(_RowStream):
         self.stream.set_epoch(epoch)
 
     def __iter__(self):
-        for row in self.stream:
-            joined, problem = self._join(row)
-            if problem is None:
-                yield joined
-            else:
-                logger.warning(f"{joined['segment_id']} is skipped in training, {problem}")
+        yield from map(self._join, self.stream)
 
 
 class ScoredStream(_RowStream):
     """
-    The rows in their order, each in its place, so that predictions can be told apart: one that can't be read is silence
-    with the label -100, which neither loss nor scores count. Such rows also fill the last of the batches that all
-    processes score at once, which accelerate would fill with rows that were scored already.
+    The rows in their order. Rows without audio and with the label -100, which neither loss nor scores count, fill the
+    last of the batches that all processes score at once; accelerate would fill it with rows that were scored already.
     """
 
     def __init__(self, *args, batch_size: int):
@@ -120,10 +104,8 @@ class ScoredStream(_RowStream):
         worker = torch.utils.data.get_worker_info()
         if worker is not None and worker.id > 0:
             return  # several workers would take turns, and the rows with them
-        silence = {"array": np.zeros(SAMPLING_RATE, dtype=np.float32), "sampling_rate": SAMPLING_RATE}
         # Iterated as batches, because rows would be divided among the workers.
         for batch in self.stream.iter(batch_size=1):
-            joined, problem = self._join({name: values[0] for name, values in batch.items()})
-            yield joined if problem is None else {**joined, "audio": silence, "label": IGNORED}
+            yield self._join({name: values[0] for name, values in batch.items()})
         for _ in range(len(self) - len(self.table)):
-            yield {**self.table[0], "audio": silence, "label": IGNORED}
+            yield {**self.table[0], "audio": None, "label": IGNORED}

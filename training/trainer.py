@@ -1,21 +1,31 @@
 """A Trainer for audio and text: the collator, the weighted sampler, and float16 that is float16 on a CPU too."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from transformers import ProcessorMixin, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from audio_rsa_cfn import EMPTY, SAMPLING_RATE, AudioError, decode_audio
+from foundation.words import first_names
 from training.cpu import CpuFunctions, recompute_with_cpu_functions
-from training.labels import sampling_weights, target_shares
+from training.labels import IGNORED, sampling_weights, target_shares
 from training.resuming import ResumableTrainer
 from training.stopping import check_finite
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass
 class RsaCfnDataCollator:
-    """Rows of a dataset → one batch; the processor decodes, resamples, normalises, tokenizes and pads."""
+    """
+    Rows of a dataset → one batch; the processor resamples, normalises, tokenizes and pads. A row that can't be read
+    any more keeps its place, as silence with the label -100; the batch has the reason by its ID, as `unread`.
+    """
 
     processor: ProcessorMixin
     modality: str = "both"  # "audio" or "text" leaves out the other one
@@ -24,12 +34,32 @@ class RsaCfnDataCollator:
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         target = "label_shares" if "label_shares" in rows[0] else "label"
         labels = torch.tensor([row[target] for row in rows])  # (B,), or (B, C) for shares
-        return {**self.model_inputs(rows), "labels": labels}
+        rows, problems = self.read(rows)
+        batch = {**self.model_inputs(rows), "labels": labels}
+        if problems:
+            labels[list(problems)] = IGNORED
+            batch["unread"] = {str(rows[place].get("segment_id")): problem for place, problem in problems.items()}
+        return batch
+
+    def read(self, rows: list[dict]) -> tuple[list[dict], dict[int, str]]:
+        """The rows with their waveforms, and by its place in the batch what is wrong with one that can't be read."""
+        if self.modality == "text" or "audio" not in rows[0]:
+            return rows, {}
+        read, problems = [], {}
+        for place, row in enumerate(rows):
+            try:
+                waveform = decode_audio(row["audio"], None, self.processor.feature_extractor.sampling_rate)
+                if not len(waveform):
+                    raise AudioError(EMPTY)
+            except AudioError as error:
+                waveform, problems[place] = np.zeros(SAMPLING_RATE, dtype=np.float32), error.reason
+            read.append({**row, "audio": waveform})
+        return read, problems
 
     def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """The batch without its labels."""
-        audio = None if self.modality == "text" else [row["audio"] for row in rows]
-        text = None if self.modality == "audio" else [row["text"] for row in rows]
+        audio = [row["audio"] for row in rows] if self.modality != "text" and "audio" in rows[0] else None
+        text = [row["text"] for row in rows] if self.modality != "audio" and "text" in rows[0] else None
         return self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
 
 
@@ -57,6 +87,7 @@ class RsaCfnTrainer(ResumableTrainer):
     def __init__(self, *args, batch_weighted_sampler: bool = False, learning_rates: dict | None = None, **kwargs):
         self.batch_weighted_sampler = batch_weighted_sampler
         self.learning_rates = learning_rates or {}
+        self.unread: dict[str, str] = {}  # the rows that this process had to skip in training, and why
         super().__init__(*args, **kwargs)
         self.add_callback(CpuFunctionsCallback)
 
@@ -92,13 +123,28 @@ class RsaCfnTrainer(ResumableTrainer):
         return optimizer
 
     def training_step(self, model, inputs, num_items_in_batch=None):
+        for name, problem in inputs.get("unread", {}).items():
+            if name not in self.unread:
+                logger.warning(f"{name} is skipped in training, {problem}")
+                self.unread[name] = problem
         loss = super().training_step(model, inputs, num_items_in_batch)
         check_finite(loss, self.state.global_step + 1, inputs.get("segment_id"))
         return loss
 
     def _prepare_inputs(self, inputs):
-        # The IDs are for messages; no model takes them.
-        return super()._prepare_inputs({name: value for name, value in inputs.items() if name != "segment_id"})
+        # What is for messages; no model takes it.
+        messages = ("segment_id", "unread")
+        return super()._prepare_inputs({name: value for name, value in inputs.items() if name not in messages})
+
+    def _finalize_training(self, *args):
+        output = super()._finalize_training(*args)
+        unread = sorted(set(gather_object(list(self.unread))))
+        if unread:
+            logger.warning(
+                f"{len(unread)} rows could not be read during training and were skipped: {first_names(unread)}"
+            )
+            output.metrics["train_skipped_rows"] = len(unread)
+        return output
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)

@@ -162,6 +162,64 @@ def test_the_split_that_is_taken_when_none_is_named():
 
 
 @pytest.mark.parametrize(
+    "columns, name, reason",
+    [
+        (
+            {"session": [1, None] * 12},
+            "speaker",
+            "the split is speaker, not session: the session is missing in 12 rows: ",
+        ),
+        (
+            {"session": [1] * 24, "speaker": ["a"] * 24},
+            "paper",
+            "the split is paper, not speaker: there is only one spe",
+        ),
+        (
+            {"part": ["en"] * 12 + ["de"] * 12},
+            "session",
+            "the split is session, not predefined: it needs splits named t",
+        ),
+        ({"part": ["test"] * 24}, "session", "rows of test are trained on: --split session divides all rows anew"),
+        ({"part": ["all"] * 24}, "session", None),
+        ({"part": ["train.clean"] * 8 + ["dev"] * 8 + ["test-other"] * 8}, "predefined", None),
+        (
+            {"part": ["train"] * 8 + ["test"] * 8 + ["extra"] * 8},
+            "predefined",
+            "rows of extra neither train nor are sco",
+        ),
+    ],
+)
+def test_a_default_split_always_exists_and_says_why_it_is_no_better_one(columns, name, reason):
+    split = split_rows(make_columns(4, **columns))
+    assert split.name == name and {"train", "test"} <= set(split.parts)
+    warnings = [warning for warning in split.warnings if "folds" not in warning]
+    assert warnings[-1].startswith(reason) if reason else not warnings
+
+
+@pytest.mark.parametrize("labels", [[0] + [1] * 23, list(range(24)), [0, 1] + [None] * 22])
+def test_paper_is_random_where_a_class_is_too_rare_to_be_stratified(labels):
+    columns = {"label": labels, "part": ["train"] * 24, "segment_id": list(range(24))}
+    split = split_rows(columns)
+    assert (split.name, split.warnings) == ("paper", ["a class has too few rows for a stratified split; it is random"])
+    assert split.description.startswith("random 80/20")
+    assert split.parts.count("test") == -(-sum(label is not None for label in labels) // 5)
+
+
+def test_what_a_refused_split_suggests_is_possible():
+    """The refusals don't send each other round in a circle."""
+    columns = {"label": [0, 1] * 4, "session": [1] * 8, "part": ["train"] * 8, "segment_id": list(range(8))}
+    for name in ("predefined", "session", "speaker"):
+        with pytest.raises(InputError, match="; give --split paper$"):
+            split_rows(columns, name)
+    assert split_rows(columns, "paper").instead == "a dataset with more labelled rows"
+
+
+def test_epochs_of_a_single_session_are_compared_on_a_tenth_of_its_rows():
+    columns = make_columns(8, session=[1] * 48, speaker=["a"] * 48, part=["train"] * 40 + ["test"] * 8)
+    assert split_rows(columns, with_validation=True).parts.count("validation") == 4
+
+
+@pytest.mark.parametrize(
     "options, message",
     [
         ({"num_folds": 1}, "--num_folds 1 is too small; give 2 or more"),
@@ -171,10 +229,10 @@ def test_the_split_that_is_taken_when_none_is_named():
         ({"num_folds": 5}, "--num_folds 5 is more than the 4 sessions; give 2 to 4"),
         ({"name": "paper", "fold": 1}, "--fold 1 has no use with --split paper"),
         ({"name": "predefined", "num_folds": 5}, "--num_folds 5 has no use with --split predefined"),
-        ({"name": "predefined"}, "needs splits named train and test (or validation); this dataset has train: give"),
-        ({"columns": {"session": [1] * 24}}, "--split session needs two sessions, there is only [1]"),
-        ({"columns": {"session": [1, None, 2, float("nan")] * 6}}, "can't divide 12 rows that have no session: row00"),
-        ({"columns": {"label": [0] + [1] * 23}, "name": "paper"}, "--split paper can't be stratified"),
+        ({"name": "predefined"}, "can't divide the rows: it needs splits named train and test (or validation); this"),
+        ({"name": "session", "columns": {"session": [1] * 24}}, "there is only one session; give --split speaker or"),
+        ({"name": "session", "columns": {"session": [1, None] * 12}}, "is missing in 12 rows: row0001, row0003"),
+        ({"name": "paper", "columns": {"label": [0] + [None] * 23}}, "fewer than two rows have a label; give --split"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said_in_one_line(options, message):
@@ -189,10 +247,15 @@ def test_what_two_parts_have_in_common():
     columns = {
         "session": [1, 1, 2, 2],
         "speaker": ["a", "b", "b", None],
-        "text": ["네.", "아니", " 네. ", ""],
+        "text": ["네.", "아니", "네.", ""],
+        "first_copy": ["row0", None, None, "row0"],
     }
     overlaps = find_overlaps(columns, ["train", "train", "test", "test"])
-    assert [(o.kind, o.values, o.num_rows) for o in overlaps] == [("speakers", ["b"], 1), ("transcripts", ["네."], 1)]
+    assert [(o.kind, o.values, o.num_rows) for o in overlaps] == [
+        ("speakers", ["b"], 1),
+        ("transcripts", ["네."], 1),
+        ("recordings", ["row0"], 1),
+    ]
     assert str(overlaps[0]) == "train and test share 1 speaker (rows of test: 1): b"
     assert find_overlaps(columns, ["train", "train", None, None]) == []
 

@@ -2,6 +2,9 @@
 
 import csv
 import io
+import os
+import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -10,8 +13,12 @@ from datasets import ClassLabel, Value, load_from_disk
 
 from corpora import EMOTIONS
 from corpora.metadata import read_corpus
+from corpora.tables import NO_OBJECT
 from foundation.errors import InputError
 from prepare_dataset import main, prepare
+
+
+HEADER = ("path", "text", "label")
 
 
 def sine(seconds, rate, channels=1):
@@ -30,7 +37,7 @@ class Folder:
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(self.path / name, sine(seconds, rate, channels), rate, **options)
 
-    def write_csv(self, rows, header=("path", "text", "label"), encoding="utf-8", delimiter=",", name="metadata.csv"):
+    def write_csv(self, rows, header=HEADER, encoding="utf-8", delimiter=",", name="metadata.csv"):
         text = io.StringIO(newline="")
         csv.writer(text, delimiter=delimiter).writerows([header, *rows])
         (self.path / name).write_bytes(text.getvalue().encode(encoding))
@@ -125,7 +132,7 @@ def test_rows_that_can_not_be_used(folder, tmp_path):
         "path missing",
         "audio missing",
         "audio missing",
-        "audio unreadable",
+        "audio format not supported (convert with ffmpeg)",
         "row is not as wide as the header",
         None,
         "label missing",
@@ -158,8 +165,9 @@ def test_spreadsheets_in_cp949_and_tab_separated_files(folder):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"file,text\n", "has no column named path and none named label, only file, text: give a header with"),
-        (b"", "has no column named path and none named text and none named label, only none"),
+        (b"name,text\n", "has no column named path and none named label, only name, text: give a header with"),
+        (b"", "has no column named path and none named label, only none"),
+        (b"audio,file,label\n", "has the columns audio and file: call the one to use path"),
         (b"path,text,label,text\n", "has several columns named text"),
         (b"path,text,label\n\xff\xff,\xff,\xff\n", "is neither utf-8 nor cp949"),
         (None, "can't be read (No such file or directory): give a csv"),
@@ -173,12 +181,70 @@ def test_what_is_no_csv_is_refused(folder, content, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_labels_and_ids_in_another_form_of_unicode_are_the_same(folder):
+    labels = ["기쁨", unicodedata.normalize("NFD", "기쁨"), "기쁨\u200b", "None", "Sad", "sad"]
+    names = [f"{index}.wav" for index in range(len(labels))]
+    for name in names:
+        folder.write_audio(name)
+    folder.write_csv([(name, "말", label, "nan", "-") for name, label in zip(names, labels)], (*HEADER, "speaker", "x"))
+    corpus = read_corpus(folder.path / "metadata.csv")
+    assert corpus.label_names == ("Sad", "sad", "기쁨")
+    assert corpus.notes == {"columns of the csv not used": ["x"], "classes that differ only in case": ["Sad, sad"]}
+    utterances = folder.read()
+    assert [utterance.problem for utterance in utterances] == [*[None] * 3, "label missing", None, None]
+    repair = "label brought into one form of Unicode"
+    assert [utterance.repairs for utterance in utterances[:3]] == [[], [repair], [repair]]
+    assert utterances[0].columns["speaker"] is None
+
+
+def test_jsonl_other_names_of_columns_and_no_transcripts(folder, tmp_path):
+    folder.write_audio("a.wav")
+    metadata = folder.path / "metadata.jsonl"
+    metadata.write_text('{"file_name": "a.wav", "emotion": 1}\n{"file_name": "a.wav", "emotion": [1]}\nno object\n')
+    report = prepare("csv", None, tmp_path / "out", metadata_file=metadata)
+    rows = load_from_disk(tmp_path / "out")["train"]
+    assert rows.column_names == ["audio", "label", "segment_id", "duration"] and rows.features["label"].names == ["1"]
+    assert report["skipped"] == {"cell is a list or an object, not text": ["line 2"], NO_OBJECT: ["line 3"]}
+
+
+def test_class_folders_and_archives_need_no_table(folder, tmp_path):
+    for name in ("train/happy/a.wav", "train/sad/b.wav", "test/sad/b.wav"):
+        folder.write_audio(name)
+    (folder.path / "test/sad/b.txt").write_bytes("말".encode("cp949"))
+    shutil.make_archive(tmp_path / "speech", "zip", folder.path)
+    for source in (folder.path, tmp_path / "speech.zip"):
+        report = prepare("csv", source, tmp_path / f"out{source.suffix}")
+        dataset = load_from_disk(tmp_path / f"out{source.suffix}")
+        assert dataset["train"]["segment_id"][:] == ["train/happy/a.wav", "train/sad/b.wav"]
+        assert dataset["test"]["text"][:] == ["말"] and report["rows_written"] == 3
+    (folder.path / "test/sad/b.txt").write_text("다른 말")
+    prepare("csv", folder.path, tmp_path / "out")
+    assert load_from_disk(tmp_path / "out")["test"]["text"][:] == ["다른 말"]
+
+
+def test_names_that_are_no_utf8_are_read_and_reported(folder, tmp_path, capsys):
+    (folder.path / "기쁨").mkdir()
+    for name in ("가.wav", "나.wav"):
+        folder.write_audio(f"기쁨/{name}")
+        os.rename(folder.path / "기쁨" / name, os.fsencode(folder.path / "기쁨") + b"/" + name.encode("cp949"))
+    (folder.path / "기쁨" / os.fsdecode("나.wav".encode("cp949"))).write_text("no sound")
+    assert main(["--corpus", "csv", "--corpus_dir", str(folder.path), "--output_dir", str(tmp_path / "out")]) == 0
+    assert load_from_disk(tmp_path / "out")["train"]["segment_id"][:] == ["기쁨/가.wav"]
+    assert "기쁨/나.wav" in (tmp_path / "out" / "skipped.csv").read_text(encoding="utf-8")
+    assert "기쁨/나.wav" in capsys.readouterr().out
+
+
 def test_arguments_that_do_not_go_together(folder, tmp_path, capsys):
     folder.write_audio("a.wav")
     metadata = str(folder.write_csv([("a.wav", "말", "a")]))
+    (tmp_path / "empty").mkdir()
     out = ["--output_dir", str(tmp_path / "out")]
     for arguments, message in (
         (["--corpus", "csv"], "--metadata is missing: give a csv"),
+        (
+            ["--corpus", "csv", "--corpus_dir", str(tmp_path / "empty")],
+            "has no metadata.csv and no recordings in folders of",
+        ),
         (["--corpus", "demo", "--metadata", metadata], "--metadata has no use with --corpus demo"),
         (["--corpus", "csv", "--metadata", metadata, "--corpus_dir", "no"], "--corpus_dir no is not a folder"),
     ):

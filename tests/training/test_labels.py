@@ -57,10 +57,21 @@ def test_what_became_of_the_ties_is_counted(caplog):
     ]
 
 
+def test_only_rows_that_several_emotions_share_are_ties(caplog):
+    columns = {"label": [HAPPY, None, None, None], "emotions": [[HAPPY], [HAPPY, NEUTRAL], [], None]}
+    with caplog.at_level(logging.INFO):
+        make_targets(columns, [0, 1, 2, 3], NAMES, "majority", "drop")
+        make_targets({"label": [HAPPY, None]}, [0, 1], NAMES, "majority", "drop")
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 ties are left out of training.",
+        "2 unlabelled rows are left out of training.",
+        "1 unlabelled rows are left out of training.",
+    ]
+
+
 def test_shares_of_votes():
     assert vote_shares([[1, 3], None, [0, 0], []], 2).tolist() == [[0.25, 0.75], [0, 0], [0, 0], [0, 0]]
-    for unfit in (None, ["two", "one"], [[1, 2, 3]], [[1, 2], [1]], [1, 2]):
-        assert vote_shares(unfit, 2) is None
+    assert vote_shares(None, 2) is None
 
 
 @pytest.fixture(params=["classes", "shares"])

@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from transformers import (
 from configuration_rsa_cfn import EMOTIONS
 from foundation.errors import InputError
 from processing_rsa_cfn import RsaCfnPipeline
-from run_classification import main
+from run_classification import main, run
 from training.parsing import parse_arguments
+from training.prediction import read_rows
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -150,23 +152,55 @@ def test_every_row_of_a_csv_comes_back_with_its_columns(saved, recordings, texts
     assert reasons["i"] == "row is not as wide as the header"
 
 
-def test_one_recording_is_predicted_with_its_transcript(saved, recordings, texts, expected, tmp_path):
+def test_one_recording_is_predicted_with_its_transcript(saved, recordings, texts, expected, tmp_path, capsys):
     _, (record,) = predict(saved, recordings / "Session02" / "wav_1.wav", tmp_path / "out")
+    answer = capsys.readouterr().out.splitlines()[0].split(", ")
+    assert len(answer) == 7 and answer[0] == f"{record['prediction']} {max(scores(record)):.3f}"
     assert (record["audio"], record["text"], record["error"]) == ("wav_1.wav", texts[1], None)
     np.testing.assert_allclose(
         scores(record), expected(str(recordings / "Session02" / "wav_1.wav"), texts[1]), atol=1e-5
     )
 
 
-def test_transcripts_are_read_in_the_encoding_of_their_folder(saved, clips, tmp_path):
-    """ "참" in cp949 is valid utf-8 too."""
-    for folder, encoding, texts in (("new", "utf-8", ("Ça", "참")), ("old", "cp949", ("참", "반가워요"))):
-        (tmp_path / folder).mkdir()
-        for number, text in enumerate(texts):
-            soundfile.write(tmp_path / folder / f"{number}.wav", clips[1] / 10, 16000)
-            (tmp_path / folder / f"{number}.txt").write_bytes(text.encode(encoding))
-        _, records = predict(saved, tmp_path / folder, tmp_path / f"out_{folder}")
-        assert tuple(record["text"] for record in records) == texts
+def test_each_transcript_is_read_in_its_own_encoding(tmp_path):
+    """ "징" in cp949 is valid utf-8 too, so that the others have to tell."""
+    kinds = {
+        "japanese": {"ありがとう": "utf-8", "참": "cp949", "반가워요": "utf-16"},
+        "french": {"Ça": "utf-8", "ありがとう": "utf-8", "참": "cp949"},
+        "old": {"징": "cp949", "반가워요": "cp949", "hello": "utf-8"},
+    }
+    for name, encodings in kinds.items():
+        (tmp_path / name).mkdir()
+        for number, (text, encoding) in enumerate(encodings.items()):
+            (tmp_path / name / f"{number}.wav").touch()
+            (tmp_path / name / f"{number}.txt").write_bytes(text.encode(encoding))
+        assert [row.text for row in read_rows(tmp_path / name)] == list(encodings)
+
+
+def test_a_jsonl_keeps_its_cells_and_blank_lines_are_no_rows(saved, recordings, texts, expected, tmp_path):
+    cells = [{"id": 1, "text": texts[0]}, {"id": None, "text": ["a"]}, {"id": [2.5], "text": 3}]
+    (tmp_path / "rows.jsonl").write_text("\n\n".join(map(json.dumps, cells)))
+    _, records = predict(saved, tmp_path / "rows.jsonl", tmp_path / "out")
+    assert [{name: record[name] for name in given} for given, record in zip(cells, records, strict=True)] == cells
+    assert [record["error"] for record in records] == [None, "cell is a list or an object, not text", None]
+    for record, text in ((records[0], texts[0]), (records[2], "3")):
+        np.testing.assert_allclose(scores(record), expected(text=text), atol=1e-5)
+
+
+def test_where_no_row_can_be_read_the_command_fails(saved, tmp_path, monkeypatch, caplog):
+    (tmp_path / "rows.csv").write_text("audio\nnowhere.wav\n,\n")
+    monkeypatch.chdir(tmp_path)
+    assert run(["--do_predict", "--model_name_or_path", str(saved), "--predict_file", "rows.csv"]) == 1
+    assert len(read_output(tmp_path / "predictions")) == 2
+    assert "No row of rows.csv has a prediction: audio can't be read" in caplog.text
+
+
+def test_names_that_are_no_utf8_are_read_and_written(saved, recordings, tmp_path):
+    (tmp_path / "wav").mkdir()
+    name = os.fsdecode("가.wav".encode("cp949"))
+    shutil.copy(recordings / "Session02" / "wav_0.wav", tmp_path / "wav" / name)
+    _, (record,) = predict(saved, tmp_path / "wav", tmp_path / "out")
+    assert (record["audio"], record["error"]) == ("가.wav", None)
 
 
 def test_half_precision_is_half_precision(saved, recordings, tmp_path):
@@ -234,6 +268,7 @@ def test_what_the_recogniser_cant_read_is_predicted_from_audio_alone(saved, reco
         ("", InputError, "has no column named audio and none named text, only none"),
         ("text\n", InputError, "has no rows below its header"),
         ("text,prediction,error\nhello,sad,\n", InputError, "columns that the output needs: prediction, error; rename"),
+        ("PK\3\4", InputError, "is a spreadsheet or another file that is no text: save it as csv"),
         ("text,Text\nhello,hello\n", InputError, "--predict_file .* has several columns named text"),
     ],
 )

@@ -95,7 +95,11 @@ def ramps(processor):
     """
     extractor = Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
     short = RsaCfnProcessor(extractor, processor.tokenizer, max_audio_seconds=10 / 16000)
-    row = {"audio": {"array": list(range(100)), "sampling_rate": 16000}, "text": "정말", "label": 0}
+    row = {
+        "audio": {"array": [float(sample) for sample in range(100)], "sampling_rate": 16000},
+        "text": "정말",
+        "label": 0,
+    }
 
     def firsts(make_trainer, train_crop, num_workers, seed=0):
         trainer = make_trainer(
