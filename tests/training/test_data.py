@@ -11,6 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from configuration_rsa_cfn import EMOTIONS
 from foundation.errors import InputError
+from prepare_dataset import prepare
 from training.arguments import DataArguments
 from training.data import load_splits
 
@@ -301,6 +302,16 @@ def test_recordings_of_a_prepared_dataset_are_not_opened(prepared_dir, tmp_path,
     assert f"1 of 60 rows of train are left out, no transcript: {forgotten}" in caplog.text
     duration_of = dict(zip(dataset["segment_id"], dataset["duration"]))
     assert splits.train["duration"][:] == [duration_of[name] for name in splits.train["segment_id"]]
+
+
+def test_recordings_of_a_csv_that_was_prepared_are_not_opened_again(tmp_path, monkeypatch):
+    rows = [f"{n}.wav,말 {n},{'sad' if n % 2 else 'calm'}" for n in range(8)]
+    for n in range(8):
+        (tmp_path / f"{n}.wav").write_bytes(wav(value=0.1 + n / 100))
+    (tmp_path / "m.csv").write_text("\n".join(["path,text,label", *rows]), encoding="utf-8")
+    prepare("csv", None, tmp_path / "d", num_proc=1, metadata_file=tmp_path / "m.csv")
+    monkeypatch.setattr(soundfile, "SoundFile", None)
+    assert len(load_splits(DataArguments(dataset_name=str(tmp_path / "d")), with_validation=False).recordings) == 8
 
 
 def test_recordings_of_another_column_are_opened(prepared_dir, tmp_path, caplog):
