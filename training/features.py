@@ -89,13 +89,13 @@ class CachedFeatureCollator(RsaCfnDataCollator):
     features: dict[str, CachedFeatures] = field(default_factory=dict)
 
     def read(self, rows: list[dict]) -> tuple[list[dict], dict[int, str]]:
-        used = [features for name, features in self.features.items() if self.modality in ("both", name)]
-        lost = [place for place, row in enumerate(rows) if any(row["row"] not in one.position_of for one in used)]
+        used = [one.position_of.keys() for name, one in self.features.items() if self.modality in ("both", name)]
+        lost = {
+            place: "no features" for place, row in enumerate(rows) if not all(row["row"] in known for known in used)
+        }
         # Any other row stands in for one without features.
-        known = set.intersection(*(set(one.position_of) for one in used)) if lost else ()
-        return [{**row, "row": min(known)} if place in lost else row for place, row in enumerate(rows)], dict.fromkeys(
-            lost, "no features of its recording"
-        )
+        other = {"row": next(row for row in used[0] if all(row in known for known in used))} if lost else {}
+        return [{**row, **other} if place in lost else row for place, row in enumerate(rows)], lost
 
     def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         inputs = {}
@@ -201,6 +201,8 @@ def _write(path: Path, batches: Iterator[tuple[list[int], list[np.ndarray]]]) ->
             columns = Features({"row": Value("int64"), "features": List(Value(str(features[0].dtype)))})
             writer = writer or pa.ipc.new_stream(stream, columns.arrow_schema)
             writer.write_batch(pa.record_batch([rows, features], schema=columns.arrow_schema))
+        if writer is None:
+            raise InputError("--cache_features found no recording that can still be read; see that they are there")
         writer.close()
         stream.flush()
         os.fsync(stream.fileno())

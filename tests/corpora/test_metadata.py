@@ -125,7 +125,7 @@ def test_rows_that_can_not_be_used(folder, tmp_path):
         "path missing",
         "audio missing",
         "audio missing",
-        "audio unreadable",
+        "audio format not supported (convert with ffmpeg)",
         "row is not as wide as the header",
         None,
         "label missing",
