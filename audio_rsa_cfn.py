@@ -36,6 +36,7 @@ TRUNCATED = "audio truncated"
 UNREADABLE = "audio unreadable"
 UNSUPPORTED = "audio format not supported (convert with ffmpeg)"
 NO_AUDIO = "no audio"
+TOO_LONG = f"audio longer than {MAX_SECONDS / 60:g} minutes"
 NO_RATE = "audio without a sampling rate"
 
 ENCODED_KEYS, SAMPLES_KEYS = ("bytes", "path"), ("array", "raw")
@@ -49,8 +50,8 @@ COMPRESSED = ("FLAC", "MP3", "OGG")
 
 
 class AudioError(ValueError):
-    """A recording can't be used, for one of the reasons above, or as it is longer than so many minutes; the message
-    is one line that says what to do, and can be printed whatever the name of the file."""
+    """A recording can't be used, for one of the reasons above; the message is one line that says what to do, and can
+    be printed whatever the name of the file."""
 
     def __init__(self, reason: str, message: str | None = None):
         message = " ".join((message or reason).split())
@@ -170,15 +171,14 @@ def _resample(blocks: Iterable[np.ndarray], rate: float, target: float) -> Itera
         return
     with _in_a_few_reasons():
         resampler = soxr.ResampleStream(rate, target, 1, dtype="float32")
-    for block in blocks:
-        yield resampler.resample_chunk(np.ascontiguousarray(block))
-    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        for block in blocks:
+            yield resampler.resample_chunk(np.ascontiguousarray(block))
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _check_length(frames: int, rate: float, max_seconds: float | None) -> None:
     if max_seconds is not None and frames > max_seconds * rate:
-        reason = f"audio longer than {max_seconds / 60:g} minutes"
-        raise AudioError(reason, f"{reason}; give a part of it, or use the pipeline, which reads it in windows.")
+        raise AudioError(TOO_LONG, f"{TOO_LONG}; give a part of it, or use the pipeline, which reads it in windows.")
 
 
 class Recording:
@@ -344,7 +344,7 @@ def open_file(path: str | os.PathLike) -> tuple[io.FileIO, int]:
         try:
             descriptor = os.open(path, flags)
         except FileNotFoundError:
-            other = _find_other_spelling(os.fspath(path))
+            other = _find_other_spelling(os.path.abspath(path))
             if other is None:
                 raise
             descriptor = os.open(other, flags)
@@ -361,14 +361,13 @@ def _find_other_spelling(path: str) -> str | None:
     folder, name = os.path.split(path)
     if not name or path.isascii():
         return None
-    if folder and not os.path.isdir(folder):
+    if not os.path.isdir(folder):
         folder = _find_other_spelling(folder)
         if folder is None:
             return None
-    folder = folder or os.curdir
-    names = _names_by_spelling(folder, os.stat(folder).st_mtime_ns)
-    found = name if name.isascii() else names.get(_spell(name))
-    return found and os.path.join(folder, found)
+    if not name.isascii():
+        name = _names_by_spelling(folder, os.stat(folder).st_mtime_ns).get(_spell(name))
+    return name and os.path.join(folder, name)
 
 
 @lru_cache(maxsize=64)
