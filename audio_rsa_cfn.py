@@ -113,7 +113,7 @@ def find_sound(audio, sampling_rate: int | None = None) -> tuple:
 
 def is_encoded(sound) -> bool:
     """Whether it brings its own sampling rate: a path, bytes or a file object, and no samples."""
-    return isinstance(sound, (str, os.PathLike, bytes, bytearray)) or hasattr(sound, "read")
+    return isinstance(sound, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(sound, "read")
 
 
 def check_rate(sampling_rate) -> float:
@@ -315,7 +315,7 @@ def _open_seekable(source, stack: ExitStack) -> tuple[BinaryIO, int]:
     if isinstance(source, (str, os.PathLike)):
         file, size = open_file(source)
         return stack.enter_context(file), size
-    file = io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source
+    file = io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
     try:
         file.seek(0, os.SEEK_END)
     except (AttributeError, OSError, ValueError):

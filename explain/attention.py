@@ -120,7 +120,7 @@ def _readable_rows(parts: Iterable, labels: list, ids: list[str], processor) -> 
                 continue
             try:
                 waveform = decode_audio(recording["audio"], None, processor.feature_extractor.sampling_rate)
-            except (ValueError, TypeError):
+            except ValueError:
                 waveform = np.zeros(0)
             if not len(waveform) or recording["text"] is None:
                 unreadable.append(segment_id)
