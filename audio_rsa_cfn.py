@@ -396,8 +396,9 @@ def _in_a_few_reasons(otherwise: str = UNREADABLE) -> Iterator[None]:
             raise _truncated("in the middle") from error
         reason, why = UNREADABLE, getattr(error, "error_string", str(error) or type(error).__name__).rstrip(".")
         advice = "a file that soundfile decodes, such as wav or flac; ffmpeg converts others to it"
-        if isinstance(error, FileNotFoundError) and error.filename:
-            reason, why, advice = MISSING, f"{os.path.abspath(error.filename)} isn't there", "the path of a recording"
+        if isinstance(error, FileNotFoundError):
+            where = os.path.abspath(error.filename) if error.filename else "a file without a name"
+            reason, why, advice = MISSING, f"{where} isn't there", "the path of a recording"
         elif isinstance(error, soundfile.LibsndfileError) and error.code in UNSUPPORTED_CODES:
             reason, why = UNSUPPORTED, "its format is not supported"
         raise AudioError(reason, f"audio can't be read ({why}); give {advice}.") from error
