@@ -36,6 +36,7 @@ TRUNCATED = "audio truncated"
 UNREADABLE = "audio unreadable"
 UNSUPPORTED = "audio format not supported (convert with ffmpeg)"
 NO_AUDIO = "no audio"
+TOO_LONG = f"audio longer than {MAX_SECONDS / 60:g} minutes"
 NO_RATE = "audio without a sampling rate"
 
 ENCODED_KEYS, SAMPLES_KEYS = ("bytes", "path"), ("array", "raw")
@@ -49,8 +50,8 @@ COMPRESSED = ("FLAC", "MP3", "OGG")
 
 
 class AudioError(ValueError):
-    """A recording can't be used, for one of the reasons above, or as it is longer than so many minutes; the message
-    is one line that says what to do, and can be printed whatever the name of the file."""
+    """A recording can't be used, for one of the reasons above; the message is one line that says what to do, and can
+    be printed whatever the name of the file."""
 
     def __init__(self, reason: str, message: str | None = None):
         message = " ".join((message or reason).split())
@@ -112,7 +113,7 @@ def find_sound(audio, sampling_rate: int | None = None) -> tuple:
 
 def is_encoded(sound) -> bool:
     """Whether it brings its own sampling rate: a path, bytes or a file object, and no samples."""
-    return isinstance(sound, (str, os.PathLike, bytes, bytearray)) or hasattr(sound, "read")
+    return isinstance(sound, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(sound, "read")
 
 
 def check_rate(sampling_rate) -> float:
@@ -170,15 +171,14 @@ def _resample(blocks: Iterable[np.ndarray], rate: float, target: float) -> Itera
         return
     with _in_a_few_reasons():
         resampler = soxr.ResampleStream(rate, target, 1, dtype="float32")
-    for block in blocks:
-        yield resampler.resample_chunk(np.ascontiguousarray(block))
-    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        for block in blocks:
+            yield resampler.resample_chunk(np.ascontiguousarray(block))
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _check_length(frames: int, rate: float, max_seconds: float | None) -> None:
     if max_seconds is not None and frames > max_seconds * rate:
-        reason = f"audio longer than {max_seconds / 60:g} minutes"
-        raise AudioError(reason, f"{reason}; give a part of it, or use the pipeline, which reads it in windows.")
+        raise AudioError(TOO_LONG, f"{TOO_LONG}; give a part of it, or use the pipeline, which reads it in windows.")
 
 
 class Recording:
@@ -315,7 +315,7 @@ def _open_seekable(source, stack: ExitStack) -> tuple[BinaryIO, int]:
     if isinstance(source, (str, os.PathLike)):
         file, size = open_file(source)
         return stack.enter_context(file), size
-    file = io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source
+    file = io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source
     try:
         file.seek(0, os.SEEK_END)
     except (AttributeError, OSError, ValueError):
@@ -344,7 +344,7 @@ def open_file(path: str | os.PathLike) -> tuple[io.FileIO, int]:
         try:
             descriptor = os.open(path, flags)
         except FileNotFoundError:
-            other = _find_other_spelling(os.fspath(path))
+            other = _find_other_spelling(os.path.abspath(path))
             if other is None:
                 raise
             descriptor = os.open(other, flags)
@@ -361,14 +361,13 @@ def _find_other_spelling(path: str) -> str | None:
     folder, name = os.path.split(path)
     if not name or path.isascii():
         return None
-    if folder and not os.path.isdir(folder):
+    if not os.path.isdir(folder):
         folder = _find_other_spelling(folder)
         if folder is None:
             return None
-    folder = folder or os.curdir
-    names = _names_by_spelling(folder, os.stat(folder).st_mtime_ns)
-    found = name if name.isascii() else names.get(_spell(name))
-    return found and os.path.join(folder, found)
+    if not name.isascii():
+        name = _names_by_spelling(folder, os.stat(folder).st_mtime_ns).get(_spell(name))
+    return name and os.path.join(folder, name)
 
 
 @lru_cache(maxsize=64)
@@ -397,8 +396,9 @@ def _in_a_few_reasons(otherwise: str = UNREADABLE) -> Iterator[None]:
             raise _truncated("in the middle") from error
         reason, why = UNREADABLE, getattr(error, "error_string", str(error) or type(error).__name__).rstrip(".")
         advice = "a file that soundfile decodes, such as wav or flac; ffmpeg converts others to it"
-        if isinstance(error, FileNotFoundError) and error.filename:
-            reason, why, advice = MISSING, f"{os.path.abspath(error.filename)} isn't there", "the path of a recording"
+        if isinstance(error, FileNotFoundError):
+            where = os.path.abspath(error.filename) if error.filename else "a file without a name"
+            reason, why, advice = MISSING, f"{where} isn't there", "the path of a recording"
         elif isinstance(error, soundfile.LibsndfileError) and error.code in UNSUPPORTED_CODES:
             reason, why = UNSUPPORTED, "its format is not supported"
         raise AudioError(reason, f"audio can't be read ({why}); give {advice}.") from error

@@ -123,7 +123,7 @@ def _readable_rows(parts: Iterable, columns: dict[str, list], processor) -> Iter
                 continue
             try:
                 waveform = decode_audio(recording["audio"], None, processor.feature_extractor.sampling_rate)
-            except (ValueError, TypeError):
+            except ValueError:
                 waveform = np.zeros(0)
             if not len(waveform) or text is None:
                 unreadable.append(str(segment_id))

@@ -93,6 +93,9 @@ def test_every_form_of_audio_gives_the_same_answer(pipe, clips, tmp_path):
     forms += [{"bytes": None, "path": str(path)}, {"array": clip, "sampling_rate": 16000}]
     rows = [{"audio": form} for form in forms]
     rows += [row(clip), row(torch.from_numpy(clip)), row(clip.tolist())]
+    # As transformers' own audio pipelines take them.
+    rows += [{"raw": clip, "sampling_rate": 16000}, {"array": clip, "sampling_rate": 16000}, {"path": str(path)}]
+    rows += [{"audio": {"raw": clip, "sampling_rate": 16000}}, {"bytes": path.read_bytes(), "path": None}]
     expected = pipe(row(clip))
     for given in rows:
         assert pipe(given) == expected
@@ -127,7 +130,7 @@ def test_lists_generators_and_datasets_give_what_single_rows_give(batch_size, pi
     assert_same(list(pipe((given for given in rows), batch_size=batch_size)), expected)
     recordings = [{"bytes": wav(given["audio"]) if "audio" in given else None, "path": None} for given in rows]
     dataset = Dataset.from_dict({"audio": recordings, "text": [given["text"] for given in rows]})
-    dataset = dataset.cast_column("audio", Audio(sampling_rate=16000))
+    dataset = dataset.cast_column("audio", Audio(sampling_rate=16000)).add_column("label", [0] * len(rows))
     assert_same(list(pipe(dataset, batch_size=batch_size)), expected)
     assert_same(list(pipe(dataset.to_iterable_dataset(), batch_size=batch_size)), expected)
     assert pipe([]) == []
@@ -186,6 +189,10 @@ def test_two_hours_need_no_more_memory_than_minutes(make_model, processor, tmp_p
         ({"audio": {"bytes": None, "path": None}}, "neither audio nor text is given"),
         ({"text": " \n"}, "text is empty"),
         ({"text": 3}, "text is a int"),
+        ({"text": "정말", "audios": "a.wav"}, "unknown key 'audios'; give only 'audio', 'text', 'sampling_rate'"),
+        ({"text": "정말", "audio": {"file": "a.wav"}}, "unknown key 'file'; give only 'array', 'raw', 'bytes', 'path'"),
+        ({"text": "정말", "raw": np.ones(WINDOW)}, "samples with sampling_rate=None"),
+        ({"audio": np.ones(WINDOW, int), "sampling_rate": 16000}, "samples of int64"),
         ({"audio": b"These are words, not samples."}, "audio can't be read"),
         ({"audio": "nowhere.wav"}, "audio can't be read .*nowhere.wav isn't there"),
         ({"audio": wav(np.zeros(WINDOW)), "text": "정말"}, "audio is silent"),

@@ -89,13 +89,12 @@ class CachedFeatureCollator(RsaCfnDataCollator):
     features: dict[str, CachedFeatures] = field(default_factory=dict)
 
     def read(self, rows: list[dict]) -> tuple[list[dict], dict[int, str]]:
-        used = [features for name, features in self.features.items() if self.modality in ("both", name)]
-        lost = [place for place, row in enumerate(rows) if any(row["row"] not in one.position_of for one in used)]
+        used = [one.position_of for name, one in self.features.items() if self.modality in ("both", name)]
+        known = {row["row"]: all(row["row"] in one for one in used) for row in rows}
+        lost = {place: "no features" for place, row in enumerate(rows) if not known[row["row"]]}
         # Any other row stands in for one without features.
-        known = set.intersection(*(set(one.position_of) for one in used)) if lost else ()
-        return [{**row, "row": min(known)} if place in lost else row for place, row in enumerate(rows)], dict.fromkeys(
-            lost, "no features of its recording"
-        )
+        other = {"row": next(row for row in used[0] if all(row in one for one in used))} if lost else {}
+        return [{**row, **other} if place in lost else row for place, row in enumerate(rows)], lost
 
     def model_inputs(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         inputs = {}
@@ -163,11 +162,11 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
     name = f"{modality.capitalize()} features of {len(recordings)} rows"
     start = time.perf_counter()
     try:
-        if not _is_complete(path, recordings):
+        if _is_wanted(path, recordings, trainer.args.process_index):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # The lock ends with its process; another run that wants the same features waits for them.
             with FileLock(f"{folder}.lock"):
-                if not _is_complete(path, recordings):
+                if _is_wanted(path, recordings, trainer.args.process_index):
                     shutil.rmtree(folder, ignore_errors=True)
                     # The folder gets its name when all is written: what a killed run left is never taken for features.
                     incomplete = folder.with_suffix(".incomplete")
@@ -188,9 +187,10 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
     return path
 
 
-def _is_complete(path: Path, recordings: Dataset) -> bool:
-    """Whether there are features of all rows; a recording that couldn't be read then is tried again."""
-    return path.exists() and len(Dataset.from_file(str(path))) == len(recordings)
+def _is_wanted(path: Path, recordings: Dataset, process: int) -> bool:
+    """Whether features have to be computed: there are none, or not of a row that may be readable again. That is tried
+    by one process, so that all read the same file."""
+    return not path.exists() or (process == 0 and len(Dataset.from_file(str(path))) < len(recordings))
 
 
 def _write(path: Path, batches: Iterator[tuple[list[int], list[np.ndarray]]]) -> None:
@@ -201,6 +201,8 @@ def _write(path: Path, batches: Iterator[tuple[list[int], list[np.ndarray]]]) ->
             columns = Features({"row": Value("int64"), "features": List(Value(str(features[0].dtype)))})
             writer = writer or pa.ipc.new_stream(stream, columns.arrow_schema)
             writer.write_batch(pa.record_batch([rows, features], schema=columns.arrow_schema))
+        if writer is None:
+            raise InputError("--cache_features found no recording that can still be read; see that they are there")
         writer.close()
         stream.flush()
         os.fsync(stream.fileno())

@@ -3,7 +3,7 @@
 import torch
 from transformers import pipeline
 
-from processing_rsa_cfn import decode_audio
+from audio_rsa_cfn import TOO_LONG, AudioError, decode_audio
 from training.model import RECOGNISER, loading
 
 
@@ -24,7 +24,9 @@ class Transcriber:
         sampling_rate = self.recognizer.feature_extractor.sampling_rate
         try:
             waveform = decode_audio(audio, None, sampling_rate)
-        except ValueError:
+        except AudioError as error:
+            # What can't be read at all has no prediction either, and an error that says so.
+            self.failed += error.reason == TOO_LONG
             return None
         chunked = {"chunk_length_s": CHUNK_SECONDS} if len(waveform) > CHUNK_SECONDS * sampling_rate else {}
         try:

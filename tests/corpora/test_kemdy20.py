@@ -284,7 +284,7 @@ def test_missing_files(one_row, gone, problem):
         (lambda wav: wav.write_bytes(b""), "audio empty"),
         (lambda wav: soundfile.write(wav, sine(0), 16000), "audio empty"),
         (lambda wav: wav.write_bytes(wav.read_bytes()[:30]), "audio unreadable"),
-        (lambda wav: wav.write_bytes(b"no sound at all" * 100), "audio unreadable"),
+        (lambda wav: wav.write_bytes(b"no sound at all" * 100), "audio format not supported (convert with ffmpeg)"),
         (lambda wav: wav.write_bytes(wav.read_bytes()[:-2]), "audio truncated"),
         (lambda wav: soundfile.write(wav, 0 * sine(), 16000), "audio silent"),
         (lambda wav: soundfile.write(wav, np.stack([sine(), -sine()], 1), 16000), "audio silent"),

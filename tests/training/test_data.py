@@ -277,8 +277,8 @@ def test_rows_that_cannot_be_used_are_left_out_and_named(save, caplog):
     assert splits.test["segment_id"][:] == ["row7"]
     warnings = "\n".join(record.getMessage() for record in caplog.records)
     for expected in (
-        "2 of 8 rows of train are left out, audio unreadable: row1, row3",
-        "1 of 8 rows of train are left out, audio empty: row2",
+        "1 of 8 rows of train are left out, audio format not supported (convert with ffmpeg): row3",
+        "2 of 8 rows of train are left out, audio empty: row1, row2",
         "1 of 8 rows of train are left out, audio not finite: row4",
         "1 of 8 rows of train are left out, no transcript: row5",
         "1 of 8 rows of train are left out, no audio: row6",
@@ -321,7 +321,7 @@ def test_recordings_of_another_column_are_opened(prepared_dir, tmp_path, caplog)
     ]
     dataset.add_column("speech", broken).save_to_disk(tmp_path / "d")
     load_splits(DataArguments(dataset_name=str(tmp_path / "d"), audio_column_name="speech"), with_validation=False)
-    assert f"1 of 60 rows of train are left out, audio unreadable: {dataset['segment_id'][7]}" in caplog.text
+    assert f"1 of 60 rows of train are left out, audio empty: {dataset['segment_id'][7]}" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from datasets import DatasetDict, load_from_disk
 from safetensors.torch import load_file
 from transformers import RobertaModel, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
@@ -122,6 +123,24 @@ def test_the_checkpoint_is_complete_and_scores_raw_inputs_alike(run, count_calls
     found, again = run("found", "--model_name_or_path", str(cached), "--do_train", "false", "--cache_features")
     assert count_calls == counted
     assert_same_predictions(cached / "predictions.csv", found / "predictions.csv")
+
+
+def test_a_recording_that_cannot_be_read_has_no_features_and_is_tried_again(run, prepared_dir, count_calls, tmp_path):
+    dataset = load_from_disk(prepared_dir)["train"]
+    recordings, names = dataset["audio"][:], dataset["segment_id"][:]
+    scored = [
+        row for row, session in enumerate(dataset["session"]) if session == 6 and dataset["label"][row] is not None
+    ]
+    recordings[scored[1]]["bytes"] = recordings[scored[1]]["bytes"][:-2]
+    saved = DatasetDict(train=dataset.remove_columns("audio").add_column("audio", recordings))
+    saved.save_to_disk(tmp_path / "damaged")
+    arguments = ("--fusion", "early_fusion", "--cache_features", "--max_steps", "1")
+    for number in (1, 2):
+        folder, metrics = run(f"run_{number}", *arguments, dataset=tmp_path / "damaged")
+        assert metrics["eval_rows"] == len(scored) - 1
+        kept = [names[row] for row in scored if row != scored[1]]
+        assert probabilities(folder / "predictions.csv")[0] == kept
+        assert count_calls == {"audio": 4 * number, "text": 4}
 
 
 def test_fusions_and_folds_share_what_backbones_made(run, count_calls, cache, make_model, processor, tmp_path):

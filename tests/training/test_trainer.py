@@ -82,6 +82,47 @@ def test_workers_make_the_batches(make_trainer, rows, processor, num_workers):
         assert (os.getpid() in processes) == (num_workers == 0)
 
 
+@pytest.mark.parametrize("target", [1, [0.25, 0.75, 0, 0, 0, 0, 0]], ids=["label", "shares"])
+def test_a_row_that_turned_bad_keeps_its_place_and_has_no_part(target, rows, processor, make_model):
+    column = "label" if target == 1 else "label_shares"
+    good = [{**row, column: target} for row in rows.select(range(3))]
+    bad = {**good[1], "audio": {"bytes": good[1]["audio"]["bytes"][:-2], "path": None}}
+    collate, model = RsaCfnDataCollator(processor), make_model(fusion="early_fusion")
+    assert "unread" not in collate(good)
+    batch = collate([good[0], bad, good[2]])
+    assert batch.pop("unread") == {"Sess01_01": "audio truncated"}
+    expected = model(**collate([good[0], good[2]])).loss
+    torch.testing.assert_close(model(**batch).loss, expected, atol=1e-5, rtol=0)
+    # As the Trainer counts them.
+    counted = (batch["labels"] != -100).sum()
+    torch.testing.assert_close(model(**batch, num_items_in_batch=counted).loss, expected, atol=1e-5, rtol=0)
+    batch = collate([bad, bad])
+    del batch["unread"]
+    for counted in (None, torch.tensor(0), 0):
+        loss = model(**batch, num_items_in_batch=counted).loss
+        loss.backward()
+        assert loss == 0 and not any(weight.grad.any() for weight in model.parameters() if weight.grad is not None)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"dataloader_num_workers": 2, "gradient_accumulation_steps": 2}], ids=str)
+def test_rows_that_turn_bad_in_training_end_no_run(arguments, make_trainer, rows, tmp_path, caplog):
+    for number in range(5):
+        (tmp_path / f"{number}.wav").write_bytes(rows[number]["audio"]["bytes"])
+    paths = [{"bytes": None, "path": str(tmp_path / f"{number}.wav")} for number in range(5)]
+    trainer = make_trainer(num_train_epochs=2, per_device_train_batch_size=2, seed=1, **arguments)
+    trainer.train_dataset = rows.remove_columns("audio").add_column("audio", paths + rows["audio"][5:])
+    (tmp_path / "1.wav").unlink()
+    (tmp_path / "3.wav").write_bytes((tmp_path / "3.wav").read_bytes()[:-2])
+    metrics = trainer.train().metrics
+    assert metrics["train_skipped_rows"] == 2 and np.isfinite(metrics["train_loss"])
+    told = [record.getMessage() for record in caplog.records if record.name == "training.trainer"]
+    assert sorted(told[:2]) == [
+        "Sess01_01 is skipped in training, audio missing",
+        "Sess01_03 is skipped in training, audio truncated",
+    ]
+    assert told[2:] == ["2 rows could not be read during training and were skipped: Sess01_01, Sess01_03"]
+
+
 def test_collator_leaves_a_modality_out(rows, processor):
     assert "input_ids" not in RsaCfnDataCollator(processor, "audio")([rows[0]])
     assert "input_values" not in RsaCfnDataCollator(processor, "text")([rows[0]])
