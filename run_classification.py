@@ -30,7 +30,7 @@ from training.parsing import parse_arguments
 from training.recipe import make_recipe
 from training.run_folder import format_closing, write_split
 from training.scoring import ScoredPart, compute_metrics, score, validate
-from training.stopping import StopOnSignalCallback
+from training.stopping import StopOnSignalCallback, stop_with_launcher
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -281,4 +281,5 @@ def run(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s")
+    stop_with_launcher()
     sys.exit(run(sys.argv[1:]))
