@@ -30,7 +30,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=summary,
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     names = [f"{name} ({known.hint})" if known.hint else name for name, known in CORPORA.items()]
     parser.add_argument("--corpus", default="kemdy20", help=f"{', '.join(names[:-1])}, or {names[-1]}")

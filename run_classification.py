@@ -27,11 +27,12 @@ from training.features import read_features_instead
 from training.hub import check_destination
 from training.labels import class_weights, target_shares
 from training.model import check_models, load_model, saved_classes
+from training.opening import describe_run
 from training.parsing import parse_arguments
 from training.recipe import make_recipe
 from training.run_folder import format_closing, write_split
 from training.scoring import ScoredPart, compute_metrics, score, validate
-from training.stopping import StopOnSignalCallback
+from training.stopping import StopOnSignalCallback, stop_with_launcher
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
 
 
@@ -60,6 +61,8 @@ def main(
         # Imported late: the pipelines of transformers would delay the first training step.
         from training.prediction import predict
 
+        model, output_dir = model_args.model_name_or_path, training_args.output_dir
+        logger.info(f"Predicting for {data_args.predict_file} by {model} on {training_args.device}, into {output_dir}.")
         check_models(model_args, data_args)
         metrics = predict(model_args, data_args, training_args)
     if training_args.process_index == 0:
@@ -94,6 +97,7 @@ def train_and_score(
     if checkpoint == output_dir:
         # Its training is over, so its model is only scored.
         model_args.model_name_or_path, training_args.do_train = str(output_dir), False
+    logger.info(describe_run(splits, model_args, data_args, training_args))
     trainer, splits = make_trainer(splits, weights, model_args, data_args, training_args)
     if trainer.is_world_process_zero():
         write_split(output_dir, splits.record, splits.membership)
@@ -147,8 +151,6 @@ def load_rows(
             classes=saved_classes(model_args),
             modalities=FUSION_CLASSES[model_args.fusion].modalities,
         )
-    training_rows = f"{len(splits.tables['train'])} rows train, " if "train" in splits.tables else ""
-    logger.info(f"{training_rows}{len(splits.tables['test'])} are scored: {splits.description}.")
     if data_args.class_weights is None:
         return splits, None
     return splits, class_weights(
@@ -286,4 +288,5 @@ def run(arguments: list[str]) -> int:
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # names in Hangul for a terminal without
     logging.basicConfig(format="%(message)s")
+    stop_with_launcher()
     sys.exit(run(sys.argv[1:]))

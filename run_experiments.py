@@ -20,13 +20,13 @@ from experiments.plan import Plan, read_plan
 from experiments.progress import Progress
 from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
-from foundation.errors import InputError, OneLineParser
-from foundation.files import holds_code
+from foundation.errors import InputError, OneLineParser, unknown_arguments
+from foundation.files import check_output_dir
 from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import TINY
 from training.data import load_splits
 from training.model import check_models
-from training.parsing import parse_arguments
+from training.parsing import make_parser, parse_arguments
 
 
 FAILED = 1
@@ -41,8 +41,7 @@ def main(arguments: list[str]) -> int:
     args, overrides = parse_command(arguments)
     plan = read_plan(args.plan, overrides)
     output_dir = Path(args.output_dir or f"results/{plan.name}")
-    if holds_code(output_dir):
-        raise InputError(f"--output_dir {output_dir} is or holds the code of this repository; give a new folder")
+    check_output_dir(output_dir, f"--output_dir {output_dir}")
     output_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output_dir / ".lock", timeout=0):
@@ -67,6 +66,10 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parser.epilog = "All other arguments are for run_classification.py, and win over those of the plan."
     args, overrides = parser.parse_known_args(arguments)
+    _, unknown = make_parser().parse_known_args(overrides)
+    if unknown:
+        known = [*parser._option_string_actions, *make_parser()._option_string_actions]
+        raise InputError(unknown_arguments(unknown, known))
     if args.num_processes is not None and args.num_processes < 1:
         raise InputError(f"--num_processes {args.num_processes} is too small; give 1 or more")
     return args, overrides

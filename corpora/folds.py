@@ -338,7 +338,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="corpora.folds",
         description="Print, as CSV, which fold tests each segment; with --fold, or a split without folds, the part "
         "that each segment is in. Warnings, and what the parts have in common, go to stderr.",
-        allow_abbrev=False,
     )
     parser.add_argument("dataset", help="a folder from prepare_dataset.py, or any dataset that `datasets` loads")
     parser.add_argument("--split", choices=SPLITS, help="as in run_classification.py, which has the same default")

@@ -16,7 +16,8 @@ import audio_rsa_cfn
 from corpora.conversion import REPORT_FILE, SKIPPED_FILE
 from corpora.rows import Corpus
 from foundation.errors import InputError
-from foundation.files import holds_code, write_json, write_whole
+from foundation.files import check_output_dir as check_folder
+from foundation.files import write_json, write_whole
 
 
 SOURCE_FILE = "source.json"
@@ -61,18 +62,15 @@ def read_source(output_dir: Path) -> dict | None:
 
 def check_output_dir(output_dir: str | Path, corpus_dir: str | Path | None, source: dict) -> Path:
     """The absolute path of a folder that may be created, or that holds an older dataset from the same corpus."""
+    check_folder(output_dir, f"--output_dir {output_dir}")
     output_dir = Path(output_dir).expanduser().resolve()
     another = "give --output_dir a new folder"
-    if holds_code(output_dir):
-        raise InputError(f"{output_dir} is or holds the code of this repository: {another}")
     if corpus_dir is not None:
         corpus_dir = Path(corpus_dir).expanduser().resolve()
         if output_dir.is_relative_to(corpus_dir):
             raise InputError(f"{output_dir} is or lies in the corpus folder {corpus_dir}: {another} outside of it")
         if corpus_dir.is_relative_to(output_dir):
             raise InputError(f"{output_dir} holds the corpus folder {corpus_dir}: {another} elsewhere")
-    if output_dir.exists() and not output_dir.is_dir():
-        raise InputError(f"{output_dir} is a file: {another}")
     if output_dir.exists() and any(output_dir.iterdir()):
         older = read_source(output_dir)
         if older is None:

@@ -1,6 +1,9 @@
 """The errors that end a command with one line, and the parser that reports a wrong argument in one."""
 
 import argparse
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import NoReturn
 
 
@@ -21,8 +24,31 @@ class RunStopped(Exception):
         self.exit_code = exit_code
 
 
+def unknown_arguments(unknown: list[str], known: Iterable[str]) -> str:
+    """A message about what no parser took, with the options that were perhaps meant."""
+    options = [argument for argument in unknown if argument.startswith("-")] or unknown
+    names = [f"--{option.lstrip('-').partition('=')[0]}" for option in options]
+    close = [match for name in names for match in get_close_matches(name, list(known), 1)]
+    meant = f"; did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
+    return f"unknown arguments: {' '.join(unknown)}{meant} (see --help)"
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Reports a wrong argument in one line, without the usage that would bury it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        # Before the parser looks for what has to be given, and misses what is mistyped.
+        known = self._option_string_actions
+        unknown = [
+            arg for arg in args if arg.startswith("--") and " " not in arg and arg.partition("=")[0] not in known
+        ]
+        if unknown:
+            self.exit(2, f"{self.prog}: {unknown_arguments(unknown, known)}\n")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see --help)\n")

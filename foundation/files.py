@@ -2,7 +2,10 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
+
+from foundation.errors import InputError
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -12,6 +15,28 @@ def holds_code(folder: Path) -> bool:
     """Whether `folder` is this repository, holds it, or lies in its .git, so that nothing may be written into it."""
     folder = folder.expanduser().resolve()
     return folder == REPOSITORY or folder in REPOSITORY.parents or folder.is_relative_to(REPOSITORY / ".git")
+
+
+def check_output_dir(folder: str | Path, given: str) -> None:
+    """Refuse a folder that can't be made or written into, or holds this code; `given` is what the user wrote."""
+    reason = None if str(folder).strip() else "it has no name"
+    folder = Path(os.path.expanduser(folder))
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        if not there.is_dir():
+            reason = f"{there} is a file"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            reason = f"nothing may be written into {there}"
+        elif there != folder:
+            # Tried beside it: an empty folder of that name would be left, or be met by another process.
+            with tempfile.TemporaryDirectory(dir=there, prefix=".") as trial:
+                Path(trial, folder.absolute().relative_to(there)).mkdir(parents=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason is not None:
+        raise InputError(f"{given} can't be written ({reason}); give a new folder")
+    if holds_code(folder):
+        raise InputError(f"{given} is or holds the code of this repository; give a new folder")
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
-from foundation.files import holds_code
+from foundation.files import check_output_dir
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
@@ -278,8 +278,7 @@ def save_processor(arguments: argparse.Namespace):
 
 def convert(arguments: argparse.Namespace):
     """Read, rename, check, load and save."""
-    if holds_code(Path(arguments.output_dir)):
-        raise ValueError(f"output_dir={arguments.output_dir!r} holds or is this repository; give another folder.")
+    check_output_dir(arguments.output_dir, f"output_dir={arguments.output_dir!r}")
     if Path(arguments.output_dir).is_dir() and any(Path(arguments.output_dir).iterdir()):
         raise ValueError(f"output_dir={arguments.output_dir!r} isn't empty; give a new folder, or remove this one.")
     state, dropped = convert_state_dict(read_state_dict(arguments.checkpoint), arguments.fusion)

@@ -16,7 +16,7 @@ import numpy as np
 
 from explain import Explanation, collect_attention, draw_attention, draw_explanation, explain
 from foundation.errors import InputError, OneLineParser
-from foundation.files import holds_code, write_json
+from foundation.files import check_output_dir, write_json
 from training.model import load_saved
 
 
@@ -86,9 +86,8 @@ def main(argv: list[str] | None = None) -> int:
     is_clip = arguments.audio is not None or arguments.text is not None
     if is_clip == (arguments.dataset_name is not None):
         parser.error("give either --audio, --text or both, or --dataset_name")
-    if holds_code(arguments.output_dir):
-        parser.error(f"--output_dir {arguments.output_dir} holds or is this repository; give another folder")
     try:
+        check_output_dir(arguments.output_dir, f"--output_dir {arguments.output_dir}")
         model, processor = load_saved(arguments.model, "MODEL")
         names = (explain_clip if is_clip else explain_dataset)(model.eval(), processor, arguments)
     except InputError as error:

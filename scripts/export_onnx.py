@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from foundation.errors import InputError, OneLineParser
-from foundation.files import holds_code
+from foundation.files import check_output_dir
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from training.model import load_saved
 
@@ -166,8 +166,7 @@ def check_arguments(model_dir: str, file: Path) -> None:
         raise InputError(f"{file} isn't called .onnx; give a file such as {file.with_suffix('.onnx')}")
     if file.exists():
         raise InputError(f"{file} is there already; give another name, or remove it")
-    if holds_code(file.parent):
-        raise InputError(f"{file.parent} holds or is this repository; give a file in a folder of its own")
+    check_output_dir(file.parent, f"{file.parent}, the folder of {file.name},")
     if file.parent.resolve() != Path(model_dir).resolve() and (file.parent / "config.json").exists():
         raise InputError(f"{file.parent} holds another model; give a file in {model_dir} or in a folder of its own")
 

@@ -9,6 +9,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from transformers import RobertaConfig, TrainingArguments, Wav2Vec2Config
 
@@ -138,6 +139,23 @@ def test_a_run_told_to_stop_saves_first_and_can_be_gone_on_with(number, exit_cod
     assert find_damage(folder / f"checkpoint-{step}") is None
     again = start(folder, *SCHEDULE, "--resume_from_checkpoint", "last")
     assert again.wait() == 0 and f"Going on from {folder}/checkpoint-{step}." in again.stderr
+    assert left_by(folder) == left_by(unbroken)
+
+
+@pytest.mark.slow
+def test_a_run_whose_launcher_is_told_to_stop_saves_and_can_be_gone_on_with(start, unbroken, tmp_path):
+    """`accelerate launch` itself passes no signal on to one process, and ends before it."""
+    folder, launch = tmp_path / "launched", ("-m", "accelerate.commands.launch", "run_classification.py")
+    run = start(folder, *SCHEDULE, script=launch)
+    while run.is_alive and not (folder / "checkpoint-2" / FILE_LIST).exists():
+        time.sleep(0.001)
+    launched = psutil.Process(run.pid).children()
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.wait() == -signal.SIGTERM
+    assert launched and not psutil.wait_procs(launched, timeout=300)[1]
+    assert "run_classification.py: stopped by SIGTERM after step" in run.stderr and "Traceback" not in run.stderr
+    again = start(folder, *SCHEDULE, "--resume_from_checkpoint", "last", script=launch)
+    assert again.wait() == 0, again.stderr
     assert left_by(folder) == left_by(unbroken)
 
 

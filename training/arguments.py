@@ -2,7 +2,9 @@
 value that is in force: what was given, what the saved model says, or a default that fits the run."""
 
 import os
+import sys
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 import torch
@@ -29,6 +31,19 @@ OF_THE_TRAINING = ("modality_dropout", "label_smoothing", "freeze_feature_encode
 OF_THE_TRAINING += ("freeze_text_encoder", "freeze_audio_layers", "freeze_text_layers")
 # How the processor cuts clips and transcripts.
 LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop")
+ABOVE_ZERO, BELOW_ONE = sys.float_info.min, 1 - sys.float_info.epsilon
+# The least and the most of numbers; the default is legal too, and the configuration looks at its own.
+RANGES = {
+    (0, 2**32 - 1): "seed data_seed",
+    (0, BELOW_ONE): "adam_beta1 adam_beta2",
+    (0, inf): "learning_rate audio_learning_rate text_learning_rate weight_decay warmup_steps max_grad_norm "
+    "adam_epsilon dataloader_num_workers freeze_audio_layers freeze_text_layers",
+    (ABOVE_ZERO, inf): "num_train_epochs max_audio_seconds logging_steps eval_steps save_steps",
+    (1, inf): "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_steps "
+    "early_stopping_patience",
+    (3, inf): "max_text_tokens",
+}
+RANGES = {name: bounds for bounds, names in RANGES.items() for name in names.split()}
 
 
 @dataclass

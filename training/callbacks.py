@@ -5,11 +5,18 @@ import time
 from pathlib import Path
 
 import psutil
-from transformers import ProgressCallback, Trainer, TrainerCallback
+from tqdm import tqdm
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
+
+from metrics.scores import SCORES
 
 
 logger = logging.getLogger(__name__)
+
+# Of what the Trainer logs, what a line on the screen has.
+SHOWN = ("loss", "grad_norm", "learning_rate", "eval_loss", *(f"eval_{name}" for name in SCORES))
+SHOWN += ("train_loss", "train_runtime", "train_samples_per_second")
 
 
 class FirstStepCallback(TrainerCallback):
@@ -70,11 +77,24 @@ class LossProgressCallback(ProgressCallback):
                 bar.set_postfix(loss=f"{(self.trainer._tr_loss - self.loss_before).item():.4f}", refresh=False)
         super().on_step_end(args, state, control, **kwargs)
 
+    def on_log(self, args, state, control, **kwargs):
+        """[`LogLineCallback`] does."""
+
+
+class LogLineCallback(TrainerCallback):
+    """Writes what is logged as one line of the main scores, above the bar if there is one."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        scores = ", ".join(f"{name} {logs[name]:.4g}" for name in SHOWN if name in logs)
+        if state.is_world_process_zero and scores:
+            tqdm.write(f"Epoch {logs.get('epoch', 0):.4g}: {scores}")
+
 
 def show_progress(trainer: Trainer) -> None:
     """Put the loss beside the bar, and what TensorBoard reads into `runs` in the run's folder."""
+    trainer.remove_callback(PrinterCallback if trainer.args.disable_tqdm else ProgressCallback)
+    trainer.add_callback(LogLineCallback())
     if not trainer.args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
         trainer.add_callback(LossProgressCallback(trainer))
     for callback in trainer.callback_handler.callbacks:
         # By default the folder has the date in its name, and lies elsewhere for a run that only scores.

@@ -61,6 +61,8 @@ def is_half_written(folder: Path) -> bool:
 
 def find_damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, by the names and sizes of its files; `None` for a whole one."""
+    if not folder.is_dir():
+        return "there is no such folder"
     try:
         sizes = json.loads((folder / FILE_LIST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,27 +1,47 @@
 """What is refused before a model is loaded: arguments that don't fit each other, the saved model or the rows."""
 
 import json
+import logging
 import os
 import sys
+from dataclasses import fields
+from math import inf, isfinite
 from pathlib import Path
 
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, TrainingArguments
-from transformers.integrations import is_tensorboard_available
+from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.folds import ALL, check_folds
 from foundation.errors import InputError
-from foundation.files import holds_code
-from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, DataArguments, ModelArguments
+from foundation.files import check_output_dir
+from metrics.scores import SCORES
+from training.arguments import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    LIMITS,
+    OF_THE_TRAINING,
+    OF_THE_WEIGHTS,
+    RANGES,
+    DataArguments,
+    ModelArguments,
+)
 from training.checkpoints import LAST, is_finished
 from training.data import Splits
 from training.model import TINY_AUDIO, TINY_TEXT, max_audio_frames, max_text_positions, read_config, read_saved
 
 
+logger = logging.getLogger(__name__)
+
+# Scores of one class, whose name follows.
+OF_A_CLASS = ("f1_", "recall_")
+CROSSING = ("rsa_cfn", "hybrid_fusion")
+# Without effect they are said and not refused: a plan or a recipe gives them to many runs.
+SAID = ("cross_fusion_rank", "warmup_steps")
 SHARED_MEMORY = "/dev/shm"
 # A float32 sample and its int64 mask at the most; a worker holds a finished batch and makes another.
 BYTES_PER_SAMPLE = 12
@@ -104,18 +124,67 @@ def _check_limits(given: dict, saved: dict, config: RsaCfnConfig) -> None:
         )
 
 
-def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
-    """Refuse what can be seen to be wrong before anything is loaded."""
+def check_arguments(
+    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments, given: dict
+) -> None:
+    """Refuse what can be seen to be wrong before anything is loaded; `given` is what the user gave."""
+    for args in (model_args, data_args, training_args):
+        _check_ranges(args)
     _check_model(model_args, data_args)
     _check_data(data_args, training_args)
     _check_prediction(model_args, data_args, training_args)
     if not training_args.do_train and model_args.model_name_or_path is None:
         raise InputError("without training there is nothing to evaluate; give a saved model by --model_name_or_path")
     _check_training(training_args)
+    _check_use(given, model_args, data_args, training_args)
     if data_args.streaming:
         _check_streaming(model_args, data_args, training_args)
-    _check_early_stopping(model_args.early_stopping_patience, training_args)
-    _check_output_dir(Path(training_args.output_dir), training_args.resume_from_checkpoint)
+    _check_output_dir(training_args.output_dir, training_args.resume_from_checkpoint)
+
+
+def _check_ranges(args) -> None:
+    """Refuse numbers that are out of range, or not finite."""
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if not isinstance(value, (int, float)) or value == field.default:
+            continue
+        least, most = RANGES.get(field.name, (-inf, inf))
+        if not (isfinite(value) and least <= value <= most):
+            told = {-inf: "a finite number", ABOVE_ZERO: "more than 0"}.get(least, f"{least} or more")
+            told += {inf: "", BELOW_ONE: ", below 1"}.get(most, f", at most {most}")
+            raise InputError(f"--{field.name} {value} is out of range; give {told}")
+
+
+def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments, training_args) -> None:
+    """Refuse what was given and has no effect, or say so where a plan or a recipe may give it to many."""
+    fusion, scheduler = model_args.fusion, training_args.lr_scheduler_type.value
+    logs, saves, evaluates = (getattr(training_args, f"{what}_strategy").value for what in ("logging", "save", "eval"))
+    workers, keeps_best = training_args.dataloader_num_workers, training_args.load_best_model_at_end
+    files = ("dataset_dict.json", "state.json")
+    is_prepared = data_args.is_demo or any(Path(data_args.dataset_name, file).exists() for file in files)
+    # Without steps of its own, evaluation takes those of the log.
+    is_logged = "steps" in (logs, evaluates if "eval_steps" not in given else logs)
+    for option, is_useful, instead in (
+        ("logging_steps", is_logged, f"with --logging_strategy {logs}; give --logging_strategy steps"),
+        ("save_steps", saves == "steps", f"with --save_strategy {saves}; give --save_strategy steps"),
+        ("eval_steps", evaluates == "steps", f"with --eval_strategy {evaluates}; give --eval_strategy steps"),
+        ("load_best_model_at_end", evaluates != "no", "without scores; give --eval_strategy epoch, or steps"),
+        ("early_stopping_patience", evaluates != "no", "without scores; give --eval_strategy epoch, or steps"),
+        ("early_stopping_patience", keeps_best, "without the best; give --load_best_model_at_end"),
+        ("dataloader_persistent_workers", workers, "without --dataloader_num_workers; give it"),
+        ("asr_model", data_args.predict_file, "without --predict_file; give it"),
+        ("dataset_config_name", not is_prepared, "with a folder from prepare_dataset.py; give another --dataset_name"),
+        *((name, training_args.push_to_hub, "without --push_to_hub; give it") for name in given if "hub_" in name[:4]),
+        ("cross_fusion_rank", fusion in CROSSING, f"with --fusion {fusion}; give one of {', '.join(CROSSING)}"),
+        ("warmup_steps", scheduler != "constant", "with --lr_scheduler_type constant; give constant_with_warmup"),
+    ):
+        if is_useful or not given.get(option):
+            continue
+        message = f"--{option} has no use {instead}, or leave it out"
+        if option not in SAID:
+            raise InputError(message)
+        if training_args.local_process_index == 0:
+            logger.warning(message)
 
 
 def _check_model(model_args: ModelArguments, data_args: DataArguments) -> None:
@@ -137,8 +206,6 @@ def _check_model(model_args: ModelArguments, data_args: DataArguments) -> None:
         learning_rate = getattr(model_args, f"{modality}_learning_rate")
         if learning_rate is None:
             continue
-        if learning_rate < 0:
-            raise InputError(f"--{modality}_learning_rate {learning_rate} is below 0; give 0 or more")
         if unimodal not in (None, modality):
             raise InputError(f"--{modality}_learning_rate has no use: --fusion {unimodal} has no such backbone")
         if getattr(model_args, f"freeze_{modality}_encoder"):
@@ -169,10 +236,6 @@ def _check_data(data_args: DataArguments, training_args: TrainingArguments) -> N
         check_folds(data_args.split, data_args.num_folds, data_args.fold)
     if data_args.compare_epochs_on == "test" and training_args.eval_strategy == "no":
         raise InputError("--compare_epochs_on test compares no epochs by itself; give --eval_strategy epoch, or steps")
-    if not data_args.max_audio_seconds > 0:
-        raise InputError(f"--max_audio_seconds {data_args.max_audio_seconds} is not above 0; the paper's value is 6")
-    if data_args.max_text_tokens < 3:
-        raise InputError(f"--max_text_tokens {data_args.max_text_tokens} is less than 3; the paper's value is 256")
 
 
 def _check_training(training_args: TrainingArguments) -> None:
@@ -181,35 +244,23 @@ def _check_training(training_args: TrainingArguments) -> None:
             f"--label_smoothing_factor {training_args.label_smoothing_factor} would replace the model's own loss; "
             "give --label_smoothing"
         )
-    if training_args.dataloader_persistent_workers and not training_args.dataloader_num_workers:
-        raise InputError("--dataloader_persistent_workers needs workers; give --dataloader_num_workers")
     if training_args.hub_token is not None:
         raise InputError("--hub_token would be written into training_args.bin; run `hf auth login`, or set HF_TOKEN")
+    metric = training_args.metric_for_best_model.removeprefix("eval_")
+    if metric not in ("loss", *SCORES) and not metric.startswith(OF_A_CLASS):
+        legal = ", ".join((*SCORES, "loss", *(f"{name}CLASS" for name in OF_A_CLASS)))
+        raise InputError(f"--metric_for_best_model {metric} is unknown; give one of {legal}")
+    available = get_available_reporting_integrations()
     for reporter in training_args.report_to:
         if reporter not in INTEGRATION_TO_CALLBACK:
             raise InputError(f"--report_to {reporter} is unknown; give one of {', '.join(INTEGRATION_TO_CALLBACK)}")
-    if "tensorboard" in training_args.report_to and not is_tensorboard_available():
-        raise InputError("--report_to tensorboard needs a package that isn't installed; pip install tensorboard")
-
-
-def _check_early_stopping(patience: int | None, training_args: TrainingArguments) -> None:
-    if patience is None:
-        return
-    if patience < 1:
-        problem = "is too small; give 1 or more"
-    elif training_args.eval_strategy == "no":
-        problem = "has no scores to look at; give --eval_strategy epoch or steps"
-    elif not training_args.load_best_model_at_end:
-        problem = "would leave the model of the last step, not the best; give --load_best_model_at_end"
-    else:
-        return
-    raise InputError(f"--early_stopping_patience {patience} {problem}")
+        # transformers doesn't tell of these two whether they are there.
+        if reporter not in (*available, "flyte", "azure_ml"):
+            raise InputError(f"--report_to {reporter} needs a package that isn't installed; pip install {reporter}")
 
 
 def _check_prediction(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
     if data_args.predict_file is None:
-        if data_args.asr_model is not None:
-            raise InputError("--asr_model transcribes recordings of --predict_file; give that too, or leave it out")
         return
     if model_args.model_name_or_path is None:
         raise InputError("--predict_file needs a model to predict with; give a saved one with --model_name_or_path")
@@ -235,12 +286,9 @@ def _check_streaming(model_args: ModelArguments, data_args: DataArguments, train
         raise InputError("--cache_features looks rows up by their number, which --streaming can't; leave out one")
 
 
-def _check_output_dir(output_dir: Path, resume_from_checkpoint: str | None) -> None:
-    resolved = output_dir.expanduser().resolve()
-    if holds_code(resolved):
-        raise InputError(f"--output_dir {output_dir} is or holds the code of this repository; give a new folder")
-    if resolved.is_file():
-        raise InputError(f"--output_dir {output_dir} is a file; give a new folder")
+def _check_output_dir(output_dir: str, resume_from_checkpoint: str | None) -> None:
+    check_output_dir(output_dir, f"--output_dir {output_dir}")
+    resolved = Path(output_dir).resolve()
     if resume_from_checkpoint or not resolved.is_dir() or not any(resolved.iterdir()):
         return
     held, instead = "files, and no finished run", "go on with an interrupted run"
@@ -260,6 +308,12 @@ def check_rows(splits: Splits, data_args: DataArguments, training_args: Training
         raise InputError(
             f"{num_rows} training rows for {num_labels} classes are too few; give a dataset or a split with at least "
             "one row of each class"
+        )
+    metric = training_args.metric_for_best_model.removeprefix("eval_")
+    if metric.startswith(OF_A_CLASS) and metric.partition("_")[2] not in splits.label_names:
+        classes = ", ".join(splits.label_names)
+        raise InputError(
+            f"--metric_for_best_model {metric} is of no class; give one of {classes} after the {OF_A_CLASS[0]}"
         )
     batch_size = training_args.per_device_train_batch_size
     if batch_size > num_rows:

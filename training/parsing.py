@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from transformers import HfArgumentParser
 
-from foundation.errors import InputError
+from foundation.errors import InputError, unknown_arguments
 from training.arguments import (
     AUDIO_MODEL,
     DEMO_DIR,
@@ -30,6 +30,21 @@ logger = logging.getLogger(__name__)
 
 CLASSES = (ModelArguments, DataArguments, RsaCfnTrainingArguments)
 NOT_GIVEN = object()
+# Of `TrainingArguments`, what --help shows before all others.
+MOST_USED = (
+    "output_dir do_train do_eval do_predict resume_from_checkpoint learning_rate weight_decay lr_scheduler_type "
+    "warmup_steps num_train_epochs max_steps per_device_train_batch_size per_device_eval_batch_size max_grad_norm "
+    "gradient_accumulation_steps bf16 fp16 seed eval_strategy save_strategy save_total_limit load_best_model_at_end "
+    "metric_for_best_model logging_strategy report_to dataloader_num_workers use_cpu push_to_hub hub_model_id"
+).split()
+
+
+class DefaultsOnceFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds a default where there is one, and the help doesn't tell it."""
+
+    def _get_help_string(self, action):
+        is_told = action.default is None or "default" in action.help.lower()
+        return action.help if is_told else super()._get_help_string(action)
 
 
 class OneLineArgumentParser(HfArgumentParser):
@@ -40,7 +55,7 @@ class OneLineArgumentParser(HfArgumentParser):
         nothing = argparse.Namespace(**{action.dest: NOT_GIVEN for action in self._actions})
         namespace, unknown = self.parse_known_args(arguments, nothing)
         if unknown:
-            raise InputError(f"unknown arguments: {' '.join(unknown)} (see --help)")
+            raise InputError(unknown_arguments(unknown, self._option_string_actions))
         return {name: value for name, value in vars(namespace).items() if value is not NOT_GIVEN}
 
     def error(self, message: str) -> NoReturn:
@@ -52,14 +67,28 @@ class OneLineArgumentParser(HfArgumentParser):
             raise InputError(f"{action.option_strings[0]} {value} is unknown; give one of {legal}")
 
 
+def make_parser() -> OneLineArgumentParser:
+    """The parser of all arguments, which --help shows in groups, those that few need last."""
+    usage = "run_classification.py [ARGUMENTS.json] [--argument value ...]"
+    parser = OneLineArgumentParser(CLASSES, usage=usage, formatter_class=DefaultsOnceFormatter, allow_abbrev=False)
+    parser.set_defaults(**training_defaults(ModelArguments.fusion, is_tiny=not Path(KEMDY20_DIR).is_dir(), given={}))
+    left = parser._actions[1:]
+    parser._optionals._group_actions = parser._actions[:1]  # --help
+    everything = {action.dest for action in left}
+    model, data = ({field.name for field in fields(cls)} for cls in CLASSES[:2])
+    groups = {"model": model, "data": data, "training": MOST_USED, "all other TrainingArguments": everything}
+    for title, names in groups.items():
+        parser.add_argument_group(title)._group_actions = [action for action in left if action.dest in names]
+        left = [action for action in left if action.dest not in names]
+    return parser
+
+
 def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments, RsaCfnTrainingArguments]:
     """Read and check the command line, which may start with a JSON file; what is given after it wins."""
     if arguments and arguments[0].endswith(".json"):
         arguments = [*_read_recipe(arguments[0]), *arguments[1:]]
-    parser = OneLineArgumentParser(CLASSES, allow_abbrev=False)
-    # What --help shows.
-    parser.set_defaults(**training_defaults(ModelArguments.fusion, is_tiny=not Path(KEMDY20_DIR).is_dir(), given={}))
-    values, warning = resolve(parser.parse_given(arguments))
+    given = make_parser().parse_given(arguments)
+    values, warning = resolve(given)
     try:
         model_args, data_args, training_args = (
             cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values}) for cls in CLASSES
@@ -69,7 +98,7 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
         raise InputError(" ".join(str(error).split())) from error
     if warning is not None and training_args.local_process_index == 0:
         logger.warning(warning)
-    check_arguments(model_args, data_args, training_args)
+    check_arguments(model_args, data_args, training_args, given)
     return model_args, data_args, training_args
 
 
@@ -114,7 +143,7 @@ def _read_recipe(name: str) -> list[str]:
     legal = {field.name for cls in CLASSES for field in fields(cls)}
     unknown = [argument for argument in given if argument not in legal]
     if unknown:
-        raise InputError(f"{name} has unknown arguments: {', '.join(unknown)}; give names that --help lists")
+        raise InputError(f"{name} has {unknown_arguments(unknown, [f'--{argument}' for argument in legal])}")
     return as_command_line(given)
 
 

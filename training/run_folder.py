@@ -79,7 +79,8 @@ def format_line(metrics: dict[str, float], prefix: str) -> str:
 
 
 def format_closing(metrics: dict[str, float], output_dir: str, seconds: float) -> str:
-    """The last line of a run: how long it took, its best macro F1 on the test part, and where everything is."""
+    """The last line of a run: how long it took, macro F1 on the test part, with both modalities if that was scored or
+    the better of one, and where everything is."""
     minutes, whole = divmod(round(seconds), 60)
     took = f"{minutes} min {whole} s" if minutes else f"{whole} s"
     if minutes >= 60:
@@ -87,7 +88,7 @@ def format_closing(metrics: dict[str, float], output_dir: str, seconds: float) -
     scored = {"eval": "", "eval_audio": " with audio alone", "eval_text": " with text alone"}
     best = max(
         (prefix for prefix in scored if f"{prefix}_macro_f1" in metrics),
-        key=lambda prefix: metrics[f"{prefix}_macro_f1"],
+        key=lambda prefix: (prefix == "eval", metrics[f"{prefix}_macro_f1"]),
         default=None,
     )
     result = ""

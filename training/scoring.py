@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 from transformers import EvalPrediction
+from transformers.utils import CONFIG_NAME
 
 from foundation.words import first_names
 from training.callbacks import log_scores
@@ -61,7 +62,8 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
         draw_confusion_matrix(folder / picture, scored.labels, np.argmax(scored.logits, axis=1), names)
         print(f"\nScored on {'audio and text' if modality == 'both' else f'{modality} alone'}:")
         print(format_summary(scored.metrics, names, prefix))
-        print(f"\nWritten to {folder}: the model, all_results.json, predictions{suffix}.csv and {picture}")
+        model = "the model, " if (folder / CONFIG_NAME).is_file() else ""
+        print(f"\nWritten to {folder}: {model}all_results.json, predictions{suffix}.csv and {picture}")
     return scored
 
 

@@ -1,6 +1,9 @@
 """What ends training before its end: a signal, after a last checkpoint, or a loss that isn't finite, without one."""
 
+import os
 import signal
+import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +15,23 @@ from foundation.errors import RunStopped
 
 NON_FINITE_LOSS = 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# What `accelerate launch` puts into the environment, and what it adds where it starts several processes.
+LAUNCHED, LAUNCHED_IN_GROUPS = "ACCELERATE_DYNAMO_MODE", "TORCHELASTIC_RUN_ID"
+
+
+def stop_with_launcher() -> None:
+    """Send SIGTERM to this process when the `accelerate launch` that started it is gone, which passes none on to one
+    process. A run in the background of a shell goes on without the shell."""
+    if LAUNCHED in os.environ and os.name == "posix":
+        threading.Thread(target=_stop_after, args=(os.getppid(),), daemon=True).start()
+
+
+def _stop_after(parent: int) -> None:
+    # It went while this process was importing, if the parent is init and of other processes.
+    is_gone = parent == 1 and LAUNCHED_IN_GROUPS not in os.environ and os.getpgid(1) != os.getpgrp()
+    while not is_gone and os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def largest(value: int, device: torch.device) -> int:
@@ -57,7 +77,8 @@ class StopOnSignalCallback(TrainerCallback):
                 signal.signal(number, handler)
 
     def _note(self, number, frame):
-        self.received = number
+        # Of Ctrl-C, a launcher that it ends too is no other reason.
+        self.received = self.received or number
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 

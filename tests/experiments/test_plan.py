@@ -248,7 +248,7 @@ def test_what_is_wrong_is_said_in_one_line(fields, message):
     [
         (("--sed", "7"), "unknown arguments: --sed 7"),
         (("--seed", "7"), "--seed is for the plan to say; change it in a copy of small.json"),
-        (("--max_audio_seconds", "0"), "--max_audio_seconds 0.0 is not above 0"),
+        (("--max_audio_seconds", "0"), "--max_audio_seconds 0.0 is out of range"),
     ],
 )
 def test_what_is_wrong_on_the_command_line_is_said_in_one_line(overrides, message):

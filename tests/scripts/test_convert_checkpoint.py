@@ -199,7 +199,7 @@ def test_another_fusion_is_refused(golden, capsys):
         ),
         ({"--audio_config": None}, "fusion='mlp_mixer' reads audio; give --audio_config or --audio_model"),
         ({"--text_config": "missing.json"}, "text_config='missing.json' isn't a readable JSON file"),
-        ({"--output_dir": str(Path(__file__).parents[2])}, "is this repository; give another folder"),
+        ({"--output_dir": str(Path(__file__).parents[2])}, "holds the code of this repository; give a new folder"),
     ],
 )
 def test_an_illegal_argument_is_refused_in_one_line(changes, message, golden, capsys):

@@ -100,7 +100,9 @@ def test_what_is_refused_says_so_in_one_line(tmp_path, capsys, monkeypatch):
 
     assert "isn't called .onnx; give a file such as" in refused("models/no", tmp_path / "model.pt")
     assert "models/no is no folder here and can't be reached" in refused("models/no", tmp_path / "model.onnx")
-    assert "is this repository" in refused("models/no", export_onnx.Path(export_onnx.__file__).parents[1] / "m.onnx")
+    assert "code of this repository" in refused(
+        "models/no", export_onnx.Path(export_onnx.__file__).parents[1] / "m.onnx"
+    )
     (tmp_path / "model.onnx").touch()
     assert "is there already" in refused("models/no", tmp_path / "model.onnx")
     (tmp_path / "config.json").touch()

@@ -65,8 +65,13 @@ def test_a_run_that_only_scores_reports_into_its_folder(reported, prepared_dir, 
     assert {path.name for path in tmp_path.iterdir()} == {"scored"}
 
 
-def test_without_it_nothing_is_reported(prepared_dir, tmp_path):
-    run(prepared_dir, tmp_path / "out")
+def test_without_it_nothing_is_reported(prepared_dir, tmp_path, capsys):
+    run(prepared_dir, tmp_path / "out", "--disable_tqdm", "true", "--eval_strategy", "epoch")
+    printed = capsys.readouterr().out
+    # A line each, of the main scores.
+    assert re.search(r"^Epoch [\d.]+: loss [\d.]+, grad_norm [\d.]+, learning_rate \S+$", printed, re.M)
+    assert re.search(r"^Epoch [\d.]+: eval_loss [\d.]+, eval_macro_f1 [\d.]+, .*eval_accuracy [\d.]+$", printed, re.M)
+    assert re.search(r"^Epoch [\d.]+: train_loss [\d.]+, train_runtime", printed, re.M) and "{" not in printed
     assert not (tmp_path / "out" / "runs").exists()
 
 
@@ -74,7 +79,9 @@ def test_without_it_nothing_is_reported(prepared_dir, tmp_path):
 def test_the_bar_shows_the_loss_of_the_last_step(accumulation, prepared_dir, tmp_path, capsys):
     arguments = "--logging_strategy steps --logging_steps 1 --gradient_accumulation_steps".split()
     run(prepared_dir, tmp_path / "out", *arguments, str(accumulation))
-    shown = re.findall(r"4/4 .*?loss=([\d.]+)", capsys.readouterr().err)
+    printed = capsys.readouterr()
+    shown = re.findall(r"4/4 .*?loss=([\d.]+)", printed.err)
+    assert printed.out.count(": loss ") == 4 and "{" not in printed.out
     state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
     (last,) = (entry["loss"] for entry in state["log_history"] if "loss" in entry and entry["step"] == 4)
     assert shown and float(shown[-1]) == pytest.approx(last, abs=1e-4)

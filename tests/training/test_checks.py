@@ -12,10 +12,11 @@ from training.arguments import DataArguments
 from training.checks import check_rows, check_shared_memory
 
 
-def check(num_rows, batch_size, num_workers=0):
+def check(num_rows, batch_size, num_workers=0, metric="loss"):
     train = Dataset.from_dict({"duration": [2.0] * num_rows})
     splits = SimpleNamespace(tables={"train": train}, label_names=["neutral", "happy", "angry"])
     arguments = {"per_device_train_batch_size": batch_size, "dataloader_num_workers": num_workers}
+    arguments |= {"metric_for_best_model": metric}
     check_rows(splits, DataArguments(), TrainingArguments("out", use_cpu=True, **arguments))
 
 
@@ -25,6 +26,12 @@ def test_rows_have_to_be_as_many_as_classes_and_as_a_batch():
         check(2, 1)
     with pytest.raises(InputError, match="--per_device_train_batch_size 5 is more than the 4 training rows; give at"):
         check(4, 5)
+
+
+def test_the_score_of_a_class_needs_the_class():
+    check(3, 3, metric="f1_happy")
+    with pytest.raises(InputError, match="--metric_for_best_model recall_hapy is of no class; give one of neutral, ha"):
+        check(3, 3, metric="recall_hapy")
 
 
 def test_workers_need_shared_memory_for_their_batches(tmp_path, monkeypatch):

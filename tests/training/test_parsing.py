@@ -139,12 +139,15 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ("--split paper --fold 1", "--fold 1 has no use with --split paper, which has no folds"),
         ("--split session --num_folds 3 --fold 4", "--fold 4 is more than --num_folds 3; give 1 to 3"),
         ("--split speaker --num_folds 1", "--num_folds 1 is too small; give 2 or more"),
-        ("--fusoin text", "unknown arguments: --fusoin text"),
+        ("--fusoin text", "unknown arguments: --fusoin text; did you mean --fusion? (see --help)"),
         ("--learning_rate fast", "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
-        ("--max_audio_seconds 0", "--max_audio_seconds 0.0 is not above 0"),
+        ("--max_audio_seconds 0", "--max_audio_seconds 0.0 is out of range; give more than 0"),
         ("--audio_crop middle", "--audio_crop middle is unknown; give one of random, head"),
-        ("--dataloader_persistent_workers true --dataloader_num_workers 0", "needs workers; give --dataloader_num"),
-        ("--max_text_tokens 2", "--max_text_tokens 2 is less than 3"),
+        (
+            "--dataloader_persistent_workers true --dataloader_num_workers 0",
+            "has no use without --dataloader_num_workers; give it",
+        ),
+        ("--max_text_tokens 2", "--max_text_tokens 2 is out of range; give 3 or more"),
         ("--do_train false", "nothing to evaluate; give a saved model"),
         ("--do_eval", "nothing to evaluate; give a saved model"),
         ("--label_smoothing_factor 0.1", "would replace the model's own loss"),
@@ -152,7 +155,7 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ("--model_name_or_path no/such", "--model_name_or_path no/such is no folder here and can't be reached"),
         ("--eval_strategy sometimes", "sometimes"),
         ("--predict_file full", "--predict_file needs a model to predict with; give a saved one with --model_name"),
-        ("--asr_model x", "--asr_model transcribes recordings of --predict_file; give that too, or leave it out"),
+        ("--asr_model x", "--asr_model has no use without --predict_file; give it, or leave it out"),
         ("--eval_modalities both video", "--eval_modalities video is unknown; give one of both, audio, text"),
         ("--cache_features --streaming --max_steps 3", "--cache_features looks rows up by their number"),
         ("--class_weights heavy", "--class_weights heavy is unknown; give one of balanced, effective"),
@@ -169,7 +172,7 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ("--label_smoothing 1", "--label_smoothing=1.0 is out of range"),
         ("--cross_fusion_rank 0", "--cross_fusion_rank=0 is out of range"),
         ("--fusion text --audio_learning_rate 0.1", "--audio_learning_rate has no use"),
-        ("--text_learning_rate -1", "--text_learning_rate -1.0 is below 0"),
+        ("--text_learning_rate -1", "--text_learning_rate -1.0 is out of range; give 0 or more"),
         ("--freeze_text --text_learning_rate 0.1", "no use: --freeze_text_encoder keeps that backbone from training"),
         ("--cache_features --audio_learning_rate 0.1", "no use: --cache_features keeps that backbone from training"),
         (
@@ -184,11 +187,11 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ("--output_dir full", "already holds files, and no finished run; give a new folder, remove this one, or go on"),
         ("--output_dir finished", "already holds a finished run; give a new folder, remove this one, or score it"),
         ("--fp16 --bf16", "--fp16 and --bf16 exclude each other; give one of them"),
-        ("--early_stopping_patience 0", "--early_stopping_patience 0 is too small; give 1 or more"),
-        ("--early_stopping_patience 2", "has no scores to look at; give --eval_strategy epoch or steps"),
+        ("--early_stopping_patience 0", "--early_stopping_patience 0 is out of range; give 1 or more"),
+        ("--early_stopping_patience 2", "has no use without scores; give --eval_strategy epoch, or steps"),
         (
             "--early_stopping_patience 2 --eval_strategy epoch --save_strategy epoch",
-            "not the best; give --load_best_model_at_end",
+            "has no use without the best; give --load_best_model_at_end",
         ),
         (
             "--compare_epochs_on test",
@@ -196,12 +199,27 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ),
         ("--compare_epochs_on train", "--compare_epochs_on train is unknown; give one of validation, test"),
         ("nowhere.json", "nowhere.json can't be read as JSON"),
-        ("unknown.json", "unknown.json has unknown arguments: fusoin; give names that --help lists"),
+        ("unknown.json", "unknown.json has unknown arguments: fusoin; did you mean --fusion? (see --help)"),
         ("unknown.json --seed 7", "unknown.json has unknown arguments: fusoin"),
         ("seed.json --seed fast", "invalid int value: 'fast'"),
         ("illegal.json", "--fusion sum is unknown"),
         ("list.json", "holds no JSON object"),
         ("type.json", "invalid int value: 'many'"),
+        ("--per_device_train_batch_size 0", "--per_device_train_batch_size 0 is out of range; give 1 or more"),
+        ("--seed 4294967296", "--seed 4294967296 is out of range; give 0 or more, at most 4294967295"),
+        ("--learning_rate nan", "--learning_rate nan is out of range; give 0 or more"),
+        ("--modality_dropout nan", "--modality_dropout nan is out of range; give a finite number"),
+        ("--adam_beta2 1", "--adam_beta2 1.0 is out of range; give 0 or more, below 1"),
+        ("--max_steps 0", "--max_steps 0 is out of range; give 1 or more"),
+        ("--metric_for_best_model f2", "--metric_for_best_model f2 is unknown; give one of macro_f1, unweighted"),
+        ("--output_dir file/x", "file is a file); give a new folder"),
+        ("--load_best_model_at_end", "--load_best_model_at_end has no use without scores; give --eval_strategy epoch"),
+        (
+            "--logging_steps 5",
+            "--logging_steps has no use with --logging_strategy epoch; give --logging_strategy steps",
+        ),
+        ("--hub_model_id me/x", "--hub_model_id has no use without --push_to_hub; give it, or leave it out"),
+        ("--dataset_config_name x", "--dataset_config_name has no use with a folder from prepare_dataset.py"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments, message):
@@ -209,6 +227,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
         Path(folder).mkdir()
         Path(folder, "config.json").touch()
     Path("finished/trainer_state.json").touch()
+    Path("file").touch()
     Path("unknown.json").write_text('{"fusoin": "text"}')
     Path("seed.json").write_text('{"seed": 7}')
     Path("illegal.json").write_text('{"fusion": "sum"}')
@@ -220,8 +239,34 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
     assert "\n" not in str(error.value)
 
 
-def test_without_tensorboard_a_run_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr("training.checks.is_tensorboard_available", lambda: False)
+def test_numbers_at_their_bounds_and_scores_are_legal():
+    numbers = "--seed 4294967295 --max_steps -1 --learning_rate 0 --warmup_steps 0.1 --weight_decay 0"
+    for score in ("eval_macro_f1", "loss", "f1_happy"):
+        parse_arguments([*numbers.split(), "--metric_for_best_model", score])
+    # The steps of evaluation, where it has none of its own.
+    parse_arguments("--eval_strategy steps --logging_steps 5".split())
+
+
+def test_what_a_plan_gives_to_all_fusions_is_said_where_it_has_no_use(caplog):
+    parse_arguments("--fusion rsa --cross_fusion_rank 4".split())
+    assert "--cross_fusion_rank has no use with --fusion rsa; give one of rsa_cfn" in caplog.text
+
+
+def test_help_is_in_groups_and_tells_each_default_once(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    order = ["usage:", "model: --fusion", "data: --dataset_name", "training: --output_dir", "all other Training"]
+    places = [told.index(title) for title in order]
+    assert places == sorted(places)
+    assert told.index("--learning_rate LEARNING_RATE") < places[-1] < told.index("--adam_beta1")
+    for entry in told.split(" --")[1:]:
+        assert entry.count("(default") < 2, entry
+
+
+def test_without_its_package_a_run_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("training.checks.get_available_reporting_integrations", lambda: ["wandb"])
+    parse_arguments(["--report_to", "wandb"])
     with pytest.raises(InputError, match="pip install tensorboard$"):
         parse_arguments(["--report_to", "tensorboard"])
     parse_arguments([])

@@ -98,6 +98,9 @@ def test_the_last_line_of_a_run_that_scores_others_or_none():
     metrics = {"eval_text_macro_f1": 1.0, "eval_text_rows": 3, "eval_audio_macro_f1": 0.5, "eval_audio_rows": 3}
     line = "Done in 1 s: macro F1 1.000 on 3 rows with text alone; everything is in out."
     assert format_closing(metrics, "out", 1) == line
+    # What the model is for, if it was scored, and not the best.
+    both = {"eval_macro_f1": 0.25, "eval_rows": 3}
+    assert format_closing(metrics | both, "out", 1) == "Done in 1 s: macro F1 .250 on 3 rows; everything is in out."
     assert format_closing({"validation_macro_f1": 0.5}, "out", 1) == "Done in 1 s: everything is in out."
 
 

@@ -9,7 +9,7 @@ import torch
 
 from foundation.errors import RunStopped
 from training.checkpoints import find_damage, list_checkpoints
-from training.stopping import StopOnSignalCallback, check_finite
+from training.stopping import LAUNCHED, LAUNCHED_IN_GROUPS, StopOnSignalCallback, check_finite, stop_with_launcher
 
 
 # In each of two runs the second process alone meets what stops both: a signal, and a loss that isn't finite.
@@ -85,6 +85,43 @@ def test_a_loss_that_is_not_finite_is_said_with_its_rows(loss):
     assert stopped.value.exit_code == 3
     with pytest.raises(RunStopped, match="The batch holds rows without IDs"):
         check_finite(torch.tensor(loss), 7, None)
+
+
+def test_after_an_interrupt_the_end_of_the_launcher_is_no_other_reason():
+    """Ctrl-C ends the launcher before this process has saved."""
+    callback = StopOnSignalCallback()
+    with callback.listening():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert callback.received == signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("environment", "parents", "received"),
+    [
+        ({LAUNCHED: "default"}, [7, 7, 1], signal.SIGTERM),
+        # It went before anyone looked; of several processes the launcher may be the first of its container.
+        ({LAUNCHED: "default"}, [1], signal.SIGTERM),
+        ({LAUNCHED: "default", LAUNCHED_IN_GROUPS: "none"}, [1, 1, 7], signal.SIGTERM),
+        # A shell that is gone.
+        ({}, [7, 1], 0),
+    ],
+)
+def test_a_process_stops_when_its_launcher_is_gone(environment, parents, received, monkeypatch):
+    left = list(parents)
+    for name in (LAUNCHED, LAUNCHED_IN_GROUPS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.getppid", lambda: left.pop(0))
+    monkeypatch.setattr("os.getpgid", lambda process: process)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr("threading.Thread.start", lambda thread: thread.run())
+    callback = StopOnSignalCallback()
+    with callback.listening():
+        stop_with_launcher()
+        assert callback.received == received
+    assert left == ([] if received else parents)
 
 
 def test_a_second_interrupt_does_not_wait():
