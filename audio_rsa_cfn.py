@@ -426,9 +426,9 @@ def riff_chunks(file: BinaryIO, position: int, end: int, byteorder: str = "littl
 
 
 def is_open(size: int) -> bool:
-    """Whether a header leaves the size of the data open, as recorders do that write to a pipe: it is 0, or about the
-    most that a number with or without a sign holds (0x7F000000, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF)."""
-    return size == 0 or size % 2**31 >= 0x7F000000
+    """Whether a header leaves the size of the data open, as recorders do that write to a pipe: it is 0, or what a
+    number holds at most, with a sign less some bytes (0x7F000000, 0x7FFFF000)."""
+    return size in (0, 2**32 - 1, 2**63 - 1, 2**64 - 1) or 0x7F000000 <= size < 2**31
 
 
 def find_open_size(file: BinaryIO, file_size: int) -> tuple[int, bytes]:

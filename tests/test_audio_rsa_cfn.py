@@ -92,7 +92,7 @@ def without_first_frame(mp3):
     return mp3[start:]
 
 
-@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFD3, 0xFFFFFFFF], ids=hex)
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFFF], ids=hex)
 @pytest.mark.parametrize("riff_size", [8, 36, 0x7FFFF024, 0xFFFFFFFF], ids=hex)
 def test_a_size_that_is_left_open_means_the_whole_file(size, riff_size, tone, tmp_path):
     content = wav_of_size(tone, size, riff_size)
