@@ -130,6 +130,9 @@ def check_rate(sampling_rate) -> float:
 def read_samples(sound) -> np.ndarray:
     """Bare samples as float32 of shape `(num_samples,)`; integers are scaled by what their type can hold."""
     with _in_a_few_reasons():
+        if hasattr(sound, "detach"):  # numpy has no bfloat16
+            sound = sound.detach().cpu()
+            sound = sound.float() if sound.is_floating_point() else sound
         samples = np.asarray(sound)
         kind, bits = samples.dtype.kind, 8 * samples.dtype.itemsize
         if samples.dtype == np.uint8:
@@ -428,7 +431,7 @@ def riff_chunks(file: BinaryIO, position: int, end: int, byteorder: str = "littl
 def is_open(size: int) -> bool:
     """Whether a header leaves the size of the data open, as recorders do that write to a pipe: it is 0, or what a
     number holds at most, with a sign less some bytes (0x7F000000, 0x7FFFF000)."""
-    return size in (0, 2**32 - 1, 2**63 - 1, 2**64 - 1) or 0x7F000000 <= size < 2**31
+    return size in (0, 2**32 - 1, 2**63 - 1, 2**64 - 1) or 0x7F000000 <= size <= 2**31
 
 
 def find_open_size(file: BinaryIO, file_size: int) -> tuple[int, bytes]:
@@ -439,6 +442,8 @@ def find_open_size(file: BinaryIO, file_size: int) -> tuple[int, bytes]:
     header = read_at(file, 0, 12)
     if header[:4] == b".snd":
         _check_end(int.from_bytes(header[4:8], "big"), int.from_bytes(header[8:12], "big"), file_size)
+    elif header[:4] == b"riff":  # a W64, in which the size is that of the whole file
+        _check_end(0, int.from_bytes(read_at(file, 16, 8), "little"), file_size)
     elif header[:5] == b"OggS\0":
         _check_last_page(file, file_size)
     byteorder = {b"RIFF": "little", b"RF64": "little", b"RIFX": "big", b"FORM": "big"}.get(header[:4])

@@ -92,7 +92,7 @@ def without_first_frame(mp3):
     return mp3[start:]
 
 
-@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0xFFFFFFFF], ids=hex)
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFF00, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF], ids=hex)
 @pytest.mark.parametrize("riff_size", [8, 36, 0x7FFFF024, 0xFFFFFFFF], ids=hex)
 def test_a_size_that_is_left_open_means_the_whole_file(size, riff_size, tone, tmp_path):
     content = wav_of_size(tone, size, riff_size)
@@ -186,6 +186,11 @@ def test_samples_of_any_type_are_the_same_clip(dtype, tone):
     samples = samples.astype(dtype)
     forms = [samples, torch.from_numpy(samples), {"array": samples, "sampling_rate": 16000}]
     for form in [*forms, {"raw": samples, "sampling_rate": 16000}]:
+        np.testing.assert_allclose(decode_audio(form, None, 16000), tone, atol=5e-3)
+
+
+def test_tensors_that_numpy_does_not_know_are_samples_too(tone):
+    for form in (torch.from_numpy(tone).to(torch.bfloat16), torch.from_numpy(tone).requires_grad_()):
         np.testing.assert_allclose(decode_audio(form, None, 16000), tone, atol=5e-3)
 
 

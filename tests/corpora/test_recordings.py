@@ -275,6 +275,7 @@ UNUSABLE = {
     "cut ogg": (encoded(sine(), format="OGG")[:-400], "audio truncated"),
     "cut aiff": (encoded(sine(), format="AIFF")[:-2], "audio truncated"),
     "cut au": (encoded(sine(), format="AU")[:-2], "audio truncated"),
+    "cut w64": (encoded(sine(), format="W64")[:-2], "audio truncated"),
     "flac of a minute claimed": (flac_that_promises(60 * 16000), "audio truncated"),
     "no channels": (riff(format_chunk(channels=0), chunk(b"data", PCM)), "audio unreadable"),
     "no rate": (riff(format_chunk(rate=0), chunk(b"data", PCM)), "audio unreadable"),
