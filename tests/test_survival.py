@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from transformers import RobertaConfig, TrainingArguments, Wav2Vec2Config
+from transformers import AutoTokenizer, RobertaConfig, TrainingArguments, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from foundation.errors import InputError
 from run_classification import find_start, main
@@ -209,7 +209,11 @@ def wrong_limit(folder):
 
 def wrong_backbone(folder):
     Wav2Vec2Config(hidden_size=32, num_attention_heads=2).save_pretrained(folder / "audio")
+    Wav2Vec2FeatureExtractor().save_pretrained(folder / "audio")
     RobertaConfig(hidden_size=32, num_attention_heads=2).save_pretrained(folder / "text")
+    AutoTokenizer.from_pretrained(folder / "checkpoint-2").save_pretrained(folder / "text")
+    for name in ("audio", "text"):
+        (folder / name / "model.safetensors").touch()
     backbones = ["--audio_model", str(folder / "audio"), "--text_model", str(folder / "text")]
     return backbones, r"audio_model's hidden_size 96, now 32"
 

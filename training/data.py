@@ -208,8 +208,9 @@ def _find_columns(
                 raise
     for role in OPTIONAL_COLUMNS:
         kinds = {kind_of(part.features[role]) if role in part.column_names else None for part in parts.values()}
-        # Others call columns so that aren't about raters.
-        if role in ("emotions", "votes") and not kinds <= {*ROLES[role][1], "null"}:
+        # Raters chose among the classes of `label`; and others call columns so that aren't about raters.
+        is_of_raters = columns["label"] == "label" and kinds <= {*ROLES[role][1], "null"}
+        if role in ("emotions", "votes") and not is_of_raters:
             continue
         if role not in columns.values() and None not in kinds:
             columns[role], shown[role] = role, f"column {role}"

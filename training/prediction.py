@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 from transformers import TrainingArguments
 
-from corpora.layouts import RECORDINGS
+from corpora.layouts import RECORDINGS, TABLES
 from corpora.rows import UnusableRow
 from corpora.tables import PATH, TEXT, cell_text, is_table, read_table
 from corpora.transcripts import read_transcripts, remove_tags
@@ -105,8 +105,9 @@ def read_rows(source: Path) -> list[Row]:
 
 
 def is_recording(source: Path) -> bool:
-    """By its content, unless its name says so."""
-    return source.is_file() and (source.suffix.lower() in RECORDINGS or not is_table(source))
+    """By its content, where its name doesn't tell."""
+    suffix = source.suffix.lower()
+    return source.is_file() and suffix not in TABLES and (suffix in RECORDINGS or not is_table(source))
 
 
 def _read_table(source: Path) -> list[Row]:

@@ -228,6 +228,8 @@ def test_any_column_names_and_labels_in_words(save):
     audio = [{"bytes": wav(), "path": None}] * 4
     columns = {"label": [9] * 4, "text": ["not this"] * 4, "speech": audio, "sentence": list("가나다라")}
     columns["mood"] = ["upset", "calm", "upset", "calm"]
+    # What raters chose was another column's classes.
+    columns |= {"emotions": [[0]] * 4, "votes": [[4, 3, 3]] * 4}
     arguments = save(
         columns,
         {"train": [0, 1], "test": [2, 3]},
@@ -236,7 +238,7 @@ def test_any_column_names_and_labels_in_words(save):
         label_column_name="mood",
     )
     splits = load_splits(arguments, with_validation=False)
-    assert splits.label_names == ["calm", "upset"]
+    assert splits.label_names == ["calm", "upset"] and "votes" not in splits.tables["train"].column_names
     assert splits.train["text"][:] == ["가", "나"] and splits.train["label"][:] == [1, 0]
     assert splits.test["text"][:] == ["다", "라"]
 

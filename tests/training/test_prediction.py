@@ -268,6 +268,7 @@ def test_what_the_recogniser_cant_read_is_predicted_from_audio_alone(saved, reco
         ("", InputError, "has no column named audio and none named text, only none"),
         ("text\n", InputError, "has no rows below its header"),
         ("text,prediction,error\nhello,sad,\n", InputError, "columns that the output needs: prediction, error; rename"),
+        ("text\nhel\0lo\n", InputError, "is a spreadsheet or another file that is no text: save it as csv"),
         ("PK\3\4", InputError, "is a spreadsheet or another file that is no text: save it as csv"),
         ("text,Text\nhello,hello\n", InputError, "--predict_file .* has several columns named text"),
     ],
