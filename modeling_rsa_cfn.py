@@ -4,6 +4,7 @@ import math
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,7 +36,7 @@ _num_samples: ContextVar[torch.Tensor | None] = ContextVar("num_samples", defaul
 
 @contextmanager
 def valid_samples(num_samples: torch.Tensor):
-    """A context that tells a [`MaskedGroupNormConvLayer`] the samples of each row that are no padding, `(B, 1)`."""
+    """A context that tells layers within the backbone the samples of each row that are no padding, `(B, 1)`."""
     token = _num_samples.set(num_samples)
     try:
         yield
@@ -141,6 +142,32 @@ def mask_group_norm(audio_model: nn.Module):
     conv_layers = audio_model.feature_extractor.conv_layers
     if isinstance(conv_layers[0].layer_norm, nn.GroupNorm):
         conv_layers[0] = MaskedGroupNormConvLayer(conv_layers[0])
+
+
+def clear_padding(audio_model: nn.Module):
+    """
+    Have convolutions one after the other over frames, which are data2vec-audio's positions and an adapter, each read
+    zeros where the padding is, as at the end of a clip by itself.
+    """
+    positions = getattr(getattr(audio_model.encoder, "pos_conv_embed", None), "layers", ())
+    for layer in positions:
+        layer.register_forward_pre_hook(partial(_clear_padding, audio_model.config, 0))
+    adapter = getattr(audio_model, "adapter", None)
+    if adapter is not None:
+        adapter.layerdrop = 0.0  # a layer that is left out would leave out its stride
+        for number, layer in enumerate(adapter.layers):
+            layer.register_forward_pre_hook(partial(_clear_padding, audio_model.config, number))
+
+
+def _clear_padding(config, num_adapter_layers, layer, inputs):
+    hidden_states, num_samples = inputs[0], _num_samples.get()  # (B, channels, frames), (B, 1)
+    if num_samples is None:
+        return None
+    num_frames = conv_output_lengths(num_samples, config.conv_kernel, config.conv_stride)
+    for _ in range(num_adapter_layers):
+        num_frames = conv_output_lengths(num_frames, [1], [config.adapter_stride])  # (B, 1)
+    padding = torch.arange(hidden_states.shape[-1], device=hidden_states.device) >= num_frames  # (B, frames)
+    return hidden_states.masked_fill(padding.unsqueeze(1), 0.0)
 
 
 def freeze_lowest_layers(backbone: nn.Module, num_layers: int):
@@ -299,6 +326,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             self.text_model.pooler = None
         if self.audio_model is not None and config.mask_padding:
             mask_group_norm(self.audio_model)
+            clear_padding(self.audio_model)
         self.audio_layer_weights = self._make_layer_weights(self.audio_model)
         self.text_layer_weights = self._make_layer_weights(self.text_model)
         self.fusion = fusion_class(config)

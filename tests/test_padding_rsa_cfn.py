@@ -86,6 +86,18 @@ def test_a_frame_beside_six_seconds(fusion, family, make_steady_model, make_batc
     assert_rows_do_not_depend_on_their_batch(model, make_batch(num_samples, num_tokens), num_samples, num_tokens)
 
 
+DATA2VEC = {"model_type": "data2vec-audio", "conv_pos_kernel_size": 19, "num_conv_pos_embeddings": 3}
+
+
+@pytest.mark.parametrize(
+    "audio_config", [DATA2VEC, {"add_adapter": True, "layerdrop": 0.0}], ids=["positions", "adapter"]
+)
+def test_convolutions_one_after_the_other_read_no_padding(audio_config, make_steady_model, make_batch):
+    num_samples, num_tokens = (400, 4000, 9000), (16, 2, 7)
+    model = make_steady_model(audio_config, fusion="early_fusion")
+    assert_rows_do_not_depend_on_their_batch(model, make_batch(num_samples, num_tokens), num_samples, num_tokens)
+
+
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(
     rows=st.lists(st.tuples(st.integers(1, 12000), st.integers(1, 16)), min_size=1, max_size=4),
