@@ -85,7 +85,8 @@ def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> Table:
 
     `argument` is the name by which the user gave it. What is worth telling of it is added to `notes`.
     """
-    lines = list(io.StringIO(_read_text(path, argument, notes), newline=""))
+    # A mark of the encoding is also where files were put one after the other.
+    lines = [line.lstrip("\ufeff") for line in io.StringIO(_read_text(path, argument, notes), newline="")]
     first = next((line.lstrip() for line in lines if line.strip()), "")
     if first.startswith("["):
         raise InputError(f"{argument} {path} is a JSON array: save it as csv, or as jsonl, an object in each line")
@@ -107,8 +108,9 @@ def _read_text(path: Path, argument: str, notes: dict[str, list[str]]) -> str:
     except OSError as error:
         raise InputError(f"{argument} {path} can't be read ({error.strerror}): give a csv") from None
     is_utf16 = content[:2] in BOMS_UTF16
+    no_text = InputError(f"{argument} {path} is a spreadsheet or another file that is no text: save it as csv in utf-8")
     if content[:4] in OTHER_KINDS or (not is_utf16 and b"\0" in content):
-        raise InputError(f"{argument} {path} is a spreadsheet or another file that is no text: save it as csv in utf-8")
+        raise no_text
     encoding = "utf-16" if is_utf16 else "utf-8-sig"
     try:
         text = content.decode(encoding)
@@ -122,6 +124,8 @@ def _read_text(path: Path, argument: str, notes: dict[str, list[str]]) -> str:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             raise InputError(damaged) from None
+    if "\0" in text:
+        raise no_text
     if encoding != "utf-8-sig":
         notes[f"csv read as {encoding}"] = [path.name]
     return text

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from datasets import ClassLabel, load_from_disk
 from transformers import AutoModel
 
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
+from corpora.conversion import REPORT_FILE
+from foundation.errors import InputError
 from processing_rsa_cfn import RsaCfnProcessor
 from run_classification import build_trainer, main
 from tests.slow import mostly_slow
@@ -268,6 +271,24 @@ def test_two_processes_score_every_row_once(streaming, command, prepared_dir, tm
     assert ids == [name for name, session, label in rows if session == 6 and label is not None]
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert sum(results[f"eval_count_{emotion}"] for emotion in EMOTIONS) == len(ids) == results["eval_rows"]
+
+
+@pytest.mark.parametrize("given", [(), ("--streaming", "--max_steps", "2"), ("--cache_features",)], ids=" ".join)
+def test_words_alone_need_no_recordings_and_a_voice_no_words(given, prepared_dir, tmp_path):
+    dataset = load_from_disk(prepared_dir)
+    for fusion, column in (("text", "audio"), ("audio", "text")):
+        dataset.remove_columns(column).save_to_disk(tmp_path / fusion)
+        metrics = run(tmp_path / fusion, tmp_path / f"{fusion}_model", "--fusion", fusion, *given)
+        with (tmp_path / f"{fusion}_model" / "predictions.csv").open(encoding="utf-8") as stream:
+            assert len(list(csv.DictReader(stream))) == metrics["eval_rows"] > 0
+
+
+def test_recordings_that_have_all_turned_bad_are_one_line(finished, prepared_dir, tmp_path):
+    dataset = load_from_disk(prepared_dir)
+    dataset.map(lambda row: {"audio": {"bytes": b"RIFF", "path": "a.wav"}}).save_to_disk(tmp_path / "bad")
+    shutil.copy(prepared_dir / REPORT_FILE, tmp_path / "bad")
+    with pytest.raises(InputError, match="not one row that would be scored can be read"):
+        run(tmp_path / "bad", tmp_path / "out", "--model_name_or_path", str(finished[0]), "--do_eval")
 
 
 def test_a_stream_trains_and_is_scored_as_the_dataset_is(finished, prepared_dir, tmp_path, caplog):

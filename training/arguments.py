@@ -40,7 +40,7 @@ RANGES = {
     "adam_epsilon dataloader_num_workers freeze_audio_layers freeze_text_layers",
     (ABOVE_ZERO, inf): "num_train_epochs max_audio_seconds logging_steps eval_steps save_steps",
     (1, inf): "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_steps "
-    "early_stopping_patience",
+    "early_stopping_patience save_total_limit eval_accumulation_steps",
     (3, inf): "max_text_tokens",
 }
 RANGES = {name: bounds for bounds, names in RANGES.items() for name in names.split()}

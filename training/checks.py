@@ -304,6 +304,8 @@ def check_rows(splits: Splits, data_args: DataArguments, training_args: Training
     """Check for enough training rows, and enough shared memory for the workers that make batches of them."""
     rows, num_labels = splits.tables["train"], len(splits.label_names)
     num_rows = len(rows)
+    if num_labels < 2:
+        raise InputError(f"all rows are of the class {splits.label_names[0]}; give a dataset with at least two classes")
     if num_rows < num_labels:
         raise InputError(
             f"{num_rows} training rows for {num_labels} classes are too few; give a dataset or a split with at least "

@@ -265,8 +265,9 @@ def _join(source: _Source, columns: dict[str, list], label_names: list[str]) -> 
     joined, start = [], 0
     for (_, piece), (_, described) in zip(source.pieces, source.tables, strict=True):
         table = _make_table(columns, range(start, start + len(described)), label_names)
-        audio = piece.select_columns("audio") if source.has_audio else Dataset.from_dict({"audio": [None] * len(table)})
-        joined.append(concatenate_datasets([audio, table], axis=1))
+        joined.append(
+            concatenate_datasets([piece.select_columns("audio"), table], axis=1) if source.has_audio else table
+        )
         start += len(described)
     return joined
 

@@ -54,7 +54,9 @@ def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: Dat
         trainer.processing_class, features=features
     )
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    parts = {name: part if part is None else part.remove_columns("audio") for name, part in parts.items()}
+    for name, part in parts.items():
+        if part is not None and "audio" in part.column_names:
+            parts[name] = part.remove_columns("audio")
     splits = replace(splits, **parts)
     trainer.train_dataset, trainer.eval_dataset = splits.train, splits.compared
     return splits

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import EvalPrediction
 from transformers.utils import CONFIG_NAME
 
+from foundation.errors import InputError
 from foundation.words import first_names
 from training.callbacks import log_scores
 from training.data import Splits
@@ -38,6 +39,8 @@ def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str,
     from metrics.emotion_metric import EmotionMetric
 
     is_scored = scored.label_ids != IGNORED
+    if not is_scored.any():
+        raise InputError("not one row that would be scored can be read; look whether the recordings are still there")
     predictions = scored.predictions[is_scored].argmax(axis=1)
     return EmotionMetric(label_names).compute(predictions=predictions, references=scored.label_ids[is_scored])
 

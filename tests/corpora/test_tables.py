@@ -36,6 +36,7 @@ def read(tmp_path):
         "\ufeffpath,text,label,,\na.wav,\"가, 나\",x,,,\n",
         "path;text;label\ra.wav;가, 나;x\r",
         '{"path": "a.wav", "text": "가, 나", "label": "x"}\n\n',
+        "path,text,label\n\ufeffa.wav,\"가, 나\",x\n",
     ],
 )  # fmt: skip
 def test_delimiters_encodings_and_empty_columns_of_spreadsheets(read, content):
@@ -82,6 +83,7 @@ def test_cells_of_jsonl_are_of_any_kind(read):
     [
         (b"PK\3\4 or other bytes", "is a spreadsheet or another file that is no text: save it as csv in utf-8"),
         (b"path,text\0", "that is no text"),
+        ("path,te\0xt".encode("utf-16"), "that is no text"),
         ('[{"path": "a.wav"}]', "is a JSON array: save it as csv, or as jsonl, an object in each line"),
         ('{\n"path": "a.wav"\n}', "is JSON, but not an object in each line"),
         ("path,가\n".encode() + b"\xff,a", "is neither utf-8 nor cp949"),

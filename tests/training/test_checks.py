@@ -12,9 +12,9 @@ from training.arguments import DataArguments
 from training.checks import check_rows, check_shared_memory
 
 
-def check(num_rows, batch_size, num_workers=0, metric="loss"):
+def check(num_rows, batch_size, num_workers=0, metric="loss", label_names=("neutral", "happy", "angry")):
     train = Dataset.from_dict({"duration": [2.0] * num_rows})
-    splits = SimpleNamespace(tables={"train": train}, label_names=["neutral", "happy", "angry"])
+    splits = SimpleNamespace(tables={"train": train}, label_names=list(label_names))
     arguments = {"per_device_train_batch_size": batch_size, "dataloader_num_workers": num_workers}
     arguments |= {"metric_for_best_model": metric}
     check_rows(splits, DataArguments(), TrainingArguments("out", use_cpu=True, **arguments))
@@ -24,6 +24,8 @@ def test_rows_have_to_be_as_many_as_classes_and_as_a_batch():
     check(3, 3)
     with pytest.raises(InputError, match="2 training rows for 3 classes are too few; give a dataset or a split"):
         check(2, 1)
+    with pytest.raises(InputError, match="all rows are of the class happy; give a dataset with at least two classes"):
+        check(4, 2, label_names=["happy"])
     with pytest.raises(InputError, match="--per_device_train_batch_size 5 is more than the 4 training rows; give at"):
         check(4, 5)
 
