@@ -103,9 +103,9 @@ def _read_row(row: Row, columns: dict[str, str], table: Table) -> Row:
     try:
         if row.problem is not None:
             raise UnusableRow(row.problem)
-        if not any(str(cell or "").strip() for cell in row.cells.values()):
-            raise UnusableRow(BLANK_ROW)
         written = {role: cell_text(row.cells.get(column)).strip() for role, column in columns.items()}
+        if not (any(written.values()) or any(str(cell or "").strip() for cell in row.cells.values())):
+            raise UnusableRow(BLANK_ROW)
     except UnusableRow as reason:
         return Row(name, {}, str(reason))
     if not written["path"]:

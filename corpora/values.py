@@ -16,6 +16,8 @@ PARTS |= {"test": "test"}
 
 def tidy(text: str) -> str:
     """The same text in one form: NFC, without zero-width characters and without blanks at its ends."""
+    if text.isascii():  # which most labels, IDs and paths are
+        return text.strip()
     return _ENDS.sub("", unicodedata.normalize("NFC", text).translate(_ZERO_WIDTH))
 
 

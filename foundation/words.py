@@ -15,6 +15,8 @@ def first_names(names: list[str]) -> str:
 
 def writable(text: str) -> str:
     """As it can be written: a file's name that isn't UTF-8 is read as cp949 (Korean zips have such), or has escapes."""
+    if text.isascii():
+        return text
     escaped = text.encode("utf-8", "backslashreplace").decode()
     if escaped == text:
         return text
