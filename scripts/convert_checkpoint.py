@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
+from foundation.errors import OneLineParser
 from foundation.files import check_output_dir
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
@@ -295,7 +296,8 @@ def convert(arguments: argparse.Namespace):
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 2 when the checkpoint or an argument is refused."""
-    parser = argparse.ArgumentParser(description="Convert a checkpoint of the original PyTorch code.")
+    summary = "Convert a checkpoint of the original PyTorch code."
+    parser = OneLineParser(prog="convert_checkpoint", description=summary)
     parser.add_argument("checkpoint", help="a state dict: .pth, read without running code, or .safetensors")
     parser.add_argument("--fusion", choices=FUSIONS, required=True, help="the method the checkpoint was trained with")
     parser.add_argument("--output_dir", required=True, help="folder to save the model in")
@@ -308,7 +310,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         convert(parser.parse_args(argv))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"convert_checkpoint: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -172,7 +172,7 @@ def test_tensors_that_do_not_fit_are_all_named(golden, tmp_path, capsys):
     torch.save(state, arguments[0])
     assert main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "error: The file doesn't fit fusion='rsa_cfn' and the given backbones:"
+    assert lines[0] == "convert_checkpoint: The file doesn't fit fusion='rsa_cfn' and the given backbones:"
     assert "  missing: wav_model.masked_spec_embed" in lines
     assert "  missing: classifier.classifier.0.weight" in lines
     assert "  unexpected: classifier.extra" in lines
