@@ -86,7 +86,8 @@ def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> Table:
     `argument` is the name by which the user gave it. What is worth telling of it is added to `notes`.
     """
     # A mark of the encoding is also where files were put one after the other.
-    lines = [line.lstrip("\ufeff") for line in io.StringIO(_read_text(path, argument, notes), newline="")]
+    text = _read_text(path, argument, notes).replace("\ufeff", "")
+    lines = list(io.StringIO(text, newline=""))
     first = next((line.lstrip() for line in lines if line.strip()), "")
     if first.startswith("["):
         raise InputError(f"{argument} {path} is a JSON array: save it as csv, or as jsonl, an object in each line")

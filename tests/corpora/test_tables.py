@@ -36,7 +36,7 @@ def read(tmp_path):
         "\ufeffpath,text,label,,\na.wav,\"가, 나\",x,,,\n",
         "path;text;label\ra.wav;가, 나;x\r",
         '{"path": "a.wav", "text": "가, 나", "label": "x"}\n\n',
-        "path,text,label\n\ufeffa.wav,\"가, 나\",x\n",
+        "path,text,label\n\ufeffa.wav,\"가, 나\",x\ufeff\n",
     ],
 )  # fmt: skip
 def test_delimiters_encodings_and_empty_columns_of_spreadsheets(read, content):
