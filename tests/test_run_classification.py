@@ -273,12 +273,12 @@ def test_two_processes_score_every_row_once(streaming, command, prepared_dir, tm
     assert sum(results[f"eval_count_{emotion}"] for emotion in EMOTIONS) == len(ids) == results["eval_rows"]
 
 
-@pytest.mark.parametrize("given", [(), ("--streaming", "--max_steps", "2"), ("--cache_features",)], ids=" ".join)
+@pytest.mark.parametrize("given", mostly_slow(["", "--streaming --max_steps 2", "--cache_features"], ""))
 def test_words_alone_need_no_recordings_and_a_voice_no_words(given, prepared_dir, tmp_path):
     dataset = load_from_disk(prepared_dir)
     for fusion, column in (("text", "audio"), ("audio", "text")):
         dataset.remove_columns(column).save_to_disk(tmp_path / fusion)
-        metrics = run(tmp_path / fusion, tmp_path / f"{fusion}_model", "--fusion", fusion, *given)
+        metrics = run(tmp_path / fusion, tmp_path / f"{fusion}_model", "--fusion", fusion, *given.split())
         with (tmp_path / f"{fusion}_model" / "predictions.csv").open(encoding="utf-8") as stream:
             assert len(list(csv.DictReader(stream))) == metrics["eval_rows"] > 0
 

@@ -25,6 +25,7 @@ def make_cells(prepared_dir, *more, fusions=("text",)):
     return [Cell(f"session/{name}", name, "session", None, 1, [*given, "--fusion", name]) for name in fusions]
 
 
+@pytest.mark.slow
 def test_a_failed_cell_leaves_the_rest_going_on(prepared_dir, tmp_path):
     good, bad = make_cells(prepared_dir, fusions=("text", "early_fusion"))
     bad.arguments += ["--model_name_or_path", "nowhere"]

@@ -46,7 +46,7 @@ def assert_agrees(model, file, batches):
 
 
 # Of another, rsa_cfn, a saved model is exported below.
-@pytest.mark.parametrize("fusion", mostly_slow(FUSIONS, "mlp_mixer"))
+@pytest.mark.parametrize("fusion", mostly_slow(FUSIONS))
 def test_onnxruntime_agrees_with_pytorch(fusion, make_model, batches, tmp_path):
     model = make_model(fusion=fusion, **NO_LAYERS)
     assert export(model, tmp_path / "model.onnx") <= 1e-4
