@@ -16,7 +16,7 @@ from datasets import Dataset
 
 from corpora.loading import load_parts
 from corpora.roles import encode_labels, read_columns
-from corpora.values import PARTS as PART_NAMES
+from corpora.values import PART_NAMES
 from foundation.errors import InputError, OneLineParser
 from foundation.words import counted, first_names
 

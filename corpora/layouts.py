@@ -16,12 +16,12 @@ import xxhash
 from corpora.rows import Row
 from corpora.tables import PATH, Table, read_table
 from corpora.transcripts import read_transcripts
-from corpora.values import PARTS as SPLITS
+from corpora.values import PART_NAMES
 from foundation.errors import InputError
 from foundation.words import writable
 
 
-UNKNOWN_SPLIT = f"split is none of {', '.join(SPLITS)}"
+UNKNOWN_SPLIT = f"split is none of {', '.join(PART_NAMES)}"
 # The last five can't be decoded; they are listed so that each gets a row with an error.
 RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64", ".caf")
 RECORDINGS += (".m4a", ".mp4", ".aac", ".wma", ".webm")
@@ -41,11 +41,11 @@ def find_tables(source: Path, argument: str, notes: dict[str, list[str]]) -> lis
     if source.is_file():
         source = _unpack(source, argument)
     root, inside = source, _visible(source)
-    while len(inside) == 1 and inside[0].is_dir() and inside[0].name.lower() not in SPLITS:
+    while len(inside) == 1 and inside[0].is_dir() and inside[0].name.lower() not in PART_NAMES:
         source, inside = inside[0], _visible(inside[0])
     tables, archives = [], []
-    for folder in [source, *(path for path in inside if path.is_dir() and path.name.lower() in SPLITS)]:
-        prefix, split = ("", None) if folder == source else (f"{folder.name}/", SPLITS[folder.name.lower()])
+    for folder in [source, *(path for path in inside if path.is_dir() and path.name.lower() in PART_NAMES)]:
+        prefix, split = ("", None) if folder == source else (f"{folder.name}/", PART_NAMES[folder.name.lower()])
         files = [path for path in _visible(folder) if path.is_file()]
         found = [path for path in files if path.suffix.lower() in TABLES]
         for file in [path for path in found if path.name in METADATA][:1] or found:
@@ -70,7 +70,7 @@ def find_data_files(folder: Path) -> list[Path]:
 
 def part_of(file: Path) -> str | None:
     """The part of a dataset that a file is by its name, such as train-00000.tar."""
-    return next((SPLITS[word] for word in re.split("[^a-z]+", file.name.lower()) if word in SPLITS), None)
+    return next((PART_NAMES[word] for word in re.split("[^a-z]+", file.name.lower()) if word in PART_NAMES), None)
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -84,8 +84,8 @@ def _find_recordings(folder: Path) -> list[Table]:
     rows, files = [], [str(path.with_suffix(".txt")) for path in texts]
     for path in recordings:
         inside = path.relative_to(folder)
-        parts = [name for name in inside.parts[:-1] if name.lower() in SPLITS]
-        classes = [name for name in inside.parts[:-1] if name.lower() not in SPLITS]
+        parts = [name for name in inside.parts[:-1] if name.lower() in PART_NAMES]
+        classes = [name for name in inside.parts[:-1] if name.lower() not in PART_NAMES]
         cells = {"label": classes[-1]} if classes else {}
         cells |= {"split": parts[0]} if parts else {}
         cells |= {"text": texts[path]} if path in texts else {}

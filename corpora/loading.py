@@ -11,9 +11,10 @@ import pyarrow
 from datasets import Dataset, IterableDataset, Value, load_dataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
-from corpora.layouts import FILE_NAME, RECORDINGS, SPLITS, UNKNOWN_SPLIT, find_data_files, find_tables, part_of
+from corpora.layouts import FILE_NAME, RECORDINGS, UNKNOWN_SPLIT, find_data_files, find_tables, part_of
 from corpora.rows import UnusableRow
 from corpora.tables import Table, cell_text
+from corpora.values import PART_NAMES
 from foundation.errors import InputError
 from foundation.words import first_names, writable
 
@@ -75,7 +76,7 @@ def _is_saved(folder: Path) -> bool:
 
 def _load_tables(tables: list[Table], audio_column: str, notes: dict[str, list[str]]) -> dict[str, Dataset]:
     """What [`find_tables`] found, with paths that begin in the folder of their table as `audio_column`."""
-    parts: dict[str, list[dict]] = {part: [] for part in SPLITS.values()}
+    parts: dict[str, list[dict]] = {part: [] for part in PART_NAMES.values()}
     for table in tables:
         path_column = table.find((audio_column, *FILE_NAME), "dataset")
         split_column = table.find(("split",), "dataset")
@@ -86,13 +87,13 @@ def _load_tables(tables: list[Table], audio_column: str, notes: dict[str, list[s
                 split = table.split or cell_text(cells.get(split_column, "train")).strip().lower()
             except UnusableRow as reason:
                 problem = str(reason)
-            if problem is not None or split not in SPLITS:
+            if problem is not None or split not in PART_NAMES:
                 notes.setdefault(f"row left out, {problem or UNKNOWN_SPLIT}", []).append(f"{table.prefix}{row.name}")
                 continue
             if path_column is not None:
                 cells = {"segment_id": f"{table.prefix}{path}" or row.name} | cells
                 cells |= _from_folder({audio_column: path or None}, table.folder, audio_column)
-            parts[SPLITS[split]].append(cells)
+            parts[PART_NAMES[split]].append(cells)
     rows = [row for part in parts.values() for row in part]
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _as_column([row.get(name) for row in rows]) for name in names}

@@ -7,11 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from corpora import EMOTIONS
-from corpora.layouts import FILE_NAME, SPLITS, UNKNOWN_SPLIT, find_tables
+from corpora.layouts import FILE_NAME, UNKNOWN_SPLIT, find_tables
 from corpora.recordings import read_recording
 from corpora.rows import Corpus, Row, Shard, UnusableRow
 from corpora.tables import LABEL, PATH, TEXT, Table, cell_text, read_table
-from corpora.values import is_missing, tidy
+from corpora.values import PART_NAMES, is_missing, tidy
 from foundation.errors import InputError
 from foundation.words import first_names, writable
 
@@ -121,7 +121,7 @@ def _read_row(row: Row, columns: dict[str, str], table: Table) -> Row:
     row = Row(writable(f"{table.prefix}{path}"), cells)
     if is_missing(cells["label"]):
         row.problem = LABEL_MISSING
-    elif cells["split"] not in SPLITS:
+    elif cells["split"] not in PART_NAMES:
         row.problem = UNKNOWN_SPLIT
     elif cells["label"] != written["label"]:
         row.repairs.append(LABEL_TIDIED)
@@ -139,8 +139,8 @@ def _mark_duplicates(rows: list[Row]) -> None:
 
 def _shards(rows: list[Row], numbered: bool) -> list[Shard]:
     shards = []
-    for split in dict.fromkeys(SPLITS.values()):
-        mine = [row for row in rows if SPLITS.get(row.cells.get("split"), "train") == split]
+    for split in dict.fromkeys(PART_NAMES.values()):
+        mine = [row for row in rows if PART_NAMES.get(row.cells.get("split"), "train") == split]
         for index, start in enumerate(range(0, len(mine), ROWS_PER_SHARD)):
             chunk = mine[start : start + ROWS_PER_SHARD]
             shards.append(Shard(f"{split}-{index:05d}", chunk, partial(_read, numbered=numbered), split))

@@ -9,9 +9,8 @@ _ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
 _ENDS = re.compile(r"^[\s\u200c\u200d]+|[\s\u200c\u200d]+$")
 # What programs write where there is no value.
 _NOTHING = ("", "none", "nan", "null", "n/a", "<na>")
-# How parts of datasets are called, and what each is for.
-PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
-PARTS |= {"test": "test"}
+# What the parts of datasets are called → what each is for.
+PART_NAMES = {"train": "train", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"), "test": "test"}
 
 
 def tidy(text: str) -> str:
