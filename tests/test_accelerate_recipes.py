@@ -140,6 +140,7 @@ def read_predictions(folder):
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_two_processes_score_the_rows_once_each_in_order(runs, prepared_dir):
     one, two = map(read_predictions, runs[:2])
     dataset = load_from_disk(prepared_dir)["train"]
@@ -152,6 +153,7 @@ def test_two_processes_score_the_rows_once_each_in_order(runs, prepared_dir):
         assert [float(ours[name]) for name in names] == pytest.approx([float(theirs[name]) for name in names], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_scores_of_one(runs):
     one, two = (json.loads((folder / "all_results.json").read_text()) for folder in runs[:2])
     assert one.keys() == two.keys()
@@ -161,6 +163,7 @@ def test_two_processes_have_the_scores_of_one(runs):
         assert two[name] == pytest.approx(one[name], abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(runs):
     histories = [json.loads((folder / "trainer_state.json").read_text())["log_history"] for folder in runs[:2]]
     for name in ("loss", "grad_norm", "eval_loss", "eval_macro_f1"):
@@ -172,6 +175,7 @@ def test_two_processes_learn_what_one_learns(runs):
         torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_write_and_say_everything_once(runs):
     one, two, printed, logged = runs
     assert {file.name for file in two.iterdir()} == {file.name for file in one.iterdir()}
