@@ -1,10 +1,13 @@
 """The errors that end a command with one line, and the parser that reports a wrong argument in one."""
 
 import argparse
+import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import NoReturn
+
+from foundation.words import writable
 
 
 class InputError(ValueError):
@@ -22,6 +25,38 @@ class RunStopped(Exception):
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def complain(program: str, message: object) -> None:
+    """Print what ends a command: one line, whatever the names in it."""
+    print(f"{program}: {writable(' '.join(str(message).split()))}", file=sys.stderr)
+
+
+def run_script(program: str, main: Callable[[list[str]], int]) -> NoReturn:
+    """End the process with the exit code of a command, which is also done to its end where nobody reads what it
+    prints."""
+    sys.stdout.flush()
+    printed = io.BufferedWriter(_Printed(sys.stdout.fileno(), "w", closefd=False))
+    # Names in Hangul may be printed on a terminal without.
+    sys.stdout = io.TextIOWrapper(printed, sys.stdout.encoding, "backslashreplace", line_buffering=printed.isatty())
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    if printed.raw.is_closed:
+        complain(program, "what it printed last is lost, since nobody reads it any more; its files are complete")
+    sys.exit(code)
+
+
+class _Printed(io.FileIO):
+    """A stdout that may be a pipe whose reader has ended."""
+
+    is_closed = False
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            self.is_closed = True
+            return len(data)
 
 
 def unknown_arguments(unknown: list[str], known: Iterable[str]) -> str:

@@ -3,12 +3,20 @@
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from foundation.errors import InputError
+from foundation.words import inert
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+LOCK = ".lock"
+# How the name of a file begins until all of it is on the disk.
+UNFINISHED = ".tmp."
 
 
 def holds_code(folder: Path) -> bool:
@@ -39,19 +47,62 @@ def check_output_dir(folder: str | Path, given: str) -> None:
         raise InputError(f"{given} is or holds the code of this repository; give a new folder")
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write UTF-8 text beside its place and give it its name once it is on the disk: no one reads half of it. What
-    isn't text, as in names of files, is escaped."""
-    written = file.with_name(f".{file.name}.tmp")
-    written.write_text(text, encoding="utf-8", errors="backslashreplace")
-    to_disk(written)
-    os.replace(written, file)
+@contextmanager
+def owned(folder: str | Path, given: str) -> Iterator[Path]:
+    """
+    A folder that no other process owns until the block ends, however that is; it is made if it isn't there, and what a
+    killed process was writing into it is removed. Raises InputError as [`check_output_dir`] does, or where another
+    process has it.
+    """
+    check_output_dir(folder, given)
+    folder = Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{given} is being written by another process; wait for it, or give another folder") from None
+    with lock:
+        lock.release()  # the block has it too
+        for remains in folder.glob(f"{UNFINISHED}*"):
+            remains.unlink()
+        yield folder
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether there is anything in a folder but the lock of a process that had it."""
+    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+
+
+@contextmanager
+def writing_whole(file: Path) -> Iterator[Path]:
+    """The path of a file to write beside `file`, whose name it gets when the block ends and all of it is on the disk:
+    no one reads half of it, and the file that had the name before stays until then."""
+    beside = file.with_name(f"{UNFINISHED}{file.name}")
+    try:
+        yield beside
+        to_disk(beside)
+        os.replace(beside, file)
+    finally:
+        beside.unlink(missing_ok=True)
     to_disk(file.parent)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write UTF-8 text as [`writing_whole`] says. What isn't text, as in names of files, is escaped."""
+    with writing_whole(file) as beside:
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_json(file: Path, content: dict | list) -> None:
     """Write JSON as [`write_whole`] does."""
     write_whole(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_csv(file: Path, table) -> None:
+    """Write a pandas DataFrame as [`write_whole`] does, without what a spreadsheet would take for a formula."""
+    text = table.rename(columns=inert).map(inert).to_csv(index=False, lineterminator="\r\n")
+    write_whole(file, text)
 
 
 def to_disk(path: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import PurePath
 
 
 NAMES_SHOWN = 5
+# How a cell begins that a spreadsheet calculates, be it after our own apostrophes; no number does.
+FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!\.?\d[\d.]*(?:[eE][+-]?\d+)?$|inf$))")
 
 
 def first_names(names: list[str]) -> str:
@@ -14,17 +16,15 @@ def first_names(names: list[str]) -> str:
 
 
 def writable(text: str) -> str:
-    """As it can be written: a file's name that isn't UTF-8 is read as cp949 (Korean zips have such), or has escapes."""
-    if text.isascii():
-        return text
-    escaped = text.encode("utf-8", "backslashreplace").decode()
-    if escaped == text:
-        return text
-    try:
-        # Folder by folder: only some of them may come from elsewhere.
-        return "/".join(_decode_name(name.encode("utf-8", "surrogateescape")) for name in text.split("/"))
-    except UnicodeError:
-        return escaped
+    """As it can be written in a line, with escapes for what isn't text or a terminal would act on; a file's name that
+    isn't UTF-8 is read as cp949 (Korean zips have such)."""
+    if not text.isprintable():
+        try:
+            # Folder by folder: only some of them may come from elsewhere.
+            text = "/".join(_decode_name(name.encode("utf-8", "surrogateescape")) for name in text.split("/"))
+        except UnicodeError:
+            pass
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _decode_name(name: bytes) -> str:
@@ -60,6 +60,18 @@ def without_folders(argument: str) -> str:
 def cell(text: str) -> str:
     """As it can stand in a Markdown table."""
     return " ".join(text.replace("|", r"\|").split())
+
+
+def inert(value):
+    """A cell of a csv as a spreadsheet shows it, after an apostrophe where it would be calculated; [`active`] undoes
+    it."""
+    is_formula = isinstance(value, str) and FORMULA.match(value)
+    return f"'{value}" if is_formula else value
+
+
+def active(value: str) -> str:
+    """What was made [`inert`], as it was."""
+    return value[1:] if value.startswith("'") and FORMULA.match(value) else value
 
 
 def escape_markdown(text: str) -> str:

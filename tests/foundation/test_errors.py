@@ -1,8 +1,12 @@
 """A mistyped option is told with the one that was meant."""
 
+import subprocess
+import sys
+
 import pytest
 
 from foundation.errors import OneLineParser, unknown_arguments
+from foundation.files import REPOSITORY
 
 
 def test_a_mistyped_option_is_told_before_what_is_missing(capsys):
@@ -28,3 +32,18 @@ def test_only_what_is_close_is_suggested(unknown, meant):
         unknown_arguments(unknown, ["--seed", "--fusion"])
         == f"unknown arguments: {' '.join(unknown)}{meant} (see --help)"
     )
+
+
+def test_a_command_runs_to_its_end_where_nobody_reads_it(tmp_path):
+    program = (
+        "import pathlib, sys; from foundation.errors import run_script\n"
+        "def main(arguments):\n"
+        "    print(*range(10**5), sep='\\n'); pathlib.Path(arguments[0]).touch(); return 3\n"
+        "run_script('prepare', main)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "done")]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.close()
+        said = run.stderr.read().decode()
+    assert (run.returncode, (tmp_path / "done").exists()) == (3, True)
+    assert said.startswith("prepare: what it printed last is lost") and said.count("\n") == 1

@@ -1,9 +1,13 @@
-"""Folders that nothing can be written into are known before anything is."""
+"""Folders that nothing can be written into are known before anything is, and have one owner; files are whole."""
 
+import subprocess
+import sys
+
+import pandas
 import pytest
 
 from foundation.errors import InputError
-from foundation.files import REPOSITORY, check_output_dir
+from foundation.files import LOCK, REPOSITORY, check_output_dir, holds_files, owned, write_csv, writing_whole
 
 
 @pytest.mark.parametrize(
@@ -31,3 +35,44 @@ def test_nothing_is_left_of_the_trial(monkeypatch, tmp_path):
     check_output_dir("new/folder", "--output_dir")
     check_output_dir(tmp_path, "--output_dir")
     assert not list(tmp_path.iterdir())
+
+
+OWNER = "import sys; from foundation.files import owned\nwith owned(sys.argv[1], 'x'): print(flush=True); input()"
+
+
+def test_a_folder_has_one_owner_whose_lock_ends_with_it(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    command = [sys.executable, "-c", OWNER, str(folder)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(InputError, match="^--output_dir x is being written by another process; .* give another"):
+            with owned(folder, "--output_dir x"):
+                pass
+        other.kill()
+        other.wait()
+    (folder / ".tmp.rows.csv").touch()
+    with owned(folder, "--output_dir x") as mine:
+        assert [path.name for path in mine.iterdir()] == [LOCK]
+        with pytest.raises(InputError, match="another process"), owned(folder, "--output_dir x"):
+            pass
+    assert not holds_files(folder)
+    with pytest.raises(ValueError, match="of the block"), owned(folder, "--output_dir x"):
+        raise ValueError("of the block")
+    with owned(folder, "--output_dir x"):
+        pass
+
+
+def test_a_file_is_as_it_was_until_the_new_one_is_whole(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("before")
+    with pytest.raises(OSError, match="full"), writing_whole(file) as beside:
+        beside.write_text("half")
+        assert file.read_text() == "before"
+        raise OSError("full")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.csv"] and file.read_text() == "before"
+
+
+def test_a_csv_calculates_nothing(tmp_path):
+    write_csv(tmp_path / "x.csv", pandas.DataFrame({"=a": ["=1+1", "-2", "- no", "@x", "그는 =", None]}))
+    written = (tmp_path / "x.csv").read_bytes().decode("utf-8").split("\r\n")
+    assert written == ["'=a", "'=1+1", "-2", "'- no", "'@x", "그는 =", '""', ""]
