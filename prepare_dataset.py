@@ -9,14 +9,22 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 from corpora.catalogue import CORPORA
 from corpora.conversion import REPORT_FILE, conversion_report, format_report, skipped_table
-from corpora.output import check_output_dir, describe_source, incomplete_folder, is_complete, publish, read_source
+from corpora.output import check_output_dir, describe_source, find_damage, incomplete_folder, publish, read_source
 from corpora.shards import write_shards
-from foundation.errors import InputError, OneLineParser, PushError
+from foundation.errors import InputError, OneLineParser, PushError, complain, run_script
+from foundation.words import writable
+
+
+PROGRAM = "prepare_dataset.py"
+EXIT_CODES = """
+exit codes: 0 the dataset is there, with all that was asked for; 1 it can't be made, written, drawn or uploaded;
+2 an argument, the corpus or the folder is refused, and nothing was written; 130 interrupted"""
 
 
 class NothingToWriteError(RuntimeError):
@@ -26,9 +34,9 @@ class NothingToWriteError(RuntimeError):
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     summary, _, examples = __doc__.partition("\n\n")
     parser = OneLineParser(
-        prog="prepare_dataset.py",
+        prog=PROGRAM,
         description=summary,
-        epilog=f"examples:\n{examples}",
+        epilog=f"examples:\n{examples}{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [f"{name} ({known.hint})" if known.hint else name for name, known in CORPORA.items()]
@@ -66,12 +74,13 @@ def prepare(
     output_dir: str | Path,
     num_proc: int | None = None,
     metadata_file: str | Path | None = None,
+    then: Callable[[dict], None] = lambda report: None,
 ) -> dict:
     """Converts one of `CORPORA` into a `DatasetDict`, rows in the order of the annotation files; gives its report.
 
     The arguments are those of the command line. `output_dir` may be the dataset that an earlier conversion of the same
     corpus made: it is left alone if nothing has changed since, and replaced otherwise. A new dataset appears when
-    everything is written.
+    everything is written. `then` is called with the report while no other run may write to `output_dir`.
 
     Raises:
         InputError: an argument or the shape of the corpus is wrong; nothing was written.
@@ -82,16 +91,22 @@ def prepare(
     metadata_file = None if metadata_file is None else Path(metadata_file).expanduser()
     # Read before anything is made, so that a folder of another shape is refused at once.
     read = CORPORA[corpus].read
-    found = read(corpus_dir, metadata_file) if read is not None else None
+    try:
+        found = read(corpus_dir, metadata_file) if read is not None else None
+    except OSError as error:
+        where, reason = error.filename or metadata_file or corpus_dir, error.strerror or error
+        raise InputError(f"{where} can't be read ({reason}): make it readable, or take it out of the corpus") from None
     source = describe_source(corpus, metadata_file or corpus_dir, found)
     output_dir = check_output_dir(output_dir, corpus_dir, source)
-    if read_source(output_dir) == source and is_complete(output_dir):
-        print(f"Nothing has changed since {output_dir} was made, it is left as it is.", file=sys.stderr)
-        return json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))
-    if corpus == "demo":
-        _check_demo_dir(corpus_dir)
     with incomplete_folder(output_dir) as folder:
+        check_output_dir(output_dir, corpus_dir, source)  # again, as a killed run may have had its name
+        if read_source(output_dir) == source and find_damage(output_dir) is None:
+            print(writable(f"Nothing has changed since {output_dir} was made, it is left as it is."), file=sys.stderr)
+            report = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))
+            then(report)
+            return report
         if found is None:
+            _check_demo_dir(corpus_dir)
             from corpora.demo import write_corpus
 
             corpus_dir = corpus_dir or folder / "demo_corpus"
@@ -110,6 +125,7 @@ def prepare(
 
         report["fingerprint"] = assemble_dataset(found, folder / "shards", shards, folder / "dataset")
         publish(folder, report, skipped_table(shards), source, output_dir)
+        then(report)
     return report
 
 
@@ -144,63 +160,53 @@ def _check_demo_dir(corpus_dir: Path | None) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     given = parse_arguments(arguments)
+    output_dir, destination, left = Path(given.output_dir).expanduser(), None, "nothing was written"
+
+    def finish(report: dict) -> None:
+        nonlocal left
+        left = f"the dataset in {output_dir} is complete and kept"
+        print(format_report(report, output_dir))
+        if given.report:
+            # The pictures and the Hub's client are imported by who asks for them: they take seconds.
+            from datasets import load_from_disk
+
+            from corpora.overview import draw_report
+
+            title = f"{given.corpus}: {output_dir.name}"
+            *_, page = draw_report(load_from_disk(output_dir), output_dir / "report", title)
+            print(f"Pictures in {writable(str(page))}")
+        if destination is not None:
+            from corpora.hub import push_dataset
+
+            written = sys.argv[1:] if arguments is None else arguments
+            print(f"Uploaded to {push_dataset(output_dir, destination, written)}")
+
     try:
         if given.public and not given.push_to_hub:
             raise InputError("--public has no use without --push_to_hub: give --push_to_hub USER/NAME too")
-        # Refused, if it has to be, before the conversion.
-        destination = _check_destination(given) if given.push_to_hub else None
-        report = prepare(given.corpus, given.corpus_dir, given.output_dir, given.num_proc, given.metadata)
+        if given.push_to_hub:
+            # Looked at first: what a corpus's licence says is known by the corpus. What is refused is so at once.
+            _check_arguments(given.corpus, given.corpus_dir, given.num_proc, given.metadata)
+            from corpora.hub import check_destination
+
+            destination = check_destination(given.push_to_hub, given.corpus, given.public)
+        prepare(given.corpus, given.corpus_dir, output_dir, given.num_proc, given.metadata, finish)
+        return 0
     except InputError as error:
-        print(f"prepare_dataset.py: {error}", file=sys.stderr)
+        complain(PROGRAM, error)
         return 2
-    except (NothingToWriteError, BrokenExecutor, PushError) as error:
-        print(f"prepare_dataset.py: {error}", file=sys.stderr)
-        return 1
+    except (NothingToWriteError, PushError) as error:
+        complain(PROGRAM, f"{error} ({left})")
+    except BrokenExecutor:
+        complain(PROGRAM, f"a process was killed, perhaps for want of memory, {left}: free some, or give --num_proc 1")
     except OSError as error:
-        reason = f"can't be written ({error.strerror or error}), nothing of it is left"
-        print(f"prepare_dataset.py: {given.output_dir} {reason}: make room, or give another folder", file=sys.stderr)
-        return 1
+        where, reason = error.filename or output_dir, error.strerror or error
+        complain(PROGRAM, f"{where} can't be written ({reason}), {left}: make room, or give another folder")
     except KeyboardInterrupt:
-        print("prepare_dataset.py: interrupted, nothing was written", file=sys.stderr)
+        complain(PROGRAM, f"interrupted, {left}")
         return 130
-    output_dir = Path(given.output_dir).expanduser()
-    print(format_report(report, output_dir))
-    if given.report:
-        print(f"Pictures in {_draw(given.corpus, output_dir)}")
-    if destination is not None:
-        return _push(output_dir, destination, sys.argv[1:] if arguments is None else arguments)
-    return 0
-
-
-def _check_destination(given: argparse.Namespace):
-    # Looked at first: what a corpus's licence says is known by the corpus.
-    _check_arguments(given.corpus, given.corpus_dir, given.num_proc, given.metadata)
-    # The Hub's client and the pictures are imported by who asks for them: they take seconds.
-    from corpora.hub import check_destination
-
-    return check_destination(given.push_to_hub, given.corpus, given.public)
-
-
-def _draw(corpus: str, output_dir: Path) -> Path:
-    """Draws the dataset, and gives the page that shows all pictures."""
-    from datasets import load_from_disk
-
-    from corpora.overview import draw_report
-
-    return draw_report(load_from_disk(output_dir), output_dir / "report", f"{corpus}: {output_dir.name}")[-1]
-
-
-def _push(output_dir: Path, destination, arguments: list[str]) -> int:
-    from corpora.hub import push_dataset
-
-    try:
-        print(f"Uploaded to {push_dataset(output_dir, destination, arguments)}")
-    except PushError as error:
-        print(f"prepare_dataset.py: {error} (the dataset in {output_dir} is complete and kept)", file=sys.stderr)
-        return 1
-    return 0
+    return 1
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a report in Hangul for a terminal without
-    sys.exit(main())
+    run_script(PROGRAM, main)

@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 from corpora.catalogue import CORPORA
 from corpora.columns import MEANINGS, TIE, UNLABELLED, read_table, sizes, vote_entropy
 from foundation.templates import fill_template
-from foundation.words import with_share, without_folders
+from foundation.words import escape_markdown, with_share, without_folders, writable
 
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -41,7 +41,7 @@ def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, 
         facts=facts,
         repo_id=repo_id,
         report=report,
-        command=shlex.join(["python", "prepare_dataset.py", *map(without_folders, arguments)]),
+        command=writable(shlex.join(["python", "prepare_dataset.py", *map(without_folders, arguments)])),
         columns=[_describe(*column) for column in next(iter(dataset.values())).features.items()],
         sizes=", ".join(sizes(rows)),
         seconds=rows.get("duration"),
@@ -67,7 +67,7 @@ def _describe(name: str, feature) -> tuple[str, str, str]:
     """A column's name, type and meaning."""
     meaning = MEANINGS.get(name, "")
     if isinstance(feature, ClassLabel):
-        meaning = f"{', '.join(feature.names)}; {meaning}"
+        meaning = f"{', '.join(map(escape_markdown, feature.names))}; {meaning}"
     return name, _type_in_words(feature), meaning
 
 

@@ -27,9 +27,9 @@ MEANINGS = {
     "duration": "length of the clip, seconds",
 }
 
-# In brackets, so that they differ from any class of that name.
-TIE = "(tie)"
-UNLABELLED = "(no label)"
+# With a blank at the end, which no class has, so that they differ from any.
+TIE = "(tie) "
+UNLABELLED = "(no label) "
 
 
 def read_table(dataset: DatasetDict) -> pandas.DataFrame:

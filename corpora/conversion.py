@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from corpora.rows import Corpus, Utterance
-from foundation.words import first_names, writable
+from foundation.words import first_names, inert, writable
 
 
 REPORT_FILE = "conversion_report.json"
 SKIPPED_FILE = "skipped.csv"
 TIE = "tie"
+MOST_WIDTH = 40
 
 
 @dataclass
@@ -74,7 +75,7 @@ def skipped_table(shards: list[ShardReport]) -> str:
     writer.writerow(["shard", "row", "reason"])
     for shard in shards:
         writer.writerows(
-            [shard.shard, writable(name), reason] for reason, names in shard.skipped.items() for name in names
+            [shard.shard, inert(writable(name)), reason] for reason, names in shard.skipped.items() for name in names
         )
     return stream.getvalue()
 
@@ -93,13 +94,12 @@ def format_report(report: dict, output_dir: str | Path) -> str:
         *_listed(report["notes"]),
         "Labels",
     ]
-    names = {label: "tie (no label)" if label == TIE else label for label in report["labels"]}
-    width = max(14, *map(len, names.values()))
+    width = min(max(14, *map(len, report["labels"])), MOST_WIDTH)
     for label, count in report["labels"].items():
-        lines.append(f"  {names[label]:<{width}}  {count:6d}  {count / max(written, 1):6.1%}")
+        lines.append(f"  {label:<{width}}  {count:6d}  {count / max(written, 1):6.1%}")
     lines.append(f"  {'total':<{width}}  {written:6d}  {1:6.1%}")
     lines.append(f"Audio  {report['hours']:.2f} hours")
-    lines.append(f"Dataset in {output_dir} (complete lists in its {REPORT_FILE} and {SKIPPED_FILE})")
+    lines.append(f"Dataset in {writable(str(output_dir))} (complete lists in its {REPORT_FILE} and {SKIPPED_FILE})")
     return "\n".join(lines)
 
 

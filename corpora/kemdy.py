@@ -2,6 +2,7 @@
 Every row of the annotation comes back, either with its columns or with the reason why it can't be used."""
 
 import csv
+import errno
 import math
 import os
 import re
@@ -14,15 +15,15 @@ from corpora import EMOTIONS
 from corpora.kemdy_layouts import END, NUM_RATERS, OTHER_LAYOUT, PREFIX_CORRECTED, START, Annotation, Layout
 from corpora.recordings import read_recording
 from corpora.rows import Corpus, Shard, UnusableRow
-from corpora.tables import read_cells
-from corpora.transcripts import decode_transcript, remove_tags
+from corpora.tables import MAX_TABLE_BYTES, read_cells
+from corpora.transcripts import MAX_TRANSCRIPT_BYTES, TRANSCRIPT_TOO_LARGE, decode_transcript, remove_tags
 from foundation.errors import InputError
+from foundation.files import read_regular
 
 
 COLUMNS = ("audio", "text", "raw_text", "label", "emotions", "votes", "valence", "arousal")
 COLUMNS += ("segment_id", "session", "speaker", "gender", "start", "end", "duration")
 SHORT_SECONDS = 0.5
-MAX_TRANSCRIPT_BYTES = 1 << 20
 
 BLANK_ROW = "blank row"
 DUPLICATE = "duplicate Segment ID"
@@ -140,10 +141,11 @@ def _survey_files(
 def read_annotation_file(path: Path, layout: Layout, notes: dict[str, list[str]]) -> Iterator[Annotation]:
     """The rows of one csv, in their order; their Segment IDs are not looked at yet."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MAX_TABLE_BYTES)
         rows = read_cells(content, "utf-8-sig")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not readable as a csv in utf-8 ({error}): restore it from the corpus") from None
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} is not readable as a csv in utf-8 ({reason}): restore it from the corpus") from None
     _check_header(path, [[cell.strip() for cell in cells] for cells, _ in rows[:2]], layout)
     if content.startswith(b"\xef\xbb\xbf"):
         notes.setdefault("csv with a byte order mark", []).append(path.name)
@@ -205,21 +207,14 @@ def _read_files(path: str, encoding: str, repairs: list[str]) -> dict:
 
 def _read_transcript(path: str) -> bytes:
     try:
-        # A third of the time that a file object takes, for files of a hundred bytes.
-        descriptor = os.open(f"{path}.txt", os.O_RDONLY)
-        try:
-            content = os.read(descriptor, MAX_TRANSCRIPT_BYTES + 1)
-        finally:
-            os.close(descriptor)
+        content = read_regular(f"{path}.txt", MAX_TRANSCRIPT_BYTES)
     except FileNotFoundError:
         has_audio = os.path.exists(f"{path}.wav")
         raise UnusableRow("transcript missing" if has_audio else "audio and transcript missing") from None
-    except OSError:
-        raise UnusableRow("transcript unreadable") from None
+    except OSError as error:
+        raise UnusableRow(TRANSCRIPT_TOO_LARGE if error.errno == errno.EFBIG else "transcript unreadable") from None
     if not content:
         raise UnusableRow("transcript empty")
-    if len(content) > MAX_TRANSCRIPT_BYTES:
-        raise UnusableRow("transcript larger than 1 MiB")
     return content
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
@@ -15,9 +16,10 @@ import xxhash
 
 from corpora.rows import Row
 from corpora.tables import PATH, Table, read_table
-from corpora.transcripts import read_transcripts
+from corpora.transcripts import MAX_TRANSCRIPT_BYTES, read_transcripts
 from corpora.values import PART_NAMES
 from foundation.errors import InputError
+from foundation.files import MIB, read_regular
 from foundation.words import writable
 
 
@@ -29,16 +31,21 @@ FILE_NAME = ("file_name", *PATH)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")
 TABLES = (".csv", ".jsonl", ".tsv")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+# No recording shrinks so far; an archive may lie in another, but not without end.
+MOST_UNPACKED, MOST_NESTED = 100, 3
 
 
-def find_tables(source: Path, argument: str, notes: dict[str, list[str]]) -> list[Table]:
+def find_tables(source: Path, argument: str, notes: dict[str, list[str]], nested: int = 0) -> list[Table]:
     """
     The tables that describe a folder or an archive of recordings, or that are made of what lies in it; none where it is
-    of another kind, such as parquet. Archives are unpacked once, into the cache of `datasets`.
+    of another kind, such as parquet. Archives are unpacked once, into the cache of `datasets`; `nested` tells how many
+    the source lies in. A folder that can't be read is an OSError.
     """
     if source.is_file() and not source.name.lower().endswith(ARCHIVES):
         return [read_table(source, argument, notes)]
     if source.is_file():
+        if nested == MOST_NESTED:
+            raise InputError(f"{argument} holds archives in each other, {nested} deep: unpack it, and give the folder")
         source = _unpack(source, argument)
     root, inside = source, _visible(source)
     while len(inside) == 1 and inside[0].is_dir() and inside[0].name.lower() not in PART_NAMES:
@@ -55,7 +62,7 @@ def find_tables(source: Path, argument: str, notes: dict[str, list[str]]) -> lis
     if tables or find_data_files(source):
         return tables
     for archive, prefix, split in archives:
-        for table in find_tables(archive, argument, notes):
+        for table in find_tables(archive, argument, notes, nested + 1):
             inside = f"{prefix}{archive.name.partition('.')[0]}/{table.prefix}"
             tables.append(replace(table, prefix=inside, split=table.split or split or part_of(archive)))
     return tables or _find_recordings(root)
@@ -63,9 +70,18 @@ def find_tables(source: Path, argument: str, notes: dict[str, list[str]]) -> lis
 
 def find_data_files(folder: Path) -> list[Path]:
     """What only `datasets` reads in a folder; a .json may also describe the recording beside it."""
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".parquet", ".arrow", ".json")]
+    files = [path for path in find_files(folder) if path.suffix.lower() in (".parquet", ".arrow", ".json")]
     beside = [any(path.with_suffix(suffix).exists() for suffix in RECORDINGS) for path in files]
     return [path for path, is_beside in zip(files, beside) if path.suffix.lower() != ".json" or not is_beside]
+
+
+def find_files(folder: Path) -> list[Path]:
+    """All files below a folder, in order; one that can't be looked into is an OSError, and not left out."""
+
+    def refuse(error: OSError):
+        raise error
+
+    return sorted(Path(root, name) for root, _, names in os.walk(folder, onerror=refuse) for name in names)
 
 
 def part_of(file: Path) -> str | None:
@@ -79,7 +95,7 @@ def _visible(folder: Path) -> list[Path]:
 
 def _find_recordings(folder: Path) -> list[Table]:
     """A table of all recordings below a folder; the folder that holds one is its class, unless a file beside it is."""
-    recordings = sorted(path for path in folder.rglob("*") if path.suffix.lower() in RECORDINGS and path.name[0] != ".")
+    recordings = [path for path in find_files(folder) if path.suffix.lower() in RECORDINGS and path.name[0] != "."]
     texts, problems = read_transcripts(recordings)
     rows, files = [], [str(path.with_suffix(".txt")) for path in texts]
     for path in recordings:
@@ -91,9 +107,9 @@ def _find_recordings(folder: Path) -> list[Table]:
         cells |= {"text": texts[path]} if path in texts else {}
         try:
             for file in (path.with_suffix(".cls"), path.with_suffix(".json")):
-                if file.is_file():
+                if file.exists():
                     files.append(str(file))
-                    content = file.read_text(encoding="utf-8")
+                    content = read_regular(file, MAX_TRANSCRIPT_BYTES).decode("utf-8")
                     cells |= {"label": content} if file.suffix == ".cls" else dict(json.loads(content))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             problems[path] = f"file beside the recording can't be read ({type(error).__name__})"
@@ -114,14 +130,15 @@ def _unpack(archive: Path, argument: str) -> Path:
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
-                for member in opened.infolist():
+                for member in _bounded(opened.infolist(), archive):
                     if not member.flag_bits & 0x800:  # names in any encoding
                         name = member.filename.encode("cp437").decode("utf-8", "surrogateescape")
                         member.filename = writable(name)
                     opened.extract(member, partly)
         else:
             with tarfile.open(archive) as opened:
-                opened.extractall(partly, filter="data")
+                for member in _bounded(opened, archive):
+                    opened.extract(member, partly, filter="data")
         partly.mkdir(exist_ok=True, parents=True)  # where it is empty
         os.replace(partly, folder)
     except Exception as error:  # whatever a damaged archive makes them raise
@@ -130,3 +147,13 @@ def _unpack(archive: Path, argument: str) -> Path:
     finally:
         shutil.rmtree(partly, ignore_errors=True)
     return folder
+
+
+def _bounded(members: Iterable[zipfile.ZipInfo] | Iterable[tarfile.TarInfo], archive: Path):
+    """Members whose sizes add up to what the archive may hold; it is an OSError where they don't."""
+    left = MOST_UNPACKED * (archive.stat().st_size + MIB)
+    for member in members:
+        left -= member.file_size if isinstance(member, zipfile.ZipInfo) else member.size
+        if left < 0:
+            raise OSError(f"it holds more than {MOST_UNPACKED} times its size")
+        yield member

@@ -11,10 +11,11 @@ import pyarrow
 from datasets import Dataset, IterableDataset, Value, load_dataset, load_dataset_builder, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
-from corpora.layouts import FILE_NAME, RECORDINGS, UNKNOWN_SPLIT, find_data_files, find_tables, part_of
+from corpora.layouts import FILE_NAME, RECORDINGS, UNKNOWN_SPLIT, find_data_files, find_files, find_tables, part_of
+from corpora.output import find_damage
 from corpora.rows import UnusableRow
 from corpora.tables import Table, cell_text
-from corpora.values import PART_NAMES
+from corpora.values import PART_NAMES, one_line
 from foundation.errors import InputError
 from foundation.words import first_names, writable
 
@@ -51,6 +52,8 @@ def load_parts(
     try:
         notes: dict[str, list[str]] = {}
         if _is_saved(folder):
+            if damaged := find_damage(folder):
+                raise InputError(f"dataset {name} is damaged ({damaged} is not as it was written); convert it again")
             loaded = load_from_disk(name)
         elif tables := find_tables(folder, "dataset", notes) if folder.exists() and config_name is None else []:
             loaded = _load_tables(tables, audio_column, notes)
@@ -66,7 +69,7 @@ def load_parts(
             f"loads ({type(cause).__name__}: {shorten(str(cause), 300, placeholder=' ...')})"
         ) from error
     for kind, names in notes.items():
-        logger.warning(f"{name}: {kind}: {first_names(names)}")
+        logger.warning(f"{writable(name)}: {kind}: {first_names(names)}")
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
@@ -107,7 +110,7 @@ def _load_tables(tables: list[Table], audio_column: str, notes: dict[str, list[s
 
 def _as_column(cells: list) -> pyarrow.Array:
     """Cells as they are where all are of one kind, text of numbers as these if nothing is lost; empty ones are none."""
-    cells = [writable(cell) or None if isinstance(cell, str) else cell for cell in cells]
+    cells = [one_line(cell) or None if isinstance(cell, str) else cell for cell in cells]
     written = {cell for cell in cells if isinstance(cell, str)}
     for number in (int, float) if written else ():
         with suppress(ValueError):
@@ -124,7 +127,7 @@ def _load_files(name: str, config_name: str | None, streaming: bool, columns: li
     """What `datasets` loads of a folder or from the Hub."""
     options, folder = {}, Path(name)
     files = find_data_files(folder)
-    if files and any(path.suffix.lower() in RECORDINGS for path in folder.rglob("*")):
+    if files and any(path.suffix.lower() in RECORDINGS for path in find_files(folder)):
         # Left to itself, `datasets` takes a folder with more recordings than tables for one of recordings.
         options["data_files"] = {}
         for file in files:

@@ -11,6 +11,7 @@ from corpora.layouts import FILE_NAME, UNKNOWN_SPLIT, find_tables
 from corpora.recordings import read_recording
 from corpora.rows import Corpus, Row, Shard, UnusableRow
 from corpora.tables import LABEL, PATH, TEXT, Table, cell_text, read_table
+from corpora.transcripts import MAX_TRANSCRIPT_BYTES, TRANSCRIPT_TOO_LARGE
 from corpora.values import PART_NAMES, is_missing, tidy
 from foundation.errors import InputError
 from foundation.words import first_names, writable
@@ -151,6 +152,8 @@ def _read(row: Row, repairs: list[str], numbered: bool) -> dict:
     path = Path(row.cells["path"])
     wav, duration = read_recording(path, repairs)
     text = " ".join(row.cells.get("text", "").split())
+    if len(text.encode()) > MAX_TRANSCRIPT_BYTES:
+        raise UnusableRow(TRANSCRIPT_TOO_LARGE)
     if "text" in row.cells and not text:
         repairs.append("transcript is blank, text left empty")
     session = row.cells["session"] or None

@@ -1,26 +1,28 @@
 """The folder a dataset is written to: it appears, or replaces an older one, only when it is complete.
 Until then it is a hidden sibling; a finished one says what it was made from, so that a rerun can tell a change."""
 
+import glob
 import json
 import os
 import shutil
-import uuid
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
-from filelock import FileLock, Timeout
 
 import audio_rsa_cfn
 from corpora.conversion import REPORT_FILE, SKIPPED_FILE
 from corpora.rows import Corpus
 from foundation.errors import InputError
+from foundation.files import LOCK, MIB, holds_files, owned, read_regular, to_disk, write_json, write_whole
 from foundation.files import check_output_dir as check_folder
-from foundation.files import write_json, write_whole
 
 
 SOURCE_FILE = "source.json"
+MAX_STATE_BYTES = 1024 * MIB
+OLDER = "older"
 
 
 def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -> dict:
@@ -45,18 +47,18 @@ def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -
 def _identity(file: str) -> str:
     try:
         status = os.stat(file)
-    except OSError:
+    except (OSError, ValueError):
         return f"{file} missing\n"
     return f"{file} {status.st_size} {status.st_mtime_ns}\n"
 
 
-def read_source(output_dir: Path) -> dict | None:
+def read_source(folder: Path) -> dict | None:
     """What the dataset in a folder was made from; None where there is no dataset of ours."""
     try:
-        if not (output_dir / REPORT_FILE).is_file():
-            return None
-        return json.loads((output_dir / SOURCE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        source = json.loads(read_regular(folder / SOURCE_FILE, MAX_STATE_BYTES))
+        # Where a text is due, as in the words of a refusal, any other value would do harm.
+        return {"corpus": str(source["corpus"]), "corpus_dir": source["corpus_dir"], "digest": source["digest"]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
@@ -65,6 +67,8 @@ def check_output_dir(output_dir: str | Path, corpus_dir: str | Path | None, sour
     check_folder(output_dir, f"--output_dir {output_dir}")
     output_dir = Path(output_dir).expanduser().resolve()
     another = "give --output_dir a new folder"
+    if os.path.ismount(output_dir):
+        raise InputError(f"{output_dir} is a mount point, which no new folder can take the place of: {another} in it")
     if corpus_dir is not None:
         corpus_dir = Path(corpus_dir).expanduser().resolve()
         if output_dir.is_relative_to(corpus_dir):
@@ -83,42 +87,31 @@ def check_output_dir(output_dir: str | Path, corpus_dir: str | Path | None, sour
 
 @contextmanager
 def incomplete_folder(output_dir: Path) -> Iterator[Path]:
-    """A hidden folder beside `output_dir`, on the same file system, that is gone when the block is left.
-
-    A lock that dies with its process tells the remains of a killed run, which are removed, from a run under way.
     """
-    prefix = f".{output_dir.name}.incomplete-"
-    folder = output_dir.parent / f"{prefix}{uuid.uuid4().hex[:8]}"
-    try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        for remains in [path for path in output_dir.parent.iterdir() if path.name.startswith(prefix)]:
-            with _lock(remains):
-                _rescue(remains, output_dir)
-            shutil.rmtree(remains)
-        folder.mkdir()
-    except Timeout:
-        raise InputError(f"{output_dir} is being written by another run: wait for it or give another folder") from None
-    except OSError as error:
-        raise InputError(f"{output_dir} can't be written ({error.strerror}): give --output_dir a new folder") from None
-    try:
-        with _lock(folder):
-            try:
-                yield folder
-            finally:
-                _rescue(folder, output_dir)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    A folder in a hidden one beside `output_dir`, on the same file system, which is gone when the block is left. It is
+    what a run owns as long as it may write into `output_dir`, and holds all that a killed run leaves, which is removed.
+    """
+    hidden = output_dir.with_name(f".{output_dir.name}.incomplete")
+    with owned(hidden, f"--output_dir {output_dir}"):
+        try:
+            _clear(hidden, output_dir)
+            for remains in output_dir.parent.glob(f"{glob.escape(hidden.name)}-????????"):  # as older versions left
+                _clear(remains, output_dir)
+                shutil.rmtree(remains, ignore_errors=True)
+            yield Path(tempfile.mkdtemp(dir=hidden))
+        finally:
+            _clear(hidden, output_dir)
+            # Its lock goes with it while it is held: nobody else has one that is no longer there.
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _lock(folder: Path) -> FileLock:
-    # Removed after the lock is given back: Windows removes no file that is open.
-    return FileLock(folder / "lock", timeout=0)
-
-
-def _rescue(folder: Path, output_dir: Path) -> None:
-    """Gives an older dataset its name back, where a run ended after taking it and before the new one had it."""
-    if (folder / "older").exists() and not output_dir.exists():
-        os.rename(folder / "older", output_dir)
+def _clear(hidden: Path, output_dir: Path) -> None:
+    """Remove what a run has left, but an older dataset that it took the name of, and gave to no other."""
+    if (hidden / OLDER).exists() and not holds_files(output_dir):
+        os.rename(hidden / OLDER, output_dir)
+    for path in hidden.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def publish(folder: Path, report: dict, skipped: str, source: dict, output_dir: Path) -> None:
@@ -126,24 +119,42 @@ def publish(folder: Path, report: dict, skipped: str, source: dict, output_dir: 
     dataset = folder / "dataset"
     write_json(dataset / REPORT_FILE, report)
     write_whole(dataset / SKIPPED_FILE, skipped)
-    write_json(dataset / SOURCE_FILE, source)
+    files = sorted(path for path in dataset.rglob("*") if path.is_file())
+    marks = {path.relative_to(dataset).as_posix(): _mark(path) for path in files}
+    write_json(dataset / SOURCE_FILE, source | {"files": marks})
     try:
         if read_source(output_dir) is not None:
             # Runs that still read the older files keep them open; the names are gone in between for a moment only.
-            os.rename(output_dir, folder / "older")
+            os.rename(output_dir, folder.with_name(OLDER))
         os.rename(dataset, output_dir)
+        to_disk(output_dir.parent)
     except OSError as error:
         raise InputError(f"{output_dir} can't be made ({error.strerror}): give --output_dir a new folder") from None
+    _clear(folder.parent, output_dir)
 
 
-def is_complete(output_dir: Path) -> bool:
-    """Whether the dataset still has all files that it lists."""
+def _mark(file: Path) -> int | str:
+    """What a change of a file shows by: of Arrow files the size, as they may be of any."""
+    return (
+        file.stat().st_size
+        if file.suffix == ".arrow"
+        else xxhash.xxh3_64_hexdigest(read_regular(file, MAX_STATE_BYTES))
+    )
+
+
+def find_damage(folder: Path) -> str | None:
+    """The first file of a dataset of ours that is missing, or no longer as it was written."""
     try:
-        splits = json.loads((output_dir / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        for split in splits:
-            state = json.loads((output_dir / split / "state.json").read_text(encoding="utf-8"))
-            if not all((output_dir / split / file["filename"]).is_file() for file in state["_data_files"]):
-                return False
-    except (OSError, ValueError, KeyError):
-        return False
-    return True
+        # Older versions have listed none.
+        files = json.loads(read_regular(folder / SOURCE_FILE, MAX_STATE_BYTES)).get("files", {}).items()
+    except FileNotFoundError:
+        return None  # of another program
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return SOURCE_FILE
+    for name, mark in files:
+        try:
+            if _mark(folder / name) != mark:
+                return name
+        except OSError:
+            return name
+    return None

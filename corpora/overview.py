@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from corpora.columns import TIE, UNLABELLED, read_table, sizes, vote_entropy
 from foundation.figures import INK, Picture, name_rows, new_figure
-from foundation.files import write_whole
+from foundation.files import write_whole, writing_whole
 from foundation.templates import fill_template
 from foundation.words import time_in_words, with_share
 
@@ -23,6 +23,7 @@ PAGE_FILE = "index.html"
 TEMPLATE = Path(__file__).with_name("overview.html.jinja")
 WIDTH = 5.2  # inches, at which writing of 9 points can still be read on a phone
 DPI = 160
+MOST_LABELS, LABEL_WIDTH = 50, 40  # more can't be told apart, longer ones leave no room
 DEFAULT_CROP = 6.0  # seconds; the default of run_classification.py's --max_audio_seconds
 
 # Colours of Okabe and Ito, which the colour-blind can tell apart. An emotion has the same one in every picture.
@@ -41,17 +42,29 @@ PLAIN = "#C8C8C8"
 
 def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Path]:
     """Draw what a dataset holds: gives the PNG files and, last, the page `index.html`, which needs no other file."""
-    rows = read_table(dataset)
+    rows = _with_names_to_draw(read_table(dataset))
     pictures = [picture for draw in PICTURES if (picture := draw(rows)) is not None]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{picture.name}.png" for picture in pictures]
     for picture, file in zip(pictures, files):
-        picture.figure.savefig(file, dpi=DPI, facecolor="white")
+        with writing_whole(file) as beside:
+            picture.figure.savefig(beside, dpi=DPI, facecolor="white")
     encoded = [base64.b64encode(file.read_bytes()).decode("ascii") for file in files]
     page = fill_template(TEMPLATE, title=title, sizes=", ".join(sizes(rows)), pictures=list(zip(pictures, encoded)))
     write_whole(folder / PAGE_FILE, page)
     return [*files, folder / PAGE_FILE]
+
+
+def _with_names_to_draw(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The same rows with labels that fit a picture: of many the most frequent ones, and none too long."""
+    names, frequent = rows["label"].cat.categories, set(rows["label"].value_counts().index[:MOST_LABELS])
+    others = f"({len(names) - MOST_LABELS} other labels)"
+    # With its number, so that two that begin alike stay two.
+    shown = {name: f"{name[:LABEL_WIDTH]} ... {i}" if name[LABEL_WIDTH:] else name for i, name in enumerate(names)}
+    shown |= {name: others for name in names if name not in frequent}
+    labels = pandas.Categorical(rows["label"].map(shown), categories=list(dict.fromkeys(shown.values())))
+    return rows.assign(label=labels)
 
 
 def draw_labels(rows: pandas.DataFrame) -> Picture:
@@ -194,7 +207,7 @@ def draw_sessions(rows: pandas.DataFrame) -> Picture | None:
     rows_axes.barh(places, totals, height=0.9, color=PLAIN, edgecolor=INK, linewidth=0.5)
     # No more names than there is room for.
     every = -(-len(counts) // 60)
-    shares_axes.set_yticks(places[::every], counts.index[::every], fontsize=8)
+    shares_axes.set_yticks(places[::every], [f"{name}"[:LABEL_WIDTH] for name in counts.index[::every]], fontsize=8)
     shares_axes.invert_yaxis()
     shares_axes.set(xlim=(0, 1), ylabel="session", xlabel="share of the session's rows")
     shares_axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -204,7 +217,7 @@ def draw_sessions(rows: pandas.DataFrame) -> Picture | None:
         axes.margins(y=0.01)
         axes.spines[["top", "right"]].set_visible(False)
     columns = max(1, 50 // (6 + max(map(len, counts.columns))))
-    handles = [Patch(label=label, **style) for label, style in styles.items()]
+    handles = [Patch(label=f" {label}", **style) for label, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=9)
     each = f"{totals.min():,} rows each"
     if totals.min() < totals.max():

@@ -118,6 +118,8 @@ def write_shard(
                     batch, size = [], 0
             if batch:
                 writer.write_batch(_record_batch(batch, schema, indices))
+        output.flush()
+        os.fsync(output.fileno())
         report.digest = output.digest.hexdigest()
     return report
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from audio_rsa_cfn import AudioError, open_file
 from corpora.rows import Row, UnusableRow
-from corpora.values import tidy
+from corpora.values import one_line, tidy
 from foundation.errors import InputError
-from foundation.words import writable
+from foundation.files import MIB, read_regular
 
 
 # The names that a column may have; where the first one is there, the others are columns like any other.
@@ -30,6 +31,7 @@ DELIMITERS = (",", "\t", ";", "|")
 BOMS_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # How spreadsheets of two kinds, PDFs and parquet files begin.
 OTHER_KINDS = (b"PK\3\4", b"\xd0\xcf\x11\xe0", b"%PDF", b"PAR1")
+MAX_TABLE_BYTES = 256 * MIB
 NO_CHARACTER = re.compile(rb"[\0-\x08\x0e-\x1a]")
 ENDS_AS_FILE = re.compile(r'\.\w{2,4}"?\s*$')
 
@@ -67,15 +69,15 @@ def cell_text(value) -> str:
         raise UnusableRow(NO_TEXT)
     if value is None or value != value:
         return ""
-    return writable(value if isinstance(value, str) else json.dumps(value))
+    return one_line(value if isinstance(value, str) else json.dumps(value))
 
 
 def is_table(path: Path) -> bool:
     """Whether a file is text, or of another kind that holds tables, and not a recording."""
     try:
-        with path.open("rb") as file:
+        with open_file(path)[0] as file:
             start = file.read(4096)
-    except OSError:
+    except AudioError:
         return True
     return start[:4] in OTHER_KINDS or start[:2] in BOMS_UTF16 or not NO_CHARACTER.search(start)
 
@@ -103,9 +105,7 @@ def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> Table:
 
 def _read_text(path: Path, argument: str, notes: dict[str, list[str]]) -> str:
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{argument} {path} is no file: give a csv")
-        content = path.read_bytes()
+        content = read_regular(path, MAX_TABLE_BYTES)
     except OSError as error:
         raise InputError(f"{argument} {path} can't be read ({error.strerror}): give a csv") from None
     is_utf16 = content[:2] in BOMS_UTF16
@@ -141,7 +141,7 @@ def _read_objects(lines: list[str]) -> tuple[list[str], list[Row]]:
             except (ValueError, RecursionError):
                 value = None
             is_object = isinstance(value, dict)
-            cells = {tidy(writable(name)): cell for name, cell in value.items()} if is_object else {}
+            cells = {tidy(name): cell for name, cell in value.items()} if is_object else {}
             rows.append(Row(f"line {number}", cells, None if is_object else NO_OBJECT))
     header = list(dict.fromkeys(name for row in rows for name in row.cells))
     for row in rows:

@@ -5,8 +5,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from corpora.values import one_line
+from foundation.files import MIB, read_regular
+
 
 UNREADABLE = "transcript can't be read"
+MAX_TRANSCRIPT_BYTES = MIB
+TRANSCRIPT_TOO_LARGE = "transcript larger than 1 MiB"
 # Only letters that stand alone before the slash are tags: the lookbehind spares words such as "cc/".
 TAG = re.compile(r"(?<![A-Za-z])[cnNulb]/")
 MARKS = str.maketrans("", "", "*+/")
@@ -17,8 +22,9 @@ def read_transcripts(recordings: Iterable[Path]) -> tuple[dict[Path, str], dict[
     contents, problems = {}, {}
     for path in recordings:
         try:
-            if path.with_suffix(".txt").is_file():
-                contents[path] = path.with_suffix(".txt").read_bytes()
+            contents[path] = read_regular(path.with_suffix(".txt"), MAX_TRANSCRIPT_BYTES)
+        except FileNotFoundError:
+            pass
         except OSError as error:
             problems[path] = f"{UNREADABLE} ({error.strerror})"
     # Each file is told by itself; but a few short words of cp949 are valid utf-8, so that others have to tell.
@@ -43,7 +49,7 @@ def decode_transcript(content: bytes, repairs: list[str], encoding: str = "cp949
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
     if len(lines) > 1:
         repairs.append("lines of the transcript joined")
-    return " ".join(lines)
+    return one_line(" ".join(lines))
 
 
 def _decode(content: bytes, repairs: list[str], encoding: str) -> str:

@@ -3,7 +3,10 @@
 import re
 import unicodedata
 
+from foundation.words import CONTROLS, writable
 
+
+_CONTROLS = re.compile(f"[{CONTROLS}]+")
 # Nothing to see, and yet another word or class. The joiners belong to words in some scripts, but not to their ends.
 _ZERO_WIDTH = dict.fromkeys(map(ord, "\u200b\u2060\ufeff"))
 _ENDS = re.compile(r"^[\s\u200c\u200d]+|[\s\u200c\u200d]+$")
@@ -13,11 +16,16 @@ _NOTHING = ("", "none", "nan", "null", "n/a", "<na>")
 PART_NAMES = {"train": "train", **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"), "test": "test"}
 
 
+def one_line(text: str) -> str:
+    """What a label or a transcript may hold: text on one line, with a blank for what isn't written in it."""
+    return writable(_CONTROLS.sub(" ", text))
+
+
 def tidy(text: str) -> str:
-    """The same text in one form: NFC, without zero-width characters and without blanks at its ends."""
+    """The same text in one form: NFC, without zero-width and control characters and without blanks at its ends."""
     if text.isascii():  # which most labels, IDs and paths are
-        return text.strip()
-    return _ENDS.sub("", unicodedata.normalize("NFC", text).translate(_ZERO_WIDTH))
+        return one_line(text).strip()
+    return _ENDS.sub("", unicodedata.normalize("NFC", one_line(text)).translate(_ZERO_WIDTH))
 
 
 def is_missing(text: str) -> bool:

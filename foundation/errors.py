@@ -41,21 +41,21 @@ def run_script(program: str, main: Callable[[list[str]], int]) -> NoReturn:
     sys.stdout = io.TextIOWrapper(printed, sys.stdout.encoding, "backslashreplace", line_buffering=printed.isatty())
     code = main(sys.argv[1:])
     sys.stdout.flush()
-    if printed.raw.is_closed:
-        complain(program, "what it printed last is lost, since nobody reads it any more; its files are complete")
+    if printed.raw.error is not None:
+        complain(program, f"what it printed last is lost ({printed.raw.error.strerror}), and nothing else")
     sys.exit(code)
 
 
 class _Printed(io.FileIO):
-    """A stdout that may be a pipe whose reader has ended."""
+    """A stdout that may be a pipe whose reader has ended, or a file on a full disk."""
 
-    is_closed = False
+    error = None
 
     def write(self, data) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
-            self.is_closed = True
+        except OSError as error:
+            self.error = error
             return len(data)
 
 

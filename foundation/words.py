@@ -5,6 +5,9 @@ from pathlib import PurePath
 
 
 NAMES_SHOWN = 5
+# What a terminal would act on, ends a line or turns its direction; and what is no character.
+CONTROLS = "\\0-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069"
+UNWRITABLE = re.compile(f"[{CONTROLS}\\ud800-\\udfff]")
 # How a cell begins that a spreadsheet calculates, be it after our own apostrophes; no number does.
 FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!\.?\d[\d.]*(?:[eE][+-]?\d+)?$|inf$))")
 
@@ -18,13 +21,14 @@ def first_names(names: list[str]) -> str:
 def writable(text: str) -> str:
     """As it can be written in a line, with escapes for what isn't text or a terminal would act on; a file's name that
     isn't UTF-8 is read as cp949 (Korean zips have such)."""
-    if not text.isprintable():
-        try:
-            # Folder by folder: only some of them may come from elsewhere.
-            text = "/".join(_decode_name(name.encode("utf-8", "surrogateescape")) for name in text.split("/"))
-        except UnicodeError:
-            pass
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    if not UNWRITABLE.search(text):
+        return text
+    try:
+        # Folder by folder: only some of them may come from elsewhere.
+        text = "/".join(_decode_name(name.encode("utf-8", "surrogateescape")) for name in text.split("/"))
+    except UnicodeError:
+        pass
+    return UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _decode_name(name: bytes) -> str:
@@ -75,5 +79,6 @@ def active(value: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text as Markdown that shows it, without HTML, emphasis or code."""
-    return re.sub(r"([\\`*])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
+    """Text as Markdown that shows it, without HTML, emphasis, links, code or mathematics."""
+    special = r"([\\`*~$]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_]))"
+    return re.sub(special, r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))

@@ -2,11 +2,13 @@
 The corpus is a small demo corpus, damaged where a test needs it; some tests start the real command."""
 
 import csv
+import errno
 import io
 import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -19,10 +21,13 @@ from datasets import Audio, ClassLabel, DatasetDict, List, Value, load_from_disk
 
 import prepare_dataset
 from configuration_rsa_cfn import EMOTIONS
+from corpora import kemdy
 from corpora.demo import write_corpus
+from corpora.loading import load_parts
 from corpora.shards import BYTES_PER_BATCH
 from foundation.errors import InputError
 from prepare_dataset import NothingToWriteError, main, prepare
+from tests import killing
 
 
 SCRIPT = Path(prepare_dataset.__file__)
@@ -172,18 +177,19 @@ def test_changed_source_is_noticed(corpus, tmp_path):
 
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_killed_run_leaves_nothing_that_loads_and_can_be_repeated(corpus, tmp_path, num_proc):
-    # The run is held at a transcript that is a pipe without a writer, so that it is killed half way for certain.
-    txt = sorted((corpus / "wav" / "Session03").glob("*.txt"))[-1]
-    content = txt.read_bytes()
-    txt.unlink()
-    os.mkfifo(txt)
-    output = tmp_path / "out"
-    process = multiprocessing.get_context("fork").Process(target=prepare, args=("kemdy20", corpus, output, num_proc))
+    held, output = sorted((corpus / "wav" / "Session03").glob("*.txt"))[-1], tmp_path / "out"
+
+    def prepare_and_wait():
+        read = kemdy._read_transcript
+        kemdy._read_transcript = lambda path: read(path) if path != str(held.with_suffix("")) else time.sleep(600)
+        prepare("kemdy20", corpus, output, num_proc)
+
+    process = multiprocessing.get_context("fork").Process(target=prepare_and_wait)
     process.start()
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.incomplete-*/shards/session03.arrow")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".out.incomplete/*/shards/session03.arrow")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    with pytest.raises(InputError, match="being written by another run"):
+    with pytest.raises(InputError, match=f"--output_dir {output} is being written by another process"):
         prepare("kemdy20", corpus, output)
     process.kill()
     process.join()
@@ -191,23 +197,9 @@ def test_killed_run_leaves_nothing_that_loads_and_can_be_repeated(corpus, tmp_pa
     (remains,) = incomplete_folders(tmp_path)
     with pytest.raises(FileNotFoundError):
         load_from_disk(tmp_path / remains)
-    txt.unlink()
-    txt.write_bytes(content)
-    wait_until_unlocked(corpus, output)
+    prepare("kemdy20", corpus, output)
     assert len(load_from_disk(output)["train"]) == 60
     assert incomplete_folders(tmp_path) == []
-
-
-def wait_until_unlocked(corpus, output):
-    """Workers end a moment after the main process they belonged to; until then the folder counts as in use."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return prepare("kemdy20", corpus, output)
-        except InputError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 DISK_IS_FULL = """
@@ -264,7 +256,24 @@ def lose_a_shard(corpus, out):
     next((out / "train").glob("*.arrow")).unlink()
 
 
-@pytest.mark.parametrize("change", [touch_wav, change_transcript, change_label, remove_wav, lose_a_shard])
+def cut_a_shard(corpus, out):
+    shard = next((out / "train").glob("*.arrow"))
+    os.truncate(shard, shard.stat().st_size // 2)
+
+
+def empty_the_report(corpus, out):
+    os.truncate(out / "conversion_report.json", 0)
+
+
+def empty_the_state(corpus, out):
+    os.truncate(out / "train" / "state.json", 0)
+
+
+DAMAGES = {cut_a_shard: "train/data-", empty_the_report: "conversion_report.json", empty_the_state: "train/state.json"}
+CHANGES = [touch_wav, change_transcript, change_label, remove_wav, lose_a_shard, *DAMAGES]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_change_is_noticed_and_the_dataset_replaced(change, corpus, tmp_path, capsys):
     out = tmp_path / "out"
     prepare("kemdy20", corpus, out)
@@ -275,6 +284,42 @@ def test_a_change_is_noticed_and_the_dataset_replaced(change, corpus, tmp_path, 
     assert out.stat().st_ino != made.st_ino
     assert len(load_from_disk(out)["train"]) == report["rows_written"] == 60 - (change is remove_wav)
     assert incomplete_folders(tmp_path) == []
+
+
+def test_a_damaged_dataset_is_not_trained_on(corpus, tmp_path):
+    prepare("kemdy20", corpus, tmp_path / "whole")
+    for damage, told in DAMAGES.items():
+        out = shutil.copytree(tmp_path / "whole", tmp_path / damage.__name__)
+        assert len(load_parts(str(out))["train"]) == 60
+        damage(corpus, out)
+        with pytest.raises(InputError, match=f"dataset {out} is damaged .{told}.* convert it again"):
+            load_parts(str(out))
+    for content in ("", "[]", '{"files": 1}', '{"corpus": 1}'):
+        (tmp_path / "whole" / "source.json").write_text(content)
+        assert main(["--corpus_dir", str(corpus), "--output_dir", str(tmp_path / "whole")]) == 2
+
+
+@pytest.mark.parametrize("name", ["annotation", "wav", "wav/Session02"])
+def test_a_folder_that_cannot_be_read_is_named(name, corpus, tmp_path, monkeypatch, capsys):
+    """A superuser, as who tests may be, can read any."""
+
+    def refuse(function):
+        def scan(path="."):
+            if str(path) == str(corpus / name):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path)
+
+        return scan
+
+    monkeypatch.setattr("os.scandir", refuse(os.scandir))
+    monkeypatch.setattr("os.listdir", refuse(os.listdir))
+    csv_arguments = ["--corpus", "csv", "--corpus_dir", str(corpus / "wav"), "--output_dir", str(tmp_path / "out")]
+    for arguments in (["--corpus_dir", str(corpus), "--output_dir", str(tmp_path / "out")], csv_arguments):
+        if arguments is not csv_arguments or name != "annotation":
+            assert main(arguments) == 2
+            told = capsys.readouterr().err
+            assert told.startswith(f"prepare_dataset.py: {corpus}/{name} can't be read (Permission denied)")
+            assert told.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_a_dataset_in_use_can_be_replaced(corpus, tmp_path):
@@ -295,11 +340,12 @@ def test_dataset_of_another_corpus_is_not_replaced(corpus, demo_corpus_dir, tmp_
     assert f"holds a dataset made from kemdy20 {corpus}" in told and told.count("\n") == 1
 
 
-def test_killed_between_two_names_the_older_dataset_comes_back(corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [".out.incomplete", ".out.incomplete-0123abcd"])
+def test_killed_between_two_names_the_older_dataset_comes_back(name, corpus, tmp_path):
     """The moment between taking the older dataset away and giving its name to the new one."""
     out = tmp_path / "out"
     prepare("kemdy20", corpus, out)
-    remains = tmp_path / ".out.incomplete-killed"
+    remains = tmp_path / name
     remains.mkdir()
     out.rename(remains / "older")
     prepare("kemdy20", corpus, out)
@@ -456,3 +502,60 @@ def test_command(corpus, tmp_path):
     again = run_command(tmp_path)
     assert again.returncode == 0 and again.stdout == done.stdout
     assert "Nothing has changed" in again.stderr and again.stderr.count("\n") == 1
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [("1",), ("2",), ("1", "--report")])
+@pytest.mark.parametrize("has_older", [False, True])
+def test_killed_at_any_file_event_the_next_run_ends_as_an_unbroken_one(has_older, given, tmp_path):
+    corpus, out = tmp_path / "corpus", tmp_path / "killed" / "out"
+    write_corpus(corpus, num_utterances=8, num_sessions=2)
+    prepare("kemdy20", corpus, tmp_path / "older")
+    touch_wav(corpus, None)
+    (tmp_path / "killed").mkdir()
+    arguments = ["--corpus_dir", str(corpus), "--num_proc", *given, "--output_dir"]
+    assert main([*arguments, str(tmp_path / "unbroken" / "out")]) == 0
+    unbroken, older = contents(tmp_path / "unbroken" / "out"), contents(tmp_path / "older") if has_older else {}
+
+    def run(number):
+        shutil.rmtree(out, ignore_errors=True)
+        if has_older:
+            shutil.copytree(tmp_path / "older", out)
+        run = multiprocessing.get_context("fork").Process(target=kill_at, args=(number,))
+        run.start()
+        run.join()
+        return run.exitcode
+
+    def kill_at(number):
+        killing.kill_at(number, str(tmp_path / "counted"), [str(out.parent)])
+        sys.exit(main([*arguments, str(out)]))
+
+    assert run(0) == 0 and contents(out) == unbroken
+    number = int((tmp_path / "counted").read_text())
+    assert number > 30
+    for event in range(1, number + 1):
+        assert run(event) == -signal.SIGKILL
+        where = out if out.exists() else out.parent / ".out.incomplete" / "older"
+        left = contents(where) if where.exists() else {}
+        is_new = all(left.get(name) == content for name, content in unbroken.items() if not name.startswith("report"))
+        assert is_new or left == older, event
+        assert main([*arguments, str(out)]) == 0
+        assert contents(out) == unbroken and [path.name for path in out.parent.iterdir()] == ["out"], event
+
+
+@pytest.mark.slow
+def test_of_two_runs_at_once_one_is_refused(corpus, processes, tmp_path):
+    prepare("kemdy20", corpus, tmp_path / "alone" / "out")
+    for number in range(5):
+        out = tmp_path / str(number) / "out"
+        command = ("prepare_dataset.py", "--corpus_dir", corpus, "--output_dir", out, "--num_proc", "2")
+        runs = [processes.start(*command), processes.start(*command)]
+        codes = [run.wait() for run in runs]
+        told = [run.stderr for run, code in zip(runs, codes) if code == 2 or "Nothing has changed" in run.stderr]
+        assert sorted(codes) in ([0, 2], [0, 0]) and len(told) == 1 and told[0].count("\n") == 1
+        assert contents(out) == contents(tmp_path / "alone" / "out")
+        assert [path.name for path in out.parent.iterdir()] == ["out"]

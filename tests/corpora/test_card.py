@@ -69,8 +69,8 @@ def test_only_what_is_there(own_dataset):
     assert list(columns) == ["`audio`", "`text`", "`label`", "`segment_id`", "`duration`"]
     assert columns["`audio`"][0] == "audio, 16000 Hz"
     assert columns["`label`"][0] == "one of 3 classes"
-    assert columns["`label`"][1].startswith("calm, happy, up|set <b>;")
-    assert table(card.text, "label")[2] == ["up|set <b>", "1 (33.3%)", "0 (0.0%)"]
+    assert columns["`label`"][1].startswith("calm, happy, up|set &lt;b>;")
+    assert table(card.text, "label")[2] == ["up|set &lt;b>", "1 (33.3%)", "0 (0.0%)"]
     assert "- 2 skipped: audio missing" in card.text
     assert "It comes divided into train, test." in card.text
     for absent in ("rater", "session", "KEMDy", "ETRI", "Citation"):

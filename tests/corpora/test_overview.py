@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, DatasetDict, Value, load_from_disk
+from datasets import ClassLabel, Dataset, DatasetDict, Value, load_from_disk
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -76,8 +76,8 @@ def test_what_a_corpus_lacks_is_left_out(own_dataset, tmp_path):
     *files, index = draw_report(own_dataset, tmp_path, "mine")
     assert [file.name for file in files] == ["labels.png", "durations.png"]
     labels, durations = Page(index).captions
-    assert "train: calm 2 (66.7%), happy 0 (0.0%), up|set <b> 1 (33.3%), (no label) 0 (0.0%)" in labels
-    assert "test: calm 0 (0.0%), happy 1 (50.0%), up|set <b> 0 (0.0%), (no label) 1 (50.0%)" in labels
+    assert "train: calm 2 (66.7%), happy 0 (0.0%), up|set <b> 1 (33.3%), (no label)  0 (0.0%)" in labels
+    assert "test: calm 0 (0.0%), happy 1 (50.0%), up|set <b> 0 (0.0%), (no label)  1 (50.0%)" in labels
     assert "5 clips of 1.00 to 7.00 s" in durations and "1 (20.0%) are longer than 6 s" in durations
 
 
@@ -86,7 +86,7 @@ def test_numbers_are_those_of_the_dataset(demo):
     names = part.features["label"].names
     labels, winners = part["label"][:], [[names[index] for index in row] for row in part["emotions"]]
     ties = [emotions for emotions in winners if len(emotions) > 1]
-    counted = dict(re.findall(r"(\S+) (\d+) \(", draw_labels(rows).caption))
+    counted = dict(re.findall(r"(\S+) +(\d+) \(", draw_labels(rows).caption))
     assert counted == {name: str(labels.count(index)) for index, name in enumerate(names)} | {"(tie)": str(len(ties))}
     picture = draw_ties(rows)
     assert f"In {len(ties)} (" in picture.caption
@@ -141,3 +141,22 @@ def test_nothing_is_cut_off_or_printed_over(which, demo, own_dataset, many):
             ticks = [tick for tick in axes.yaxis.get_major_ticks() if low <= tick.get_loc() <= high and axes.axison]
             labels = [tick.label1.get_window_extent() for tick in ticks if tick.label1.get_visible()]
             assert not any(one.overlaps(next_one) for one, next_one in zip(labels, labels[1:])), picture.name
+
+
+def test_labels_of_any_kind_and_number_are_drawn(tmp_path):
+    names = [
+        "$\\frac$",
+        "_x",
+        "<script>",
+        "(tie)",
+        "(no label)",
+        "x" * 300,
+        "x" * 301,
+        *(f"label {n}" for n in range(60)),
+    ]
+    columns = {"label": list(range(len(names))), "segment_id": names, "session": names}
+    rows = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=names))
+    *_, index = draw_report(DatasetDict({"train": rows}), tmp_path, "<b>")
+    labels, sessions = Page(index).captions
+    assert "$\\frac$ 1 (1.5%), _x 1 (1.5%), <script> 1 (1.5%), (tie) 1 (1.5%), (no label) 1 (1.5%)" in labels
+    assert f"{'x' * 40} ... 5 1 (1.5%), {'x' * 40} ... 6 1" in labels and f"({len(names) - 50} other labels)" in labels

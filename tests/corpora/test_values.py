@@ -9,7 +9,15 @@ from corpora.values import is_missing, tidy
 
 @pytest.mark.parametrize(
     "text",
-    [unicodedata.normalize("NFD", "기쁨"), "\ufeff기쁨", "기\u200b쁨", " 기쁨\u00a0", "기쁨\u200d ", "\t기쁨\r\n"],
+    [
+        unicodedata.normalize("NFD", "기쁨"),
+        "\ufeff기쁨",
+        "기\u200b쁨",
+        " 기쁨\u00a0",
+        "기쁨\u200d ",
+        "\t기쁨\r\n",
+        "\u202e\x1b기쁨\0",
+    ],
 )
 def test_texts_that_look_alike_are_the_same(text):
     assert tidy(text) == "기쁨"
@@ -18,6 +26,10 @@ def test_texts_that_look_alike_are_the_same(text):
 def test_what_can_be_seen_stays():
     assert tidy("می\u200cروم") == "می\u200cروم"
     assert tidy("기쁨 과 슬픔") == "기쁨 과 슬픔"
+
+
+def test_a_label_is_one_line():
+    assert tidy("two\r\nlines\u2028\x1b[31m") == "two lines [31m" and tidy("\udcff") == "\\udcff"
 
 
 @pytest.mark.parametrize("cell", ["", " ", "None", "nan", "NaN", "null", "N/A", "<NA>", "\u200b"])

@@ -1,5 +1,6 @@
 """Folders that nothing can be written into are known before anything is, and have one owner; files are whole."""
 
+import os
 import subprocess
 import sys
 
@@ -7,7 +8,17 @@ import pandas
 import pytest
 
 from foundation.errors import InputError
-from foundation.files import LOCK, REPOSITORY, check_output_dir, holds_files, owned, write_csv, writing_whole
+from foundation.files import (
+    LOCK,
+    MIB,
+    REPOSITORY,
+    check_output_dir,
+    holds_files,
+    owned,
+    read_regular,
+    write_csv,
+    writing_whole,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +87,13 @@ def test_a_csv_calculates_nothing(tmp_path):
     write_csv(tmp_path / "x.csv", pandas.DataFrame({"=a": ["=1+1", "-2", "- no", "@x", "그는 =", None]}))
     written = (tmp_path / "x.csv").read_bytes().decode("utf-8").split("\r\n")
     assert written == ["'=a", "'=1+1", "-2", "'- no", "'@x", "그는 =", '""', ""]
+
+
+def test_what_is_no_file_or_too_large_is_not_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * MIB)
+    assert read_regular(tmp_path / "file", MIB) == b"x" * MIB
+    os.truncate(tmp_path / "file", 2**40)
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in {"file": "larger than 1 MiB", "pipe": "no file", "": "no file"}.items():
+        with pytest.raises(OSError, match=reason):
+            read_regular(tmp_path / name, MIB)
