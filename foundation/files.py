@@ -31,7 +31,10 @@ def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
             raise OSError(errno.EINVAL, "it is no file", str(path))
         if status.st_size > most_bytes:
             raise OSError(errno.EFBIG, f"it is larger than {most_bytes // MIB} MiB", str(path))
-        return os.read(descriptor, status.st_size)
+        content = os.read(descriptor, status.st_size)
+        while len(content) < status.st_size and (more := os.read(descriptor, status.st_size)):
+            content += more
+        return content
     finally:
         os.close(descriptor)
 
