@@ -75,5 +75,6 @@ def active(value: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text as Markdown that shows it, without HTML, emphasis or code."""
-    return re.sub(r"([\\`*])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
+    """Text as Markdown that shows it, without HTML, emphasis, code, mathematics or links."""
+    marks = r"([\\`*$~]|\](?=\()|(?<!\w)_|_(?!\w)|^[#>])"
+    return re.sub(marks, r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
