@@ -17,7 +17,7 @@ from experiments.plan import Plan, read_plan
 from experiments.progress import Progress
 from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
-from experiments.scored_run import find_damage
+from experiments.scored_run import read_runs
 from foundation.errors import InputError, OneLineParser, complain, run_script, unknown_arguments
 from foundation.files import owned
 from fusion_rsa_cfn import FUSION_CLASSES
@@ -73,7 +73,7 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: str) -> int:
     """The same as `main`, for a plan that was read, in a folder that no other process writes to."""
     start, cells_dir = time.perf_counter(), output_dir / "cells"
-    damaged = {cell.name: damage for cell in plan.cells if (damage := find_damage(cell, cells_dir / cell.name))}
+    _, damaged = read_runs(plan.cells, cells_dir)
     check_arguments([cell for cell in plan.cells if cell.name not in damaged], cells_dir)
     check_data(plan)
     for name, damage in damaged.items():

@@ -8,11 +8,10 @@ from collections import defaultdict
 from dataclasses import fields
 from pathlib import Path
 
-from experiments.cells import is_finished
 from experiments.comparisons import compare_systems, measure_flattery
 from experiments.plan import OF_A_CELL, Cell, Plan
 from experiments.results import PAPER, SESSION, Cost, Results, Run
-from experiments.scored_run import ScoredRun, read_run
+from experiments.scored_run import ScoredRun, read_runs
 from experiments.statistics import majority_runs, score_system
 from foundation.errors import InputError
 from foundation.files import REPOSITORY, writing_whole
@@ -28,19 +27,14 @@ logger = logging.getLogger(__name__)
 def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: str) -> Results:
     """Everything that the report shows, from the finished cells; `errors` says why others failed, by their names, of
     which those become some that can't be read."""
-    finished, label_names = {}, []
-    for cell in plan.cells:
-        folder = output_dir / "cells" / cell.name
-        if cell.name in errors or not is_finished(folder):
-            continue
-        try:
-            run, names = read_run(cell, folder)
-            if names != (label_names or names):
-                raise InputError(f"its classes are {', '.join(names)}, and others have {', '.join(label_names)}")
-        except InputError as error:
-            errors[cell.name] = str(error)
-        else:
-            finished[cell.name], label_names = run, names
+    read, damaged = read_runs(plan.cells, output_dir / "cells")
+    errors |= {name: reason for name, reason in damaged.items() if name not in errors}
+    finished, classes = {name: run for name, (run, _) in read.items()}, [names for _, names in read.values()]
+    label_names = classes[0] if classes else []
+    for name, names in zip(finished, classes):
+        if names != label_names:
+            given, first = ", ".join(names), ", ".join(label_names)
+            raise InputError(f"{name} has classes {given}, the first {first}: the runs are of different datasets")
     _, data_args, _ = parse_arguments(plan.cells[0].arguments)
     results = Results(
         name=plan.name,

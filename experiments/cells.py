@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -79,24 +78,17 @@ def check_arguments(cells: list[Cell], output_dir: Path) -> None:
 
 
 def read_arguments(folder: Path) -> list[str]:
-    """What a cell was given, an `InputError` where that can't be read."""
-    try:
-        arguments = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
-        return [*map(str.strip, arguments)]
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{ARGUMENTS} can't be read ({error})") from error
+    """What a cell was given."""
+    arguments = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+    if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
+        raise InputError(f"{ARGUMENTS} is no list of arguments")
+    return arguments
 
 
 def _by_name(arguments: list[str]) -> dict[str, str]:
     """A command line's values by the names of their arguments."""
-    values, name = {}, ""
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, _, value = argument[2:].partition("=")
-            values[name] = shlex.quote(value) if value else ""
-        else:
-            values[name] = f"{values.get(name, '')} {shlex.quote(argument)}".strip()
-    return values
+    parts = [part.partition(" ") for part in f" {' '.join(arguments)}".split(" --")[1:]]
+    return {name: value for name, _, value in parts}
 
 
 def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from textwrap import shorten
 
 from configuration_rsa_cfn import FUSIONS
 from corpora.folds import NUM_FOLDS
@@ -44,8 +45,6 @@ OF_A_CELL = ["--disable_tqdm", "true", "--resume_from_checkpoint", LAST]
 MOST_FOLDS = 1000
 # Of a folder's name, which file systems hold to 255; pictures have it in theirs.
 MOST_BYTES = 200
-# Letters of what is wrong that a message shows.
-MOST_SHOWN = 200
 
 
 @dataclass
@@ -113,9 +112,9 @@ def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
 
 def _named_once(pairs: list[tuple[str, object]]) -> None:
     """Refuse a name that an object has twice, of which JSON would keep the last."""
-    for name, times in Counter(name for name, _ in pairs).items():
-        if times > 1:
-            raise InputError(f"the plan has {name!r} {times} times in one object; give them different names")
+    (name, times), *_ = [*Counter(name for name, _ in pairs).most_common(1), ("", 0)]
+    if times > 1:
+        raise InputError(f"the plan has {name!r} {times} times in one object; give different names")
 
 
 def _read_plan(file: Path, given: dict, overrides: list[str]) -> Plan:
@@ -303,8 +302,7 @@ def _is_backbones(given: dict) -> bool:
 
 def _check(is_legal: bool, where: str, given: object, legal: str) -> None:
     if not is_legal:
-        shown = json.dumps(given, ensure_ascii=False)
-        shown = shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}…"
+        shown = shorten(json.dumps(given, ensure_ascii=False), 300, placeholder=" …")
         raise InputError(f"{where} is {shown}; give {legal}")
 
 

@@ -83,32 +83,29 @@ def stack_rows(runs: list[ScoredRun]) -> DataFrame:
     return rows
 
 
-def find_damage(cell: Cell, folder: Path) -> str | None:
-    """Why what a cell has left in its folder can't be used; `None` where it can, or there is nothing yet."""
-    try:
-        if is_finished(folder):
-            read_run(cell, folder)
-        elif (folder / ARGUMENTS).is_file():
-            read_arguments(folder)
-    except InputError as error:
-        return str(error)
+def read_runs(cells: list[Cell], folder: Path) -> tuple[dict[str, tuple[ScoredRun, list[str]]], dict[str, str]]:
+    """By the names of cells below `folder`: the finished ones and their classes, and why what others have left can't be
+    used."""
+    runs, damaged = {}, {}
+    for cell in cells:
+        try:
+            if is_finished(folder / cell.name):
+                runs[cell.name] = read_run(cell, folder / cell.name)
+            elif (folder / cell.name / ARGUMENTS).is_file():
+                read_arguments(folder / cell.name)
+        except Exception as error:  # what isn't as this program writes it may raise any
+            reason = f"{error}" if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            damaged[cell.name] = writable(" ".join(reason.split()))
+    return runs, damaged
 
 
 def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
-    """A finished cell and the names of its classes, from its folder; an `InputError` where that doesn't hold them."""
-    try:
-        return _read_run(cell, folder)
-    except Exception as error:  # what isn't as this program writes it may raise any
-        reason = f"{error}" if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        raise InputError(f"what it has left can't be read ({writable(' '.join(reason.split()))})") from error
-
-
-def _read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
-    read_arguments(folder)
+    """A finished cell and the names of its classes, from its folder."""
     record = read_json(folder / RECORD)
     for name, left in record.get("files", {}).items():  # earlier versions listed none
         if mark(folder / name) != left:
-            raise InputError(f"{name} is not as it was left")
+            raise InputError(f"{name} isn't as it was left")
+    read_arguments(folder)
     rows = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
     rows = rows.rename(columns=active).map(active)
     prefix = "probability_"
@@ -120,10 +117,6 @@ def _read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
         raise InputError("predictions.csv has probabilities that aren't finite")
     if rows.empty or len(rows) != results.get("eval_rows", len(rows)):
         raise InputError(f"predictions.csv has {len(rows)} rows, and {results.get('eval_rows', 'some')} were scored")
-    history = [dict(entry) for entry in logged["log_history"]]
-    # Else an error, sooner than in the middle of the report.
-    DataFrame(history).filter(regex="^(epoch|loss|eval_.*)$").astype(float)
-    DataFrame([results]).filter(regex="^eval_").astype(float)["eval_macro_f1"]
     run = ScoredRun(
         system=cell.system,
         protocol=cell.protocol,
@@ -136,7 +129,7 @@ def _read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
         probabilities=probabilities.to_numpy(),
         train_counts=np.array([split["parts"]["train"]["classes"][name] for name in label_names], dtype=int),
         scores=results,
-        log_history=history,
+        log_history=logged["log_history"],
         compared_on=split["compare_epochs_on"],
         seconds=float(results["train_runtime"]),
         **{name: int(record[name]) for name in ("peak_memory_bytes", "parameters", "fusion_parameters")},
