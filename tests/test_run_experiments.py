@@ -234,7 +234,7 @@ sys.exit(run(sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_a_plan_killed_at_any_file_event_ends_with_the_same_report(finished, prepared_dir, processes, tmp_path):
+def test_a_plan_killed_at_any_file_event_ends_with_the_same_report(prepared_dir, processes, tmp_path):
     """Every process is killed before its event of a number, until there is none of so high a number."""
     protocols, tables = {"paper": {"seeds": [7]}}, {"T": [{"fusions": ["text"], "backbones": [TINY]}]}
     script = tmp_path / "forking.py"
@@ -244,13 +244,13 @@ def test_a_plan_killed_at_any_file_event_ends_with_the_same_report(finished, pre
         folder = tmp_path / str(number)
         folder.mkdir()
         plan = write_plan(folder, prepared_dir, protocols=protocols, tables=tables)
-        arguments = [plan, "--output_dir", folder / "results" / "small"]
-        run = killing.start(processes, number, folder / "counted", [folder / "results"], script, *arguments)
+        command = [folder / "counted", [folder / "results"], script, plan, "--output_dir", folder / "results" / "small"]
+        run = killing.start(processes, number, *command)
         code = run.wait()
         if number and code:
             killed += 1
-            again = processes.run(script, *arguments)
-            assert again.returncode == 0, (number, again.stdout, again.stderr)
+            again = killing.start(processes, 0, *command)
+            assert again.wait() == 0, (number, again.stdout, again.stderr)
         elif number:
             break
         assert number or code == 0, run.stderr

@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 from datasets import load_from_disk
 
@@ -12,6 +13,7 @@ from configuration_rsa_cfn import EMOTIONS
 from experiments.cells import _finish
 from experiments.plan import Cell
 from experiments.scored_run import read_run, read_runs
+from foundation.files import write_csv
 from run_classification import main
 from training.parsing import parse_arguments
 
@@ -117,3 +119,15 @@ def test_what_an_earlier_version_left_counts_if_it_can_be_read(change, reason, c
     file = copy / "predictions.csv"
     file.write_text(change(file.read_text()))
     assert reason in find_damage(tmp_path)
+
+
+def test_labels_are_what_they_were_in_one_line_each(copy, tmp_path):
+    """Also where a spreadsheet would calculate them, or a terminal act on them."""
+    label = "=1+1\n\x1b[31mred"
+    rows = pandas.read_csv(copy / "predictions.csv", dtype=str).replace("neutral", label)
+    write_csv(copy / "predictions.csv", rows.rename(columns={"probability_neutral": f"probability_{label}"}))
+    split = (copy / "split.json").read_text().replace('"neutral"', json.dumps(label))
+    (copy / "split.json").write_text(split)
+    run, label_names = read_run(CELL, copy)
+    assert label_names == [r"=1+1\n\x1b[31mred", *EMOTIONS[1:]]
+    assert (run.labels == 0).sum() == (rows.label == label).sum() > 0
