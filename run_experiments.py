@@ -7,21 +7,19 @@ python run_experiments.py recipes/experiments/paper.json --dataset_name data/kem
 import argparse
 import logging
 import shlex
-import sys
 import time
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from experiments.assemble import make_results
-from experiments.cells import check_arguments, is_finished
+from experiments.cells import check_arguments, clear, is_finished
 from experiments.pages import write_report
 from experiments.plan import Plan, read_plan
 from experiments.progress import Progress
 from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
-from foundation.errors import InputError, OneLineParser, unknown_arguments
-from foundation.files import check_output_dir
+from experiments.scored_run import read_runs
+from foundation.errors import InputError, OneLineParser, complain, run_script, unknown_arguments
+from foundation.files import owned
 from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import TINY
 from training.data import load_splits
@@ -36,21 +34,14 @@ REFUSED = 2
 def main(arguments: list[str]) -> int:
     """
     Run what isn't finished of a plan, then write the report over all of it: 0 if all cells are finished, 1 if some
-    failed, 128 and its number after a signal. After an `InputError` nothing was trained.
+    failed, 128 and its number after a signal.
     """
     args, overrides = parse_command(arguments)
     plan = read_plan(args.plan, overrides)
     output_dir = Path(args.output_dir or f"results/{plan.name}")
-    check_output_dir(output_dir, f"--output_dir {output_dir}")
-    output_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(output_dir / ".lock", timeout=0):
-            command = shlex.join(["python", "run_experiments.py", *arguments])
-            return run_plan(plan, output_dir, args.num_processes, command)
-    except Timeout as error:
-        raise InputError(
-            f"--output_dir {output_dir} is being written by another process; wait for it, or give another folder"
-        ) from error
+    with owned(output_dir, f"--output_dir {output_dir}") as output_dir:
+        command = shlex.join(["python", "run_experiments.py", *arguments])
+        return run_plan(plan, output_dir, args.num_processes, command)
 
 
 def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -64,7 +55,11 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="How many runs are trained side by side (default: one for each GPU; without one, tiny backbones as\n"
         "many as there are cores, and any others one after the other).",
     )
-    parser.epilog = "All other arguments are for run_classification.py, and win over those of the plan."
+    parser.epilog = (
+        "All other arguments are for run_classification.py, and win over those of the plan.\n\n"
+        "Exit codes: 0, all runs are finished; 1, some failed, or a file can't be written; 2, something given can't\n"
+        "be used; 143 after SIGTERM, 130 after SIGINT."
+    )
     args, overrides = parser.parse_known_args(arguments)
     _, unknown = make_parser().parse_known_args(overrides)
     if unknown:
@@ -78,8 +73,12 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: str) -> int:
     """The same as `main`, for a plan that was read, in a folder that no other process writes to."""
     start, cells_dir = time.perf_counter(), output_dir / "cells"
-    check_arguments(plan.cells, cells_dir)
+    _, damaged = read_runs(plan.cells, cells_dir)
+    check_arguments([cell for cell in plan.cells if cell.name not in damaged], cells_dir)
     check_data(plan)
+    for name, damage in damaged.items():
+        clear(cells_dir / name)
+        print(f"Damaged: {name}: {damage}; it is run again")
     left = [cell for cell in plan.cells if not is_finished(cells_dir / cell.name)]
     is_tiny = all(
         TINY in (system.audio_model, system.text_model) for system in plan.systems if system.fusion != MAJORITY
@@ -90,16 +89,17 @@ def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: s
         errors = run_cells(left, cells_dir, num_processes, progress.update) if left else {}
     except Interrupted as interrupted:
         number = sum(is_finished(cells_dir / cell.name) for cell in plan.cells)
-        print(
-            f"run_experiments.py: stopped by {interrupted}; {number} of {len(plan.cells)} runs are finished, and the "
-            "same command goes on with the others",
-            file=sys.stderr,
+        complain(
+            "run_experiments.py",
+            f"stopped by {interrupted}; {number} of {len(plan.cells)} runs are finished, and the same command goes on "
+            "with the others",
         )
         return 128 + interrupted.number
     progress.close()
+    results = make_results(plan, output_dir, errors, command)
     for name, reason in errors.items():
         print(f"Failed: {name}: {reason} (all it said is in {cells_dir / name / 'log.txt'})")
-    write_report(make_results(plan, output_dir, errors, command), output_dir)
+    write_report(results, output_dir)
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
     print(
         f"{len(plan.cells) - len(errors)} of {len(plan.cells)} runs are finished, {minutes} min {seconds} s. The "
@@ -123,14 +123,17 @@ def check_data(plan: Plan) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """The script: what `main` returns, or 2 if something given can't be used."""
+    """The script: what `main` returns, 2 if something given can't be used, 1 if something can't be written."""
     try:
         return main(arguments)
     except InputError as error:
-        print(f"run_experiments.py: {error}", file=sys.stderr)
+        complain("run_experiments.py", error)
         return REFUSED
+    except OSError as error:
+        complain("run_experiments.py", f"a file can't be read or written ({error}); the same command goes on")
+        return FAILED
 
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s")
-    sys.exit(run(sys.argv[1:]))
+    run_script("run_experiments.py", run)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,8 @@ def load_parts(
 
 
 def _is_saved(folder: Path) -> bool:
-    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+    # Path's own `exists` is an error for a name that is too long.
+    return any(os.path.exists(folder / name) for name in ("dataset_dict.json", "state.json"))
 
 
 def _load_tables(tables: list[Table], audio_column: str, notes: dict[str, list[str]]) -> dict[str, Dataset]:

@@ -8,29 +8,33 @@ from collections import defaultdict
 from dataclasses import fields
 from pathlib import Path
 
-from experiments.cells import is_finished
 from experiments.comparisons import compare_systems, measure_flattery
 from experiments.plan import OF_A_CELL, Cell, Plan
 from experiments.results import PAPER, SESSION, Cost, Results, Run
-from experiments.scored_run import ScoredRun, read_run
+from experiments.scored_run import ScoredRun, read_runs
 from experiments.statistics import majority_runs, score_system
 from foundation.errors import InputError
-from foundation.files import REPOSITORY
+from foundation.files import REPOSITORY, writing_whole
 from foundation.versions import package_versions
+from foundation.words import writable
 from training.arguments import DEMO_DIR
-from training.parsing import parse_arguments, read_json
+from training.parsing import parse_arguments
 
 
 logger = logging.getLogger(__name__)
 
 
 def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: str) -> Results:
-    """Everything that the report shows, from the finished cells; `errors` says why others failed, by their names."""
-    finished, label_names = {}, []
-    for cell in plan.cells:
-        folder = output_dir / "cells" / cell.name
-        if is_finished(folder):
-            finished[cell.name], label_names = read_run(cell, folder)
+    """Everything that the report shows, from the finished cells; `errors` says why others failed, by their names, of
+    which those become some that can't be read."""
+    read, damaged = read_runs(plan.cells, output_dir / "cells")
+    errors |= {name: reason for name, reason in damaged.items() if name not in errors}
+    finished, classes = {name: run for name, (run, _) in read.items()}, [names for _, names in read.values()]
+    label_names = classes[0] if classes else []
+    for name, names in zip(finished, classes):
+        if names != label_names:
+            given, first = ", ".join(names), ", ".join(label_names)
+            raise InputError(f"{name} has classes {given}, the first {first}: the runs are of different datasets")
     _, data_args, _ = parse_arguments(plan.cells[0].arguments)
     results = Results(
         name=plan.name,
@@ -42,7 +46,7 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
         versions=_versions(),
         systems=plan.systems,
         tables=plan.tables,
-        runs=[_describe(cell, output_dir / "cells", finished.get(cell.name), errors) for cell in plan.cells],
+        runs=[_describe(cell, finished.get(cell.name), errors) for cell in plan.cells],
     )
     of_protocol = {protocol: defaultdict(list) for protocol in dict.fromkeys(cell.protocol for cell in plan.cells)}
     for run in finished.values():
@@ -60,7 +64,7 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
     return results
 
 
-def _describe(cell: Cell, folder: Path, run: ScoredRun | None, errors: dict[str, str]) -> Run:
+def _describe(cell: Cell, run: ScoredRun | None, errors: dict[str, str]) -> Run:
     described = Run(
         name=cell.name,
         protocol=cell.protocol,
@@ -72,7 +76,7 @@ def _describe(cell: Cell, folder: Path, run: ScoredRun | None, errors: dict[str,
     if run is None:
         described.error = errors.get(cell.name, "not run")
         return described
-    described.scores = _scores(read_json(folder / cell.name / "all_results.json"))
+    described.scores = _scores(run.scores)
     if run.compared_on == "test" and run.last_evaluation is not None:
         described.last_epoch = _scores(run.last_evaluation)
     for part in fields(Cost):
@@ -120,10 +124,11 @@ def _draw_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun]
                 dataset,
                 segment_ids=set(finished[cell.name].segment_ids),
             )
-        except (InputError, OSError) as error:
-            logger.warning(f"No picture of the attention of {system.name}: {error}")
+        except Exception as error:  # of the files of a model that is damaged: all else is still to be told
+            logger.warning(f"No picture of the attention of {system.name}: {writable(' '.join(str(error).split()))}")
             continue
         files[system.name] = f"pictures/attention-{cell.name.split('/')[1]}.png"
         (output_dir / files[system.name]).parent.mkdir(exist_ok=True)
-        draw_attention(weights).savefig(output_dir / files[system.name], dpi=120)
+        with writing_whole(output_dir / files[system.name]) as beside:
+            draw_attention(weights).savefig(beside, dpi=120)
     return files

@@ -1,8 +1,10 @@
 """One cell of a plan in a process of its own: run_classification.py, then the record that says the cell is finished."""
 
+import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -19,15 +21,18 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 import run_classification
 from experiments.plan import Cell
 from foundation.errors import InputError
-from foundation.files import write_json
+from foundation.files import LOCK, UNFINISHED, owned, write_json
 from training.checkpoints import delete, list_checkpoints
 
 
-# The first file of a cell is what the run is given, the last what it took.
+# The first file of a cell is what the run is given, the last what it took and left.
 ARGUMENTS = "arguments.json"
 RECORD = "cell.json"
 LOG = "log.txt"
 BACKBONES = ("audio_model.", "text_model.")
+# What the report is made of; models are larger than what is read to recognise a file.
+READ = (".csv", ".json", ".py", ".safetensors")
+MOST_BYTES = 16 * 2**20
 
 
 def is_finished(folder: Path) -> bool:
@@ -35,12 +40,31 @@ def is_finished(folder: Path) -> bool:
     return (folder / RECORD).is_file()
 
 
+def mark(file: Path) -> str:
+    """What tells a file from one that is cut or otherwise changed: its size, and a digest of its beginning."""
+    with file.open("rb") as stream:
+        return f"{file.stat().st_size} {hashlib.sha256(stream.read(MOST_BYTES)).hexdigest()}"
+
+
+def clear(folder: Path) -> None:
+    """Remove what a damaged cell has left, its record last: it is damaged until all else is gone."""
+    with owned(folder, str(folder)):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == RECORD):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
+
+
 def check_arguments(cells: list[Cell], output_dir: Path) -> None:
     """Raise `InputError` if a cell was started earlier with other arguments than it has now."""
     for cell in cells:
-        file = output_dir / cell.name / ARGUMENTS
-        before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else cell.arguments
-        then, now = _by_name(before), _by_name(cell.arguments)
+        folder = output_dir / cell.name
+        if not (folder / ARGUMENTS).is_file():
+            if folder.is_dir() and any(not path.name.startswith((LOCK, UNFINISHED)) for path in folder.iterdir()):
+                raise InputError(f"{folder} holds a run without {ARGUMENTS}; give another --output_dir, or remove it")
+            continue
+        then, now = _by_name(read_arguments(folder)), _by_name(cell.arguments)
         differences = [
             f"--{name} {then.get(name, 'not given')}, now {now.get(name, 'not given')}"
             for name in then | now
@@ -48,9 +72,17 @@ def check_arguments(cells: list[Cell], output_dir: Path) -> None:
         ]
         if differences:
             raise InputError(
-                f"{output_dir / cell.name} was run with other arguments ({'; '.join(differences)}); give another "
-                "--output_dir, or remove that folder"
+                f"{folder} was run with other arguments ({'; '.join(differences)}); give another --output_dir, or "
+                "remove that folder"
             )
+
+
+def read_arguments(folder: Path) -> list[str]:
+    """What a cell was given."""
+    arguments = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+    if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
+        raise InputError(f"{ARGUMENTS} is no list of arguments")
+    return arguments
 
 
 def _by_name(arguments: list[str]) -> dict[str, str]:
@@ -97,7 +129,9 @@ def _stop_with_parent() -> None:
 def _finish(folder: Path) -> None:
     for checkpoint in list_checkpoints(folder):
         delete(checkpoint)
-    write_json(folder / RECORD, {"peak_memory_bytes": _peak_memory_bytes(), **count_parameters(folder)})
+    files = sorted(file for file in folder.iterdir() if file.suffix in READ and file.name != RECORD)
+    record = {"peak_memory_bytes": _peak_memory_bytes(), **count_parameters(folder)}
+    write_json(folder / RECORD, record | {"files": {file.name: mark(file) for file in files}})
 
 
 def _peak_memory_bytes() -> int:

@@ -15,8 +15,9 @@ from experiments.answer import answer
 from experiments.records import run_frame, system_frame
 from experiments.results import Results
 from foundation.figures import Picture
-from foundation.files import write_json
+from foundation.files import write_csv, write_json, write_whole, writing_whole
 from foundation.templates import fill_template
+from foundation.words import writable
 from training.arguments import DEMO_DIR
 
 
@@ -70,13 +71,13 @@ def write_report(results: Results, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", results.to_dict())
-    system_frame(results).to_csv(folder / "results.csv", index=False, lineterminator="\n")
-    run_frame(results).to_csv(folder / "runs.csv", index=False, lineterminator="\n")
+    write_csv(folder / "results.csv", system_frame(results))
+    write_csv(folder / "runs.csv", run_frame(results))
     with matplotlib.rc_context(charts.STYLE):
         sections = report_sections(results, folder)
     for name in ("results.md", "report.html"):
         text = fill_template(Path(__file__).with_name(f"{name}.jinja"), title=results.name, sections=sections)
-        (folder / name).write_text(text, encoding="utf-8")
+        write_whole(folder / name, text)
 
 
 def report_sections(results: Results, folder: Path) -> dict[str, list]:
@@ -126,7 +127,7 @@ def _summary(results: Results) -> list[Paragraph]:
     if Path(results.dataset).parts[-2:] == Path(DEMO_DIR).parts:
         blocks.append(Paragraph(DEMO_NOTICE, is_notice=True))
     counts = (
-        f"Dataset {results.dataset}, {len(results.label_names)} classes: {', '.join(results.label_names)}. "
+        f"Dataset {writable(results.dataset)}, {len(results.label_names)} classes: {', '.join(results.label_names)}. "
         f"{finished} of {len(results.runs)} runs finished, {len(results.runs) - finished} failed."
     )
     return [*blocks, *map(Paragraph, [counts, *answer(results)])]
@@ -136,5 +137,6 @@ def save(picture: Picture, folder: Path) -> Image:
     """Write a picture below the folder of the report."""
     file = f"{PICTURES_DIR}/{picture.name}.png"
     (folder / PICTURES_DIR).mkdir(exist_ok=True)
-    picture.figure.savefig(folder / file, dpi=charts.DPI, facecolor="white")
+    with writing_whole(folder / file) as beside:
+        picture.figure.savefig(beside, dpi=charts.DPI, facecolor="white")
     return Image(folder, file, picture.caption, picture.alt)

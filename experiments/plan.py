@@ -1,17 +1,22 @@
 """A plan of experiments: a JSON file → systems, and the cells that train and score each of them."""
 
+import hashlib
 import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from textwrap import shorten
 
 from configuration_rsa_cfn import FUSIONS
 from corpora.folds import NUM_FOLDS
 from experiments.published import published_weighted_f1
 from experiments.results import MAJORITY, PAPER, SESSION, SINGLE_MODALITIES, System, Table, TableRow
 from foundation.errors import InputError
+from foundation.words import writable
 from training.arguments import TINY, DataArguments, ModelArguments
 from training.checkpoints import LAST
 from training.parsing import as_command_line, parse_arguments, read_json
@@ -37,6 +42,9 @@ OF_THE_PLAN = ("fusion", *BACKBONES, "seed", "num_folds", "fold", "output_dir", 
 OF_THE_PLAN += tuple(dict.fromkeys(name for given in PROTOCOLS.values() for name in given))
 # A cell prints to a file, where progress bars would only be in the way.
 OF_A_CELL = ["--disable_tqdm", "true", "--resume_from_checkpoint", LAST]
+MOST_FOLDS = 1000
+# Of a folder's name, which file systems hold to 255; pictures have it in theirs.
+MOST_BYTES = 200
 
 
 @dataclass
@@ -94,7 +102,22 @@ def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
     `InputError` too if run_classification.py would refuse one of the cells.
     """
     file = Path(file)
-    given = read_json(file)
+    try:
+        given = read_json(file)
+        json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_named_once)
+        return _read_plan(file, given, overrides)
+    except RecursionError as error:
+        raise InputError(f"{file} is nested too deeply; see recipes/README.md") from error
+
+
+def _named_once(pairs: list[tuple[str, object]]) -> None:
+    """Refuse a name that an object has twice, of which JSON would keep the last."""
+    (name, times), *_ = [*Counter(name for name, _ in pairs).most_common(1), ("", 0)]
+    if times > 1:
+        raise InputError(f"the plan has {name!r} {times} times in one object; give different names")
+
+
+def _read_plan(file: Path, given: dict, overrides: list[str]) -> Plan:
     _check_fields(str(file), given, PLAN_FIELDS, needed=("protocols", "tables"))
     description = given.get("description", "")
     _check(isinstance(description, str), f"{file}: description", description, "a sentence for the report")
@@ -108,26 +131,28 @@ def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
     protocols = {name: _read_protocol(file, name, spec) for name, spec in given["protocols"].items()}
     tables = {title: _read_table(f"{file}: table {title!r}", blocks) for title, blocks in given["tables"].items()}
     listed = list(dict.fromkeys(choice for choices in tables.values() for choice in choices))
-    plan = Plan(file.stem, description, given, list(overrides))
-    row_of = {}
-    for choice, name in _names(listed + _missing_baselines(listed)).items():
-        cells, model_args, data_args = _make_cells(name, [*common, *choice.arguments, *overrides], protocols)
+    plan = Plan(writable(file.stem), writable(" ".join(description.split())), given, list(overrides))
+    row_of, names = {}, _names(listed + _missing_baselines(listed))
+    folders = _folders(list(names.values()))
+    for choice, name in names.items():
+        arguments = [*common, *choice.arguments, *overrides]
+        cells, model_args, data_args = _make_cells(name, folders[name], arguments, protocols)
         row_of[choice] = TableRow(name, published_weighted_f1(model_args, data_args.ties == "transform"))
         is_baseline = choice.fusion in SINGLE_MODALITIES
         system = System(name, choice.fusion, variant=choice.variant, is_baseline=is_baseline)
         # Only the backbones that the model has.
-        system.audio_model = None if choice.fusion == "text" else model_args.audio_model
-        system.text_model = None if choice.fusion == "audio" else model_args.text_model
+        system.audio_model = None if choice.fusion == "text" else writable(model_args.audio_model)
+        system.text_model = None if choice.fusion == "audio" else writable(model_args.text_model)
         plan.systems.append(system)
         plan.cells += cells
     plan.cells.sort(key=lambda cell: (list(protocols).index(cell.protocol), cell.seed, cell.fold or 0))
     plan.systems.append(System(MAJORITY, MAJORITY, is_baseline=True))
-    plan.tables = [Table(title, [row_of[choice] for choice in chosen]) for title, chosen in tables.items()]
+    plan.tables = [Table(writable(title), [row_of[choice] for choice in chosen]) for title, chosen in tables.items()]
     return plan
 
 
 def _make_cells(
-    name: str, arguments: list[str], protocols: dict[str, dict]
+    name: str, folder: str, arguments: list[str], protocols: dict[str, dict]
 ) -> tuple[list[Cell], ModelArguments, DataArguments]:
     """A system's cells, model and data. Parsing the first cell of each protocol checks all but fold and seed."""
     cells = []
@@ -137,7 +162,7 @@ def _make_cells(
             told = {"seed": seed} if fold is None else {"num_folds": spec["num_folds"], "fold": fold, "seed": seed}
             where = f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}"
             given = [*arguments, *as_command_line(PROTOCOLS[protocol] | told)]
-            of_protocol.append(Cell(f"{protocol}/{_slug(name)}/{where}", name, protocol, fold, seed, given))
+            of_protocol.append(Cell(f"{protocol}/{folder}/{where}", name, protocol, fold, seed, given))
         first = of_protocol[0]
         try:
             given = [*first.arguments, *OF_A_CELL, "--output_dir", f"results/{first.name}"]
@@ -154,9 +179,19 @@ def _make_cells(
     return cells, model_args, data_args
 
 
-def _slug(name: str) -> str:
-    """The folder of a system."""
-    return re.sub(r"[^\w.-]+", "-", name)
+def _folders(names: list[str]) -> dict[str, str]:
+    """A folder for each system, by its name. Where that is too long, or another's before it would be the same to a file
+    system that tells neither case nor forms of Unicode apart, it ends in a digest of the name."""
+    folders, taken = {}, set()
+    for name in names:
+        folder = re.sub(r"[^\w.-]+", "-", name).rstrip(".")
+        same = unicodedata.normalize("NFC", unicodedata.normalize("NFC", folder).casefold())
+        if same in taken or len(folder.encode()) > MOST_BYTES:
+            start = folder.encode()[: MOST_BYTES // 2].decode(errors="ignore")
+            folder = f"{start}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        taken.add(same)
+        folders[name] = folder
+    return folders
 
 
 def _read_protocol(file: Path, name: str, spec: dict) -> dict:
@@ -165,7 +200,8 @@ def _read_protocol(file: Path, name: str, spec: dict) -> dict:
         raise InputError(f"{where} is unknown; give {' or '.join(PROTOCOLS)}")
     _check_fields(where, spec, ("seeds", "folds", "num_folds") if name == SESSION else ("seeds",), needed=("seeds",))
     num_folds = spec.get("num_folds", NUM_FOLDS)
-    _check(_is_whole(num_folds) and num_folds > 1, f"{where}: num_folds", num_folds, "a whole number, 2 or more")
+    legal = f"a whole number, 2 or more, up to {MOST_FOLDS}"
+    _check(_is_whole(num_folds) and 1 < num_folds <= MOST_FOLDS, f"{where}: num_folds", num_folds, legal)
     folds = spec.get("folds", list(range(1, num_folds + 1)))
     for field_name, numbers in (("seeds", spec["seeds"]), ("folds", folds)):
         _check_list(f"{where}: {field_name}", numbers, _is_whole, "whole numbers, 0 or more")
@@ -199,7 +235,8 @@ def _read_block(where: str, block: dict) -> list[_Choice]:
     choices = []
     for fusion, backbone, (variant, given) in product(fusions, backbones, variants.items()):
         arguments = _read_arguments(f"{where}: variant {variant!r}", given)
-        choice = _Choice(fusion, *(backbone.get(name) for name in BACKBONES), variant, tuple(arguments))
+        named = None if variant is None else writable(variant)
+        choice = _Choice(fusion, *(backbone.get(name) for name in BACKBONES), named, tuple(arguments))
         choices.append(choice.with_fusion(fusion))
     return choices
 
@@ -229,11 +266,10 @@ def _names(choices: list[_Choice]) -> dict[_Choice, str]:
         for told in (*BACKBONES, "variant"):
             if len({getattr(other, told) for other in alike}) > 1:
                 parts.append(getattr(choice, told) or "default")
-        names[choice] = " · ".join(parts)
-    slugs = [_slug(name) for name in names.values()]
-    twice = [name for name in names.values() if slugs.count(_slug(name)) > 1]
-    if twice:
-        raise InputError(f"the plan has two different systems called {twice[0]!r}; give their variants other names")
+        name = writable(" · ".join(parts))
+        if name in names.values():
+            raise InputError(f"the plan has two different systems called {name!r}; give their variants other names")
+        names[choice] = name
     return names
 
 
@@ -266,12 +302,14 @@ def _is_backbones(given: dict) -> bool:
 
 def _check(is_legal: bool, where: str, given: object, legal: str) -> None:
     if not is_legal:
-        raise InputError(f"{where} is {json.dumps(given, ensure_ascii=False)}; give {legal}")
+        shown = shorten(json.dumps(given, ensure_ascii=False), 300, placeholder=" …")
+        raise InputError(f"{where} is {shown}; give {legal}")
 
 
 def _check_list(where: str, given: list, is_legal: Callable, items: str) -> None:
     is_filled = isinstance(given, list) and len(given) > 0
-    is_right = is_filled and all(is_legal(item) and given.count(item) == 1 for item in given)
+    is_right = is_filled and all(map(is_legal, given))
+    is_right = is_right and len({json.dumps(item, sort_keys=True) for item in given}) == len(given)
     _check(is_right, where, given, f"a list of different {items}")
 
 

@@ -14,6 +14,7 @@ import torch
 from experiments.cells import LOG, run_cell
 from experiments.plan import Cell
 from foundation.files import REPOSITORY
+from foundation.words import writable
 from training.stopping import SIGNALS
 
 
@@ -123,4 +124,4 @@ def _reason(exit_code: int, log: Path) -> str:
         return f"ended by {name}{about}"
     printed = log.read_text(encoding="utf-8", errors="replace").strip() if log.is_file() else ""
     last = printed.splitlines()[-1].strip() if printed else f"exit code {exit_code}"
-    return last.removeprefix("run_classification.py: ")
+    return writable(last.removeprefix("run_classification.py: "))

@@ -8,8 +8,10 @@ import pandas
 from pandas import DataFrame
 
 from corpora.folds import GROUP_COLUMNS
-from experiments.cells import RECORD
+from experiments.cells import ARGUMENTS, RECORD, is_finished, mark, read_arguments
 from experiments.plan import Cell
+from foundation.errors import InputError
+from foundation.words import active, writable
 from training.checkpoints import FINISHED
 from training.parsing import read_json
 
@@ -28,6 +30,7 @@ class ScoredRun:
     labels: np.ndarray  # (num_rows,), class indices
     probabilities: np.ndarray  # (num_rows, num_labels)
     train_counts: np.ndarray  # (num_labels,), rows of each class that it was trained on
+    scores: dict[str, float] = field(default_factory=dict)  # of all_results.json
     log_history: list[dict] = field(default_factory=list)  # of trainer_state.json
     compared_on: str = "validation"  # or "test", where the reported rows chose the epoch
     seconds: float = 0.0
@@ -63,31 +66,57 @@ class ScoredRun:
 
 def stack_rows(runs: list[ScoredRun]) -> DataFrame:
     """
-    The rows of runs that are scored together, one below the other. It is a `ValueError` if the runs name different
+    The rows of runs that are scored together, one below the other. It is an `InputError` if the runs name different
     columns of groups, or a row has different labels in two of them.
     """
     columns = {run.group_column for run in runs}
     if len(columns) > 1:
         names = ", ".join(sorted(map(str, columns)))
-        raise ValueError(f"Runs that are scored together have to name one column of groups, and these name {names}.")
+        raise InputError(f"Runs that are scored together have to name one column of groups, and these name {names}.")
     rows = pandas.concat([run.rows for run in runs], ignore_index=True)
     first = rows.groupby("segment_id").label.transform("first")
     for row in rows[rows.label != first].head(1).itertuples():
-        raise ValueError(
+        raise InputError(
             f"Row {row.segment_id} has class {row.label} in the run of {row.system}, {row.protocol}, fold {row.fold}, "
             f"seed {row.seed}, and class {first[row.Index]} in another: the runs are of different datasets."
         )
     return rows
 
 
+def read_runs(cells: list[Cell], folder: Path) -> tuple[dict[str, tuple[ScoredRun, list[str]]], dict[str, str]]:
+    """By the names of cells below `folder`: the finished ones and their classes, and why what others have left can't be
+    used."""
+    runs, damaged = {}, {}
+    for cell in cells:
+        try:
+            if is_finished(folder / cell.name):
+                runs[cell.name] = read_run(cell, folder / cell.name)
+            elif (folder / cell.name / ARGUMENTS).is_file():
+                read_arguments(folder / cell.name)
+        except Exception as error:  # what isn't as this program writes it may raise any
+            reason = f"{error}" if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            damaged[cell.name] = writable(" ".join(reason.split()))
+    return runs, damaged
+
+
 def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
     """A finished cell and the names of its classes, from its folder."""
+    record = read_json(folder / RECORD)
+    for name, left in record.get("files", {}).items():  # earlier versions listed none
+        if mark(folder / name) != left:
+            raise InputError(f"{name} isn't as it was left")
+    read_arguments(folder)
     rows = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
+    rows = rows.rename(columns=active).map(active)
     prefix = "probability_"
     probabilities = rows.filter(regex=f"^{prefix}").astype(float)
     label_names = [name.removeprefix(prefix) for name in probabilities]
     group_column = next((name for name in GROUP_COLUMNS if name in rows), None)
-    split = read_json(folder / "split.json")
+    split, logged, results = (read_json(folder / name) for name in ("split.json", FINISHED, "all_results.json"))
+    if not np.isfinite(probabilities.to_numpy()).all():
+        raise InputError("predictions.csv has probabilities that aren't finite")
+    if rows.empty or len(rows) != results.get("eval_rows", len(rows)):
+        raise InputError(f"predictions.csv has {len(rows)} rows, and {results.get('eval_rows', 'some')} were scored")
     run = ScoredRun(
         system=cell.system,
         protocol=cell.protocol,
@@ -98,10 +127,11 @@ def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
         group_column=group_column,
         labels=rows["label"].map(label_names.index).to_numpy(),
         probabilities=probabilities.to_numpy(),
-        train_counts=np.array([split["parts"]["train"]["classes"][name] for name in label_names]),
-        log_history=read_json(folder / FINISHED)["log_history"],
+        train_counts=np.array([split["parts"]["train"]["classes"][name] for name in label_names], dtype=int),
+        scores=results,
+        log_history=logged["log_history"],
         compared_on=split["compare_epochs_on"],
-        seconds=read_json(folder / "all_results.json")["train_runtime"],
-        **read_json(folder / RECORD),
+        seconds=float(results["train_runtime"]),
+        **{name: int(record[name]) for name in ("peak_memory_bytes", "parameters", "fusion_parameters")},
     )
-    return run, label_names
+    return run, list(map(writable, label_names))

@@ -123,8 +123,10 @@ def write_json(file: Path, content: dict | list) -> None:
 
 def write_csv(file: Path, table) -> None:
     """Write a pandas DataFrame as [`write_whole`] does, without what a spreadsheet would take for a formula."""
-    text = table.rename(columns=inert).map(inert).to_csv(index=False, lineterminator="\r\n")
-    write_whole(file, text)
+    # Not by its own map, which makes floats of whole numbers beside None.
+    cells = [[inert(value) for value in row] for row in table.to_numpy(dtype=object).tolist()]
+    table = type(table)(cells, columns=[*map(inert, table)], dtype=object)
+    write_whole(file, table.to_csv(index=False, lineterminator="\r\n"))
 
 
 def to_disk(path: Path) -> None:

@@ -80,5 +80,5 @@ def active(value: str) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text as Markdown that shows it, without HTML, emphasis, links, code or mathematics."""
-    special = r"([\\`*~$]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_]))"
+    special = r"([\\`*~$]|(?<=\])\(|(?<![^\W_])_|_(?![^\W_])|^[#>])"
     return re.sub(special, r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))

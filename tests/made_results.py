@@ -34,7 +34,7 @@ WAV2VEC, ROBERTA, XLM = "facebook/wav2vec2-large-960h-lv60-self", "klue/roberta-
 PUBLISHED = {"audio": 0.87966, "text": 0.87552, "late_fusion": 0.8882, "early_fusion": 0.89021, "mlp_mixer": 0.8852}
 PUBLISHED |= {"stack": 0.89107, "residual": 0.89149, "rsa": 0.89165, "rsa_cfn": 0.89254, "hybrid_fusion": 0.88477}
 LONG_NAME = "rsa_cfn · xlm-roberta-base · no label transform"
-MARKED = "marked <script>alert(1)</script> & `co`"
+MARKED = "marked <script>alert(1)</script> & `co` $\\frac$ [y](z) _u_"
 NAMES = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
 FAILED = "CUDA out of memory. Tried to allocate 2.00 GiB\n(torch.OutOfMemoryError) <b>here</b>"
 

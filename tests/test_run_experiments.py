@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from transformers import Wav2Vec2FeatureExtractor
 import run_experiments
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from experiments.published import WEIGHTED_F1
+from foundation.files import owned
+from tests import killing
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -140,11 +143,123 @@ def test_stopped_killed_and_started_again_it_ends_with_the_same_report(finished,
     code, output, errors = finish(start(tmp_path, plan))
     assert code == 0, errors
     assert "0 of 6 runs are finished" not in output and "[6/6]" in output
-    whole, broken = (read_results(folder) for folder in (finished[0], tmp_path))
-    for results in (whole, broken):
-        for key in ("command", "plan"):
-            del results[key]
-    assert without_cost(whole) == without_cost(broken)
+    assert comparable(tmp_path) == comparable(finished[0])
+
+
+def comparable(folder):
+    """The results of a plan without what a run at another time or place has otherwise."""
+    results = read_results(folder)
+    for key in ("command", "plan", "versions"):
+        del results[key]
+    for run in results["runs"]:
+        del run["command"]
+    return without_cost(results)
+
+
+def copy_finished(finished, folder):
+    shutil.copytree(finished[0], folder, dirs_exist_ok=True)
+    return sorted(file.parent for file in folder.rglob("cell.json"))
+
+
+def test_a_damaged_run_is_named_and_run_again_and_the_others_are_reported(finished, tmp_path, monkeypatch):
+    cells, again = copy_finished(finished, tmp_path), []
+    (cells[1] / "predictions.csv").write_text("".join((cells[1] / "predictions.csv").open().readlines()[:4]))
+    (cells[2] / "cell.json").write_text("{")
+    (cells[4] / "arguments.json").unlink()
+
+    def run_cells(cells, *arguments):
+        again.extend(cell.name for cell in cells)
+        return {again[0]: "the same as before"}
+
+    monkeypatch.setattr(run_experiments, "run_cells", run_cells)
+    monkeypatch.setattr(run_experiments, "write_report", lambda results, folder: reported.extend(results.runs))
+    reported = []
+    code, output, errors = run_in(tmp_path, "small.json")
+    assert code == 1, errors
+    names = [cells[place].relative_to(tmp_path / "results/small/cells").as_posix() for place in (1, 2, 4)]
+    told = [line.split(": ") for line in output.splitlines() if line.startswith("Damaged: ")]
+    assert sorted(again) == sorted(name for _, name, *_ in told) == names
+    for (_, _, *reason), file in zip(sorted(told), ("predictions.csv", "cell.json", "arguments.json")):
+        assert file in reason[0] and reason[-1].endswith("; it is run again")
+    assert {run.name: run.error for run in reported if run.error} == dict.fromkeys(names, "not run") | {
+        again[0]: "the same as before"
+    }
+    assert all(run.scores for run in reported if not run.error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-30], lambda content: b"7" + content])
+@pytest.mark.parametrize("shift", range(3))
+def test_damaged_runs_are_run_again_to_the_same_report(damage, shift, finished, tmp_path):
+    cells = copy_finished(finished, tmp_path)
+    names = ["predictions.csv", "split.json", "trainer_state.json", "all_results.json", "model.safetensors"]
+    names += ["config.json", "arguments.json", "cell.json"]
+    for place, cell in enumerate(cells):
+        file = cell / names[(place + 3 * shift) % len(names)]
+        file.write_bytes(damage(file.read_bytes()))
+    code, output, errors = run_in(tmp_path, "small.json")
+    assert code == 0, errors
+    assert output.count("Damaged: ") == len(cells)
+    assert comparable(tmp_path) == comparable(finished[0])
+
+
+def test_a_second_plan_in_the_same_folder_is_refused(finished):
+    folder, _ = finished
+    with owned(folder / "results" / "small", "it"):
+        code, output, errors = run_in(folder, "small.json")
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "run_experiments.py: --output_dir results/small is being written by another process; wait" in errors
+
+
+@pytest.mark.slow
+def test_of_two_at_once_the_first_is_as_if_alone(finished, prepared_dir, processes, tmp_path):
+    plan = write_plan(tmp_path, prepared_dir)
+    first = processes.start(REPOSITORY / "run_experiments.py", plan, cwd=tmp_path)
+    while first.is_alive and not (tmp_path / "results" / "small" / "cells").is_dir():
+        pass
+    second = processes.run(REPOSITORY / "run_experiments.py", plan, cwd=tmp_path)
+    assert (second.returncode, second.stdout, second.stderr.count("\n")) == (2, "", 1), second.stderr
+    assert first.wait() == 0, first.stderr
+    assert comparable(tmp_path) == comparable(finished[0])
+
+
+# Forks the cells, so that each of them is killed before its own event of a number, and the plan before its.
+FORKING = """
+import multiprocessing, sys
+import experiments.schedule
+from run_experiments import run
+experiments.schedule._make_context = lambda number: multiprocessing.get_context("fork")
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_plan_killed_at_any_file_event_ends_with_the_same_report(prepared_dir, processes, tmp_path):
+    """Every process is killed before its event of a number, until there is none of so high a number."""
+    protocols, tables = {"paper": {"seeds": [7]}}, {"T": [{"fusions": ["text"], "backbones": [TINY]}]}
+    script = tmp_path / "forking.py"
+    script.write_text(FORKING)
+    step, expected, killed = int(os.environ.get("RSA_CFN_KILL_STEP", 40)), None, 0
+    for number in [0, *range(1, 10**6, step)]:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        plan = write_plan(folder, prepared_dir, protocols=protocols, tables=tables)
+        command = [folder / "counted", [folder / "results"], script, plan, "--output_dir", folder / "results" / "small"]
+        run = killing.start(processes, number, *command)
+        code = run.wait()
+        if number and code:
+            killed += 1
+            again = killing.start(processes, 0, *command)
+            assert again.wait() == 0, (number, again.stdout, again.stderr)
+        elif number:
+            break
+        assert number or code == 0, run.stderr
+        expected = expected or comparable(folder)
+        assert comparable(folder) == expected, number
+        leftovers = [path for path in (folder / "results").rglob("*") if path.name.startswith(".tmp.")]
+        assert not leftovers, number
+        shutil.rmtree(folder)
+    assert killed > 3
 
 
 def test_all_done_it_only_reports(finished, monkeypatch):

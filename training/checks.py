@@ -161,7 +161,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
     logs, saves, evaluates = (getattr(training_args, f"{what}_strategy").value for what in ("logging", "save", "eval"))
     workers, keeps_best = training_args.dataloader_num_workers, training_args.load_best_model_at_end
     files = ("dataset_dict.json", "state.json")
-    is_prepared = data_args.is_demo or any(Path(data_args.dataset_name, file).exists() for file in files)
+    is_prepared = data_args.is_demo or any(os.path.exists(Path(data_args.dataset_name, file)) for file in files)
     # Without steps of its own, evaluation takes those of the log.
     is_logged = "steps" in (logs, evaluates if "eval_steps" not in given else logs)
     for option, is_useful, instead in (

@@ -1,7 +1,10 @@
 """A plan: which cells it stands for, what each is told, and one line for what is wrong with it."""
 
 import json
+import os
+import random
 import re
+import unicodedata
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from configuration_rsa_cfn import FUSIONS
 from experiments.plan import read_plan
 from experiments.published import WEIGHTED_F1
 from foundation.errors import InputError
+from tests.slow import mostly_slow
 from training.parsing import parse_arguments
 
 
@@ -215,7 +219,10 @@ WRONG = [
     (of_block(variants=[{"fp16": True}]), r'variants is \[{"fp16": true}\]; give a JSON object of variants by name'),
     (of_block(variants={}), "variants is {}; give a JSON object of variants by name, .*, or leave it out"),
     (of_block(variants={"v": None}), "variant 'v' is null; give a JSON object of argument names and values"),
-    (of_block(variants={"a b": {}, "a-b": {}}), "two different systems called 'rsa · a b'; give their variants other"),
+    (
+        {"tables": {name: [{"fusions": ["rsa"], "variants": {"v": {"seed_all": name}}}] for name in "AB"}},
+        "two different systems called 'rsa'; give their variants other",
+    ),
     # Numbers.
     (of_seeds(seeds=7), "seeds is 7; give a list of different whole numbers"),
     (of_seeds(seeds=[]), r"seeds is \[\]; give a list of different whole numbers"),
@@ -269,6 +276,93 @@ def test_both_modalities_are_always_scored(given):
 def test_a_file_that_is_no_plan():
     with pytest.raises(InputError, match="nowhere.json can't be read as JSON"):
         read_plan("nowhere.json")
+
+
+def test_systems_of_different_names_have_different_folders():
+    """Also where a file system doesn't tell case or forms of Unicode apart."""
+    names = ["weight decay >0", "weight decay =0", "A", "a", "가", unicodedata.normalize("NFD", "가"), "..", "한" * 300]
+    variants = {name: {"learning_rate": 0.1 + place} for place, name in enumerate([*names, "plain", "x\n\x1b[31m$|"])}
+    block = {"fusions": ["text"], "backbones": [TINY], "variants": variants}
+    plan = read_plan(plan_file(protocols={"paper": {"seeds": [7]}}, tables={"Rates": [block]}))
+    folders = [cell.name.split("/")[1] for cell in plan.cells]
+    seen_alike = {unicodedata.normalize("NFD", name).casefold().rstrip(".") for name in folders}
+    assert len(plan.cells) == len(variants) == len(seen_alike)
+    assert all(len(name.encode()) <= 200 for name in folders)
+    # A plan that has been run finds its folders again.
+    assert folders[:3] == ["text-weight-decay-0", folders[1], "text-A"] and "text-plain" in folders
+    assert re.fullmatch("text-weight-decay-0-[0-9a-f]{8}", folders[1])
+    assert plan.systems[-2].name == r"text · x\n\x1b[31m$|"
+
+
+EXTREMES = (None, True, -1, 0, 1.5, 2**31, 10**30, float("nan"), float("inf"), "", "rsa", "a\0b", "\ud800", "-" * 9999)
+EXTREMES += ([], {}, [[]], [None], {"": {}}, ["text", "text"], {"session": {"seeds": [1]}})
+
+
+def mutate(chance, given):
+    """A copy with one to three of its values, names or items replaced, lost, doubled or wrapped."""
+    given = json.loads(json.dumps(given))
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        places = [(None, None)]
+        for inside, place in places:
+            value = given if inside is None else inside[place]
+            if isinstance(value, (dict, list)):
+                places += [(value, key) for key in (value if isinstance(value, dict) else range(len(value)))]
+        inside, place = chance.choice(places[1:] or [({"": given}, "")])
+        kind = chance.choice(("replace", "replace", "lose", "wrap", "deepen", "name", "take"))
+        if kind == "lose":
+            del inside[place]
+        elif kind in ("wrap", "deepen"):
+            for _ in range(1 if kind == "wrap" else 150):
+                inside[place] = chance.choice(([inside[place]], {"x": inside[place]}))
+        elif kind == "name" and isinstance(inside, dict):
+            inside[chance.choice(("", "seeds", "fp16", "x" * 300, "weight_decay", "\u2028"))] = inside.pop(place)
+        else:
+            other, key = chance.choice(places[1:] or [({"": given}, "")])
+            inside[place] = chance.choice(EXTREMES) if kind == "replace" else json.loads(json.dumps(other[key]))
+    return given
+
+
+@pytest.mark.parametrize("number", mostly_slow([10, int(os.environ.get("RSA_CFN_MUTATIONS", 300))], 10))
+def test_a_damaged_plan_is_read_or_refused_in_one_line(number):
+    chance, refused = random.Random(number), 0
+    arguments = {"num_train_epochs": 2, "weight_decay": 0.1, "eval_modalities": ["text"], "dataset_name": "data"}
+    block = {"fusions": ["text", "rsa"], "backbones": [TINY], "variants": {"on": {"fp16": True}, "off": {}}}
+    protocols = {"session": {"folds": [1], "num_folds": 2, "seeds": [1]}, "paper": {"seeds": [7]}}
+    whole = {"description": "A plan.", "arguments": arguments, "protocols": protocols, "tables": {"T": [block]}}
+    file = Path("small.json")
+    for _ in range(number):
+        text = json.dumps(mutate(chance, whole), ensure_ascii=chance.random() < 0.5)
+        content = text.encode(errors="surrogatepass")
+        if chance.random() < 0.1:
+            content = content[: chance.randrange(len(content))] + chance.randbytes(chance.randrange(3))
+        file.write_bytes(content)
+        try:
+            plan = read_plan(file)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error) and len(str(error)) < 11_000, content
+        except Exception as error:
+            raise AssertionError(content) from error
+        else:
+            assert len({cell.name for cell in plan.cells}) == len(plan.cells) > 0, content
+    assert number / 2 < refused < number
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "can't be read as JSON"),
+        (b"\xff\xfe", "can't be read as JSON"),
+        (b"[" * 10**5, "can't be read as JSON"),
+        (b'{"protocols": ' + b"[" * 950 + b"]" * 950 + b', "tables": 1}', "nested too deeply|protocols is"),
+        (b'{"tables": {"T": [1], "T": [2]}}', "the plan has 'T' 2 times in one object"),
+        (b'{"protocols": {"session": {"seeds": [1], "num_folds": 9999999}}, "tables": {"T": []}}', "up to 1000"),
+    ],
+)
+def test_a_file_that_holds_no_plan(content, message):
+    os.mkfifo("plan.json") if content is None else Path("plan.json").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_plan("plan.json")
 
 
 def test_the_page_lists_each_plan_with_the_number_of_its_runs():
