@@ -26,6 +26,7 @@ def make_explanation(words, seconds=1.2, **fields):
         "segment_relevance": generator.standard_normal(-(-samples // 8000)),
         "words": words,
         "word_relevance": generator.standard_normal(len(words)),
+        "num_words_left": 0,
         "attentions": (),
     }
     return Explanation(**{**values, **fields})
