@@ -12,8 +12,8 @@ from processing_rsa_cfn import crop_audio, decode_audio
 
 
 SEGMENT_SECONDS = 0.5
-# Of a text, in letters: far more than any model reads.
-MAX_LETTERS = 200_000
+# Longer texts are refused: a word without end would take minutes. The processor tokenizes no more either.
+LETTERS_PER_TOKEN = 100
 NOT_FINITE = "the model's outputs aren't finite; give a model whose weights are, or another recording."
 
 
@@ -86,9 +86,9 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
         target (`str`, *optional*): The class to explain; the most probable one when left out.
 
     Raises:
-        ValueError: Nothing is given that the fusion reads; the audio can't be read; the text has more than
-            `MAX_LETTERS`; the class is unknown; the tokenizer doesn't tell where in the text its tokens are; or the
-            model's outputs or their gradients aren't finite.
+        ValueError: Nothing is given that the fusion reads; the audio can't be read; the text has more than 100 letters
+            for each of the processor's `max_text_tokens`; the class is unknown; the tokenizer doesn't tell where in the
+            text its tokens are; or the model's outputs or their gradients aren't finite.
     """
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if target is not None and target not in labels:
@@ -101,8 +101,9 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
     text = text if "text" in modalities else None
     if not len(waveform) and text is None:
         raise ValueError(f"fusion={model.config.fusion!r} reads {' and '.join(modalities)}, and none is given.")
-    if text is not None and len(text) > MAX_LETTERS:
-        raise ValueError(f"text has {len(text):,} letters; give at most {MAX_LETTERS:,}.")
+    most_letters = LETTERS_PER_TOKEN * processor.max_text_tokens
+    if text is not None and len(text) > most_letters:
+        raise ValueError(f"text has {len(text):,} letters; give at most {most_letters:,}.")
     inputs = _prepare(model, processor, waveform, text)
     probabilities, relevance, attentions, index = _differentiate(model, inputs, labels, target)
     words, word_relevance, num_words_left = [], np.zeros(0), 0
