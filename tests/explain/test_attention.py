@@ -85,10 +85,9 @@ def test_what_is_refused(make_model, processor, tmp_path):
 def test_a_damaged_dataset_and_a_model_that_is_not_finite_are_refused(make_model, processor, prepared_dir, tmp_path):
     model = make_model(fusion="rsa")
     shutil.copytree(prepared_dir, tmp_path / "damaged")
-    file = next((tmp_path / "damaged").rglob("*.arrow"))
-    content = file.read_bytes()
-    (text, *_) = load_from_disk(prepared_dir)["train"]["text"]
-    file.write_bytes(content.replace(text.encode(), b"\xff" * len(text.encode())))
+    text = load_from_disk(prepared_dir)["train"]["text"][0].encode()
+    for file in (tmp_path / "damaged").rglob("*.arrow"):
+        file.write_bytes(file.read_bytes().replace(text, b"\xff" * len(text)))
     with pytest.raises(InputError, match="damaged is damaged .*; make or download it again$"):
         collect_attention(model, processor, str(tmp_path / "damaged"))
     with torch.no_grad():
