@@ -21,7 +21,7 @@ from accelerate import PartialState
 
 from demo.examples import write_examples
 from demo.recognizer import Recognizer
-from foundation.errors import InputError, OneLineParser
+from foundation.errors import InputError, OneLineParser, complain
 from training.model import load_saved
 from training.transcription import Transcriber
 
@@ -33,7 +33,11 @@ DEMO_MODEL = "models/rsa_cfn"
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     # A Space starts the app without arguments, and has variables.
     default = os.environ.get("RSA_CFN_MODEL", DEMO_MODEL)
-    parser = OneLineParser(prog="demo", description="Emotion recognition from speech and transcript in the browser.")
+    parser = OneLineParser(
+        prog="demo",
+        description="Emotion recognition from speech and transcript in the browser.",
+        epilog="exit codes: 0, the app was stopped; 2, something given can't be used",
+    )
     parser.add_argument("--model", default=default, help=f"folder or Hub id of a saved model ({default})")
     parser.add_argument(
         "--asr_model", default=os.environ.get("RSA_CFN_ASR_MODEL"), help="speech recogniser that offers a transcript"
@@ -64,19 +68,19 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        print("demo: gradio isn't installed; pip install -r demo/requirements.txt", file=sys.stderr)
+        complain("demo", "gradio isn't installed; pip install -r demo/requirements.txt")
         return 2
     with tempfile.TemporaryDirectory() as folder:
         try:
             recognizer = load_recognizer(arguments.model, arguments.asr_model)
             examples = write_examples(Path(folder))
         except InputError as error:
-            print(f"demo: {error}", file=sys.stderr)
+            complain("demo", error)
             return 2
         try:
             launch(build_interface(recognizer, examples))
         except OSError as error:  # no port is free, or the address isn't this machine's
-            print(f"demo: {' '.join(str(error).split())}", file=sys.stderr)
+            complain("demo", error)
             return 2
     return 0
 

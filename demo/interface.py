@@ -1,6 +1,8 @@
 """The page of the app, in Korean and English. It asks nothing of other hosts: no analytics, no fonts from elsewhere."""
 
+import logging
 import os
+from html import escape
 
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -8,13 +10,18 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 
 from demo.examples import Example
-from demo.recognizer import Recognizer, in_korean
+from demo.recognizer import MAX_LETTERS, MAX_SECONDS, Recognizer, in_korean
+from foundation.words import escape_markdown, writable
 
+
+logger = logging.getLogger(__name__)
 
 TITLE = "RSA-CFN · 말소리와 글의 감정 Emotion in speech and transcript"
-ABOUT = """
-말소리를 녹음하거나 올리고 받아쓴 글을 적으세요. 둘 중 하나만 있어도 됩니다.<br>
-Record or upload speech and type what was said; one of the two is enough.
+ABOUT = f"""
+말소리({MAX_SECONDS // 60}분까지)를 녹음하거나 올리고 받아쓴 글({MAX_LETTERS:,}자까지)을 적으세요.
+둘 중 하나만 있어도 됩니다.<br>
+Record or upload speech (up to {MAX_SECONDS // 60} minutes) and type what was said (up to {MAX_LETTERS:,} letters); one
+of the two is enough.
 
 예시는 데모 말뭉치의 합성음입니다. 이 말뭉치로 학습한 모델은 실제 감정에 대해 아무것도 말해 주지 않습니다.<br>
 The examples are synthetic speech of the demo corpus, and a model trained on it says nothing about real emotion.
@@ -28,6 +35,8 @@ FONTS = ["system-ui", "Noto Sans CJK KR", "NanumGothic", "sans-serif"]
 # Visitors' recordings, and pictures of them, are deleted after an hour.
 KEPT_SECONDS = 3600
 MAX_FILE_SIZE = "100mb"
+# Who comes when so many wait is told so, and may come again.
+MAX_WAITING = 200
 
 
 def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Blocks:
@@ -40,14 +49,19 @@ def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Block
                 # A model of text alone still has a use for speech that can be transcribed.
                 has_audio = "audio" in recognizer.modalities or recognizer.transcriber is not None
                 audio = gr.Audio(label="말소리 Speech", type="filepath", editable=False, buttons=[], visible=has_audio)
-                text = gr.Textbox(label="받아쓴 글 Transcript", lines=2, visible="text" in recognizer.modalities)
+                text = gr.Textbox(
+                    label="받아쓴 글 Transcript",
+                    lines=2,
+                    max_length=MAX_LETTERS,
+                    visible="text" in recognizer.modalities,
+                )
                 if recognizer.transcriber is not None:
                     transcribe = gr.Button("받아쓰기 Transcribe", size="sm")
                     transcribe.click(lambda audio: _transcribe(recognizer, audio), audio, text)
                 button = gr.Button("감정 보기 Recognise", variant="primary", elem_id="recognise")
                 shelf = gr.Column()
             with gr.Column(scale=5):
-                note = gr.Markdown(visible=False, elem_id="note")
+                note = gr.Markdown(visible=False, latex_delimiters=[], elem_id="note")
                 with gr.Row():
                     labels = {
                         name: gr.Label(
@@ -80,7 +94,7 @@ def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Block
 
 def launch(interface: gr.Blocks) -> None:
     """Serve the page until the process ends; `GRADIO_SERVER_NAME` and `_PORT` say where."""
-    interface.launch(
+    interface.queue(max_size=MAX_WAITING, default_concurrency_limit=1).launch(
         theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"]),
         ssr_mode=False,
         max_file_size=MAX_FILE_SIZE,
@@ -91,8 +105,8 @@ def _show(recognizer: Recognizer, audio: str | None, text: str | None) -> list:
     """The outputs; for what can't be used they are empty, and the reason stands above them."""
     try:
         answer = recognizer(audio, text)
-    except ValueError as error:
-        sentence = _refuse(str(error))
+    except Exception as error:
+        sentence = _refuse(error)
         return [*(gr.Label(None, visible=name == "all") for name in SHOWN), None, gr.Markdown(sentence, visible=True)]
     labels = [gr.Label(answer.probabilities.get(name), visible=name in answer.probabilities) for name in SHOWN]
     return [*labels, answer.picture, _note(answer.explained)]
@@ -111,14 +125,22 @@ def _note(explained: tuple[float, float] | None) -> gr.Markdown:
 
 
 def _transcribe(recognizer: Recognizer, audio: str | None) -> str:
-    words = None if audio is None else recognizer.transcribe(audio)
-    if not words:
-        _refuse("the recogniser can make nothing of that; give a recording with speech.")
-    return words or ""
+    try:
+        words = None if audio is None else recognizer.transcribe(audio)
+        if not words:
+            raise ValueError("the recogniser can make nothing of that; give a recording with speech.")
+    except Exception as error:
+        _refuse(error)
+        return ""
+    return words
 
 
-def _refuse(reason: str) -> str:
-    """Show the reason beside the page, as a sentence."""
-    sentence = reason[0].upper() + reason[1:]
-    gr.Warning(sentence)
-    return sentence
+def _refuse(error: Exception) -> str:
+    """Show the reason beside the page, as a sentence; and give it as Markdown."""
+    reason = writable(str(error))
+    if not isinstance(error, ValueError):
+        logger.error("An answer failed", exc_info=error)
+        reason = f"this can't be answered ({type(error).__name__}: {reason}); give another recording or text."
+    sentence = reason[:1].upper() + reason[1:]
+    gr.Warning(escape(sentence))
+    return escape_markdown(sentence)

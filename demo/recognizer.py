@@ -4,8 +4,10 @@ import io
 import threading
 from dataclasses import dataclass, replace
 
+import numpy as np
 from PIL import Image
 
+from audio_rsa_cfn import TOO_LONG, AudioError, decode_blocks
 from explain import draw_explanation, explain
 from processing_rsa_cfn import RsaCfnPipeline
 from training.transcription import Transcriber
@@ -21,6 +23,8 @@ KOREAN = {
     "disgust": "혐오",
 }
 DPI = 130
+# What a visitor may give: whoever waits behind waits no longer than for this. An utterance is of seconds.
+MAX_SECONDS, MAX_LETTERS = 120, 5000
 
 
 def in_korean(label: str) -> str:
@@ -55,9 +59,10 @@ class Recognizer:
         return self.pipe.model.fusion.modalities
 
     def __call__(self, audio: str | None, text: str | None) -> Answer:
-        """What the model makes of a recording of any length and its transcript; one without words is none.
+        """What the model makes of a recording and its transcript; one without words is none.
 
-        Raises `ValueError` where nothing is given that the model reads, or the recording can't be read or is silent.
+        Raises `ValueError` where nothing is given that the model reads, or more than the limits; the recording can't
+        be read or is silent; or the model's outputs aren't finite.
         """
         given = {
             name: value
@@ -67,9 +72,13 @@ class Recognizer:
         if not given:
             wanted = {"audio": "a recording", "text": "a transcript"}
             raise ValueError(f"nothing is given; give {' or '.join(wanted[name] for name in self.modalities)}.")
+        if len(given.get("text", "")) > MAX_LETTERS:
+            raise ValueError(f"the text has {len(text):,} letters; give at most {MAX_LETTERS:,}.")
+        if "audio" in given:
+            given["audio"] = self._read(audio)
         shown = {"all": given}
         if len(given) == 2:
-            shown |= {"audio": {"text": text}, "text": {"audio": audio}}
+            shown |= {"audio": {"text": given["text"]}, "text": {"audio": given["audio"]}}
         with self._turn:
             probabilities = {
                 name: {in_korean(entry["label"]): entry["score"] for entry in self.pipe(inputs)}
@@ -79,11 +88,24 @@ class Recognizer:
         return Answer(probabilities, picture, explained)
 
     def transcribe(self, audio: str) -> str | None:
-        """The words of a recording; None where the recogniser can make nothing of it."""
+        """The words of a recording; None where the recogniser can make nothing of it. Raises as a call does."""
+        recording = self._read(audio)
         with self._turn:
-            return self.transcriber(audio)
+            return self.transcriber(recording)
 
-    def _explain(self, given: dict[str, str]) -> tuple[Image.Image, tuple[float, float] | None]:
+    def _read(self, audio: str) -> dict:
+        """The samples of a file, which is read no further than `MAX_SECONDS`, whatever its header says."""
+        rate = self.pipe.processor.feature_extractor.sampling_rate
+        try:
+            blocks = list(decode_blocks(audio, None, rate, MAX_SECONDS))
+        except AudioError as error:
+            if error.reason == TOO_LONG:
+                limit = f"the recording is longer than {MAX_SECONDS / 60:g} minutes; give a part of it."
+                raise ValueError(limit) from error
+            raise
+        return {"array": np.concatenate([np.zeros(0, np.float32), *blocks]), "sampling_rate": rate}
+
+    def _explain(self, given: dict) -> tuple[Image.Image, tuple[float, float] | None]:
         processor = self.pipe.processor
         explanation = explain(self.pipe.model, processor, **given)
         explained = None

@@ -71,6 +71,16 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
             f"fusion={model.config.fusion!r} has no attention over features; give a model of "
             f"{', '.join(FUSIONS_WITH_ATTENTION)}"
         )
+    try:
+        return _collect(model, processor, dataset_name, segment_ids)
+    except InputError:
+        raise
+    except (OSError, SystemError, ValueError) as error:  # of pyarrow, whose files are read without a check
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(f"dataset {dataset_name} is damaged ({reason}); make or download it again") from error
+
+
+def _collect(model, processor, dataset_name: str, segment_ids: set[str] | None) -> AttentionWeights:
     parts = load_parts(dataset_name)
     for part, dataset in parts.items():
         lacking = [name for name in ("audio", "text", "label") if name not in dataset.column_names]
@@ -101,6 +111,8 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
             f"{dataset_name} has {is_neutral.sum()} neutral and {(~is_neutral).sum()} other rows that are labelled and "
             "readable; give one that has both"
         )
+    if not all(np.isfinite(weights).all() for name in ("audio", "text") for weights in collected[name]):
+        raise InputError("the model's attention isn't finite; give a model whose weights are")
     return AttentionWeights(
         audio=np.concatenate(collected["audio"]),
         text=np.concatenate(collected["text"]),

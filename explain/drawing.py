@@ -3,12 +3,14 @@
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from explain.prediction import Explanation
 from foundation.figures import new_figure
+from foundation.words import counted, writable
 
 
 WIDTH = 8.0  # inches
@@ -16,6 +18,8 @@ FONT_SIZE = 12
 LINE_HEIGHT = 0.34  # inches
 TEXT_WIDTH = 6.4  # inches that a line of words may take
 SPACE = 0.09  # inches between words
+# What bounds the height of a picture. So many letters fit into a line whatever they are, at most of FONT_SIZE in width.
+MOST_LINES, MOST_LETTERS = 40, 36
 # Blue over white to red, without the dark ends, on which neither a waveform nor writing would be legible.
 COLORS = LinearSegmentedColormap.from_list("relevance", colormaps["RdBu_r"](np.linspace(0.2, 0.8, 256)))
 BARS = {
@@ -28,7 +32,8 @@ MOST_POINTS = 4000  # of a waveform, each the extremes of its samples
 
 def draw_explanation(explanation: Explanation) -> Figure:
     """
-    Draw an explanation: bars of probabilities; the waveform, and the words, on the colour of their relevance.
+    Draw an explanation: bars of probabilities; the waveform, and the words, on the colour of their relevance. Of words
+    that the model didn't read, and those behind the 40th line, it tells only how many there are.
 
     Returns:
         `matplotlib.figure.Figure`: Bound to no window and no global state; `savefig` writes it.
@@ -95,7 +100,10 @@ def _draw_words(axes: Axes, explanation: Explanation, lines: list[list[tuple[flo
         for x, word in line:
             box = {"boxstyle": "round,pad=0.18", "facecolor": scale.to_rgba(next(values)), "edgecolor": "none"}
             axes.text(x, row + 0.5, word, bbox=box, fontsize=FONT_SIZE, va="center")
+    num_more = len(explanation.words) - sum(map(len, lines))
     _finish(axes, scale, "words", explanation.target)
+    notes = {"more": num_more, "that the model didn't read": explanation.num_words_left}
+    axes.set_xlabel("; ".join(f"{counted(number, 'words')} {what}" for what, number in notes.items() if number))
 
 
 def _finish(axes: Axes, scale: ScalarMappable, what: str, target: str) -> None:
@@ -112,14 +120,19 @@ def _scale(relevance: np.ndarray) -> ScalarMappable:
 
 
 def _break_lines(words: list[str]) -> list[list[tuple[float, str]]]:
-    """Lines of words, each with its place in inches from the left."""
+    """Lines of words, each with its place in inches from the left; the first `MOST_LINES` of them."""
     lines: list[list[tuple[float, str]]] = []
     scratch, x = new_figure(WIDTH, 1), 0.0
+    renderer = FigureCanvasAgg(scratch).get_renderer()
+    words = [writable(word[: MOST_LETTERS + 1]) for word in words]
+    words = [word if len(word) <= MOST_LETTERS else f"{word[: MOST_LETTERS - 1]}…" for word in words]
     texts = [scratch.text(0, 0, word, fontsize=FONT_SIZE) for word in words]
     scratch.choose_fonts()
     for word, text in zip(words, texts):
-        width = text.get_window_extent().width / scratch.dpi + 2 * SPACE
+        width = text.get_window_extent(renderer).width / scratch.dpi + 2 * SPACE
         if not lines or x + width > TEXT_WIDTH:
+            if len(lines) == MOST_LINES:
+                break
             lines.append([])
             x = 0.0
         lines[-1].append((x + SPACE, word))

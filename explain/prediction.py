@@ -2,6 +2,7 @@
 Relevance is gradient × input (Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713)."""
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ from processing_rsa_cfn import crop_audio, decode_audio
 
 
 SEGMENT_SECONDS = 0.5
+# Longer texts are refused: a word without end would take minutes. The processor tokenizes no more either.
+LETTERS_PER_TOKEN = 100
+NOT_FINITE = "the model's outputs aren't finite; give a model whose weights are, or another recording."
 
 
 @dataclass
@@ -30,9 +34,10 @@ class Explanation:
         start (`float`): Seconds into the clip at which the waveform starts.
         segment_relevance (`np.ndarray` of shape `(num_segments,)`): Of each half-second of the waveform, of which
             the last may be shorter. Positive speaks for the target, negative against it.
-        words (`list[str]`): The words of the text, between spaces, in their order; none where the text isn't read.
-        word_relevance (`np.ndarray` of shape `(num_words,)`): Of each word, on the scale of `segment_relevance`; 0
-            for a word behind the processor's `max_text_tokens`.
+        words (`list[str]`): The words of the text, between spaces, that the model read, in their order.
+        word_relevance (`np.ndarray` of shape `(num_words,)`): Of each of them, on the scale of `segment_relevance`.
+        num_words_left (`int`): Words that the model didn't read, most often those behind the processor's
+            `max_text_tokens`.
         attentions (`tuple[np.ndarray]`): Attention maps of the fusion, of shape `(features, features)`, each row of
             which adds up to 1: one of `rsa`, two of `rsa_cfn` and `hybrid_fusion`, audio first, and none of others.
     """
@@ -47,6 +52,7 @@ class Explanation:
     segment_relevance: np.ndarray
     words: list[str]
     word_relevance: np.ndarray
+    num_words_left: int
     attentions: tuple[np.ndarray, ...]
 
     @property
@@ -80,8 +86,9 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
         target (`str`, *optional*): The class to explain; the most probable one when left out.
 
     Raises:
-        ValueError: Nothing is given that the fusion reads; the audio can't be read; the class is unknown; or the
-            tokenizer doesn't tell where in the text its tokens are.
+        ValueError: Nothing is given that the fusion reads; the audio can't be read; the text has more than 100 letters
+            for each of the processor's `max_text_tokens`; the class is unknown; the tokenizer doesn't tell where in the
+            text its tokens are; or the model's outputs or their gradients aren't finite.
     """
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if target is not None and target not in labels:
@@ -94,11 +101,14 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
     text = text if "text" in modalities else None
     if not len(waveform) and text is None:
         raise ValueError(f"fusion={model.config.fusion!r} reads {' and '.join(modalities)}, and none is given.")
+    most_letters = LETTERS_PER_TOKEN * processor.max_text_tokens
+    if text is not None and len(text) > most_letters:
+        raise ValueError(f"text has {len(text):,} letters; give at most {most_letters:,}.")
     inputs = _prepare(model, processor, waveform, text)
     probabilities, relevance, attentions, index = _differentiate(model, inputs, labels, target)
-    words, word_relevance = [], np.zeros(0)
+    words, word_relevance, num_words_left = [], np.zeros(0), 0
     if text is not None:
-        words, word_relevance = _sum_over_words(processor, text, relevance["text"])
+        words, word_relevance, num_words_left = _sum_over_words(processor, text, relevance["text"])
     return Explanation(
         labels=labels,
         target=labels[index],
@@ -110,6 +120,7 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
         segment_relevance=_sum_over_segments(relevance.get("audio", np.zeros(0)), sampling_rate),
         words=words,
         word_relevance=word_relevance,
+        num_words_left=num_words_left,
         attentions=attentions,
     )
 
@@ -118,8 +129,8 @@ def _decode(processor, audio) -> tuple[np.ndarray, float]:
     """The part of a clip that the model is given, and the second at which it starts."""
     sampling_rate = processor.feature_extractor.sampling_rate
     clip = decode_audio(audio, None, sampling_rate)
-    kept = crop_audio(np.arange(len(clip)), round(processor.max_audio_seconds * sampling_rate), processor.audio_crop)
-    return clip[kept], (kept[0] / sampling_rate if len(kept) else 0.0)
+    kept = crop_audio(range(len(clip)), round(processor.max_audio_seconds * sampling_rate), processor.audio_crop)
+    return clip[kept.start : kept.stop], kept.start / sampling_rate
 
 
 def _prepare(model, processor, waveform: np.ndarray, text: str | None) -> dict[str, torch.Tensor]:
@@ -156,7 +167,9 @@ def _differentiate(model, inputs, labels, target):
     if "text" in relevance:
         relevance["text"] = relevance["text"].sum(axis=1)  # (num_tokens,)
     attentions = tuple(attention[0].detach().float().cpu().numpy() for attention in output.attentions)
-    return logits.detach().softmax(dim=0).cpu().numpy(), relevance, attentions, index
+    if not all(np.isfinite(values).all() for values in relevance.values()):
+        raise ValueError(NOT_FINITE)
+    return _probabilities(output), relevance, attentions, index
 
 
 @torch.no_grad()
@@ -165,7 +178,15 @@ def _withhold(model, processor, waveform: np.ndarray, text: str | None) -> dict[
         return {}
     silent = waveform[:0]
     kept = {"audio": _prepare(model, processor, silent, text), "text": _prepare(model, processor, waveform, None)}
-    return {name: model(**inputs).logits[0].float().softmax(dim=0).cpu().numpy() for name, inputs in kept.items()}
+    return {name: _probabilities(model(**inputs)) for name, inputs in kept.items()}
+
+
+def _probabilities(output) -> np.ndarray:
+    """Of each class, `(C,)`; a `ValueError` where a logit isn't finite."""
+    logits = output.logits[0].detach().float()
+    if not logits.isfinite().all():
+        raise ValueError(NOT_FINITE)
+    return logits.softmax(dim=0).cpu().numpy()
 
 
 def _sum_over_segments(relevance: np.ndarray, sampling_rate: int) -> np.ndarray:
@@ -175,8 +196,9 @@ def _sum_over_segments(relevance: np.ndarray, sampling_rate: int) -> np.ndarray:
     return np.add.reduceat(relevance, np.arange(0, len(relevance), round(SEGMENT_SECONDS * sampling_rate)))
 
 
-def _sum_over_words(processor, text: str, relevance: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The words of a text, and the relevance of its tokens, `(num_tokens,)`, summed over each: `(num_words,)`."""
+def _sum_over_words(processor, text: str, relevance: np.ndarray) -> tuple[list[str], np.ndarray, int]:
+    """The words of a text that have tokens; the relevance of its tokens, `(num_tokens,)`, summed over each of them:
+    `(num_words,)`; and the number of the other words."""
     tokenizer = processor.tokenizer
     if not tokenizer.is_fast:
         raise ValueError(f"{type(tokenizer).__name__} doesn't tell where its tokens are; give a fast tokenizer.")
@@ -184,11 +206,13 @@ def _sum_over_words(processor, text: str, relevance: np.ndarray) -> tuple[list[s
         text, truncation=True, max_length=processor.max_text_tokens, return_offsets_mapping=True, padding=False
     )
     matches = list(re.finditer(r"\S+", text))
-    sums = np.zeros(len(matches))
+    ends = [match.end() for match in matches]
+    sums: dict[int, float] = {}
     for (start, end), value in zip(encoded["offset_mapping"], relevance, strict=True):
-        for place, match in enumerate(matches):
-            # A token may begin with the space before its word; a special one is empty.
-            if max(start, match.start()) < min(end, match.end()):
-                sums[place] += value
-                break
-    return [match.group() for match in matches], sums
+        # A token may begin with the space before its word; a special one is empty.
+        place = bisect_right(ends, start)
+        if start < end and place < len(matches) and matches[place].start() < end:
+            sums[place] = sums.get(place, 0.0) + value
+    places = sorted(sums)
+    words = [matches[place].group() for place in places]
+    return words, np.array([sums[place] for place in places]), len(matches) - len(places)

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
+from foundation.words import writable
+
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +91,8 @@ def families_for(text: str) -> list[str]:
         if not lacking:
             return families
     logger.warning(
-        f"No installed font has {''.join(sorted(lacking))}, drawn as boxes; install one that has, or for Korean, "
-        "Japanese and Chinese pip install noto-cjk-sans-otc"
+        f"No installed font has {writable(''.join(sorted(lacking)))}, drawn as boxes; install one that has, or for "
+        "Korean, Japanese and Chinese pip install noto-cjk-sans-otc"
     )
     return families
 

@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,7 +89,7 @@ def owned(folder: str | Path, given: str) -> Iterator[Path]:
     with lock:
         lock.release()  # the block has it too
         for remains in folder.glob(f"{UNFINISHED}*"):
-            remains.unlink()
+            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
         yield folder
 
 
@@ -108,6 +110,25 @@ def writing_whole(file: Path) -> Iterator[Path]:
     finally:
         beside.unlink(missing_ok=True)
     to_disk(file.parent)
+
+
+@contextmanager
+def writing_all(folder: Path) -> Iterator[Path]:
+    """A folder in `folder`, whose files get their places in that when the block ends and all of them are on the disk:
+    in the reverse order of their names, so that what is read first, config.json or model.onnx, comes after the
+    weights."""
+    beside = folder / f"{UNFINISHED}all"
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        files = sorted(beside.iterdir(), reverse=True)
+        for file in files:
+            to_disk(file)
+        for file in files:
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(beside)
+    to_disk(folder)
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
-from foundation.errors import OneLineParser
-from foundation.files import check_output_dir
+from foundation.errors import OneLineParser, complain, run_script
+from foundation.files import check_output_dir, holds_files, owned, writing_all
+from foundation.words import writable
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
@@ -201,7 +202,8 @@ def read_sizes(state: dict[str, torch.Tensor], fusion: str, max_text_tokens: int
 
 
 def check_state_dict(state: dict[str, torch.Tensor], config: RsaCfnConfig):
-    """Raise a `ValueError` that names every tensor that is missing, unknown, or of another shape than in the model."""
+    """Raise a `ValueError` that names every tensor that is missing, unknown, of another shape than in the model, or not
+    finite."""
     with torch.device("meta"):
         expected = RsaCfnForSequenceClassification(config).state_dict()
     original_names = {new: original for original, new in NAMES[config.fusion].items()}
@@ -213,6 +215,8 @@ def check_state_dict(state: dict[str, torch.Tensor], config: RsaCfnConfig):
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
+    not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    problems += [f"not finite: {replace_start(name, original_names)}" for name in not_finite]
     if problems:
         header = f"The file doesn't fit fusion={config.fusion!r} and the given backbones:"
         raise ValueError("\n  ".join([header, *problems]))
@@ -259,7 +263,7 @@ def build_config(arguments: argparse.Namespace, state: dict[str, torch.Tensor]) 
     return config
 
 
-def save_processor(arguments: argparse.Namespace):
+def save_processor(arguments: argparse.Namespace, folder: Path):
     """Save the processor of the named backbones beside the model, or say in one line why there is none."""
     if arguments.audio_model is None or arguments.text_model is None:
         print("no processor saved: it takes --audio_model and --text_model")
@@ -274,30 +278,38 @@ def save_processor(arguments: argparse.Namespace):
     processor = RsaCfnProcessor(
         feature_extractor, tokenizer, max_text_tokens=arguments.max_text_tokens, audio_crop="head"
     )
-    processor.save_pretrained(arguments.output_dir)
+    processor.save_pretrained(folder)
+
+
+def check_empty(folder: str, given: str) -> None:
+    check_output_dir(folder, given)
+    if holds_files(Path(folder).expanduser()):
+        raise ValueError(f"{given} isn't empty; give a new folder, or remove this one.")
 
 
 def convert(arguments: argparse.Namespace):
     """Read, rename, check, load and save."""
-    check_output_dir(arguments.output_dir, f"output_dir={arguments.output_dir!r}")
-    if Path(arguments.output_dir).is_dir() and any(Path(arguments.output_dir).iterdir()):
-        raise ValueError(f"output_dir={arguments.output_dir!r} isn't empty; give a new folder, or remove this one.")
+    given = f"output_dir={arguments.output_dir!r}"
+    check_empty(arguments.output_dir, given)
     state, dropped = convert_state_dict(read_state_dict(arguments.checkpoint), arguments.fusion)
     config = build_config(arguments, state)
     check_state_dict(state, config)
     model = RsaCfnForSequenceClassification(config)
     model.load_state_dict(state)
-    model.save_pretrained(arguments.output_dir)
-    for name in dropped:
-        print(f"dropped: {name}")
-    save_processor(arguments)
+    with owned(arguments.output_dir, given) as folder:
+        check_empty(arguments.output_dir, given)  # again: another process may have filled it since
+        with writing_all(folder) as beside:
+            model.save_pretrained(beside)
+            for name in dropped:
+                print(f"dropped: {name}")
+            save_processor(arguments, beside)
     print(f"saved {len(state)} tensors of fusion={arguments.fusion!r} to {arguments.output_dir}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 when the checkpoint or an argument is refused."""
     summary = "Convert a checkpoint of the original PyTorch code."
-    parser = OneLineParser(prog="convert_checkpoint", description=summary)
+    codes = "exit codes: 0, all files are written; 1, they can't be; 2, something given can't be used"
+    parser = OneLineParser(prog="convert_checkpoint", description=summary, epilog=codes)
     parser.add_argument("checkpoint", help="a state dict: .pth, read without running code, or .safetensors")
     parser.add_argument("--fusion", choices=FUSIONS, required=True, help="the method the checkpoint was trained with")
     parser.add_argument("--output_dir", required=True, help="folder to save the model in")
@@ -307,13 +319,18 @@ def main(argv: list[str] | None = None) -> int:
         group.add_argument(f"--{modality}_model", help=f"Hub id or folder of the {modality} backbone")
     parser.add_argument("--pooling_mode", choices=POOLING_MODES, default="mean", help="default: mean")
     parser.add_argument("--max_text_tokens", type=int, default=256, help="length of padded transcripts; default: 256")
+    arguments = parser.parse_args(argv)
     try:
-        convert(parser.parse_args(argv))
+        convert(arguments)
     except ValueError as error:
-        print(f"convert_checkpoint: {error}", file=sys.stderr)
+        print("convert_checkpoint:", "\n".join(map(writable, str(error).split("\n"))), file=sys.stderr)
         return 2
+    except OSError as error:
+        reason = f"can't be written ({error.strerror}); make room, or give another folder"
+        complain("convert_checkpoint", f"output_dir={arguments.output_dir!r} {reason}")
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script("convert_checkpoint", main)

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from foundation.errors import OneLineParser
+from foundation.errors import OneLineParser, run_script
+from foundation.files import writing_whole
 from scripts.fusion_table import full_size_config
 
 
@@ -105,14 +106,16 @@ def draw(output: str) -> None:
     draw_line(axes, (middle, end), (middle, end - 0.42))
     axes.text(middle, end - 0.57, f"logits (B, {config.num_labels})", ha="center", va="center", size=10.5)
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150, bbox_inches="tight", facecolor="white")
+    with writing_whole(Path(output)) as file:
+        figure.savefig(file, dpi=150, bbox_inches="tight", facecolor="white")
 
 
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> int:
     parser = OneLineParser(prog="draw_architecture", description="Draw RSA-CFN.")
     parser.add_argument("--output", default="docs/rsa_cfn.png", help="image file; default: docs/rsa_cfn.png")
     draw(parser.parse_args(argv).output)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script("draw_architecture", main)

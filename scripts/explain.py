@@ -9,14 +9,15 @@ python -m scripts.explain models/rsa_cfn --dataset_name data/demo --output_dir e
 
 import argparse
 import logging
-import sys
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from explain import Explanation, collect_attention, draw_attention, draw_explanation, explain
-from foundation.errors import InputError, OneLineParser
-from foundation.files import check_output_dir, write_json
+from foundation.errors import InputError, OneLineParser, complain, run_script
+from foundation.files import check_output_dir, owned, write_json, writing_whole
 from training.model import load_saved
 
 
@@ -38,6 +39,7 @@ def as_record(explanation: Explanation) -> dict:
             {"word": word, "relevance": float(relevance)}
             for word, relevance in zip(explanation.words, explanation.word_relevance)
         ],
+        "num_words_left": explanation.num_words_left,
     }
 
 
@@ -50,15 +52,17 @@ def explain_clip(model, processor, arguments: argparse.Namespace) -> list[str]:
     try:
         explanation = explain(model, processor, arguments.audio, arguments.text)
     except ValueError as error:
-        raise InputError(f"--audio {arguments.audio} --text {arguments.text!r}: {error}") from error
+        given = {"--audio": arguments.audio, "--text": arguments.text and shorten(arguments.text, 80)}
+        named = " ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+        raise InputError(f"{named}: {error}") from error
     folder = arguments.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "explanation.json", as_record(explanation))
-    draw_explanation(explanation).savefig(folder / "explanation.png", dpi=DPI, facecolor="white")
+    save_figure(draw_explanation(explanation), folder / "explanation.png")
     names = ["explanation.json", "explanation.png"]
     if explanation.attentions:
         modalities = ("audio", "text") if len(explanation.attentions) == 2 else ("audio_and_text",)
-        np.savez_compressed(folder / "explanation.npz", **dict(zip(modalities, explanation.attentions)))
+        with writing_whole(folder / "explanation.npz") as file:
+            np.savez_compressed(file, **dict(zip(modalities, explanation.attentions)))
         names.append("explanation.npz")
     print(f"{explanation.target}, probability {explanation.probabilities.max():.3f}")
     return names
@@ -67,16 +71,21 @@ def explain_clip(model, processor, arguments: argparse.Namespace) -> list[str]:
 def explain_dataset(model, processor, arguments: argparse.Namespace) -> list[str]:
     """Write attention.npz and .png."""
     weights = collect_attention(model, processor, arguments.dataset_name)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    weights.save(arguments.output_dir / "attention.npz")
-    draw_attention(weights).savefig(arguments.output_dir / "attention.png", dpi=DPI, facecolor="white")
+    with writing_whole(arguments.output_dir / "attention.npz") as file:
+        weights.save(file)
+    save_figure(draw_attention(weights), arguments.output_dir / "attention.png")
     return ["attention.npz", "attention.png"]
 
 
+def save_figure(figure: Figure, file: Path) -> None:
+    with writing_whole(file) as beside:
+        figure.savefig(beside, dpi=DPI, facecolor="white")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 when something given can't be used."""
     logging.basicConfig(format="%(message)s")
-    parser = OneLineParser(prog="explain", description="Explain what a saved model answers.")
+    codes = "exit codes: 0, all files are written; 1, one can't be; 2, something given can't be used"
+    parser = OneLineParser(prog="explain", description="Explain what a saved model answers.", epilog=codes)
     parser.add_argument("model", help="folder or Hub id of a saved RSA-CFN model")
     parser.add_argument("--audio", help="a recording")
     parser.add_argument("--text", help="its transcript")
@@ -86,16 +95,21 @@ def main(argv: list[str] | None = None) -> int:
     is_clip = arguments.audio is not None or arguments.text is not None
     if is_clip == (arguments.dataset_name is not None):
         parser.error("give either --audio, --text or both, or --dataset_name")
+    given = f"--output_dir {arguments.output_dir}"
     try:
-        check_output_dir(arguments.output_dir, f"--output_dir {arguments.output_dir}")
+        check_output_dir(arguments.output_dir, given)
         model, processor = load_saved(arguments.model, "MODEL")
-        names = (explain_clip if is_clip else explain_dataset)(model.eval(), processor, arguments)
+        with owned(arguments.output_dir, given):
+            names = (explain_clip if is_clip else explain_dataset)(model.eval(), processor, arguments)
     except InputError as error:
-        print(f"explain: {error}", file=sys.stderr)
+        complain("explain", error)
         return 2
+    except OSError as error:
+        complain("explain", f"{given} can't be written ({error.strerror}); make room, or give another folder")
+        return 1
     print(f"Written to {arguments.output_dir}: {', '.join(names)}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script("explain", main)

@@ -9,9 +9,6 @@ python -m scripts.export_onnx models/rsa_cfn models/rsa_cfn_onnx/model.onnx
 
 import json
 import logging
-import os
-import sys
-import tempfile
 import warnings
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -19,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from foundation.errors import InputError, OneLineParser
-from foundation.files import check_output_dir
+from foundation.errors import InputError, OneLineParser, complain, run_script
+from foundation.files import check_output_dir, owned, writing_all
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from training.model import load_saved
 
@@ -51,8 +48,9 @@ class Logits(torch.nn.Module):
         return self.model(input_values, audio_attention_mask, input_ids, attention_mask).logits
 
 
-def export(model: RsaCfnForSequenceClassification, file: Path) -> float:
-    """Write the graph of a model's logits, hold it against the model, and give the largest difference of a logit.
+def export(model: RsaCfnForSequenceClassification, file: Path, processor=None) -> float:
+    """Write the graph of a model's logits, hold it against the model, and give the largest difference of a logit; with
+    a processor, it and the configuration are written beside the graph.
 
     The inputs are what the processor gives with `return_tensors="np"`: `input_values` and `audio_attention_mask`,
     `(batch_size, num_samples)`, float32 and int32, and `input_ids` and `attention_mask`, `(batch_size, num_tokens)`,
@@ -61,7 +59,7 @@ def export(model: RsaCfnForSequenceClassification, file: Path) -> float:
     the weights lie beside `file`, in one of the same name and `.data`.
 
     What is too long for `mlp_mixer` is cut at its end, where the model would raise an error. A difference of more than
-    1e-4 is an `InputError`, and nothing is written.
+    1e-4 is an `InputError`, and nothing is written. All files appear when the last of them is on the disk.
     """
     model.eval()
     inputs = make_inputs(model, batch_size=2, length=0.6)
@@ -79,17 +77,17 @@ def export(model: RsaCfnForSequenceClassification, file: Path) -> float:
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     program.model.metadata_props["labels"] = json.dumps(labels, ensure_ascii=False)
     program.model.metadata_props["fusion"] = model.config.fusion
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export_", dir=file.parent) as folder:
-        program.save(Path(folder) / file.name)
-        difference = compare(model, Path(folder) / file.name)
+    with writing_all(file.parent) as folder:
+        program.save(folder / file.name)
+        difference = compare(model, folder / file.name)
         if not difference <= TOLERANCE:
             raise InputError(
                 f"the exported graph is off by {difference:.1e}, more than {TOLERANCE:g}, so it isn't written; "
                 "give a model of the wav2vec2 and RoBERTa or BERT families"
             )
-        for part in sorted(Path(folder).iterdir(), reverse=True):  # the weights before the graph that names them
-            os.replace(part, file.parent / part.name)
+        if processor is not None:
+            model.config.save_pretrained(folder)
+            processor.save_pretrained(folder)
     return difference
 
 
@@ -172,26 +170,29 @@ def check_arguments(model_dir: str, file: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 when an argument is refused."""
-    parser = OneLineParser(prog="export_onnx", description="Export a saved model to ONNX.")
+    codes = "exit codes: 0, all files are written; 1, they can't be; 2, something given can't be used"
+    parser = OneLineParser(prog="export_onnx", description="Export a saved model to ONNX.", epilog=codes)
     parser.add_argument("model", help="folder or Hub id of a saved RSA-CFN model")
     parser.add_argument("output", type=Path, help="the .onnx file; processor and configuration are written beside it")
     arguments = parser.parse_args(argv)
+    folder = arguments.output.parent
     try:
         check_arguments(arguments.model, arguments.output)
         model, processor = load_saved(arguments.model, "MODEL", dtype=torch.float32)
-        difference = export(model, arguments.output)
+        with owned(folder, f"{folder}, the folder of {arguments.output.name},"):
+            check_arguments(arguments.model, arguments.output)  # again: another process may have written it since
+            is_beside = folder.resolve() == Path(arguments.model).resolve()
+            difference = export(model, arguments.output, None if is_beside else processor)
     except InputError as error:
-        print(f"export_onnx: {error}", file=sys.stderr)
+        complain("export_onnx", error)
         return 2
-    folder = arguments.output.parent
-    if folder.resolve() != Path(arguments.model).resolve():
-        model.config.save_pretrained(folder)
-        processor.save_pretrained(folder)
+    except OSError as error:
+        complain("export_onnx", f"{folder} can't be written ({error.strerror}); make room, or give another folder")
+        return 1
     print(f"onnxruntime differs from PyTorch by at most {difference:.1e} in a logit")
     print(f"Written to {folder}: {arguments.output.name}, config.json with the labels, and the processor")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script("export_onnx", main)

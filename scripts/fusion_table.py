@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from benchmarks.measure import median_seconds
 from configuration_rsa_cfn import FUSIONS, RsaCfnConfig
-from foundation.errors import OneLineParser
+from foundation.errors import OneLineParser, run_script
 from fusion_rsa_cfn import FUSION_CLASSES, Fusion
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 
@@ -90,7 +90,7 @@ def backbone_step_seconds(batch_size: int) -> float:
     return median_seconds({"backbones": step}, 1)["backbones"]
 
 
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> int:
     parser = OneLineParser(prog="fusion_table", description="A Markdown table of the fusions at full size.")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5, help="measured steps; 0 leaves the column out")
@@ -111,7 +111,8 @@ def main(argv: list[str] | None = None):
         seconds = backbone_step_seconds(arguments.batch_size)
         inputs = f"B = {arguments.batch_size}, {NUM_SAMPLES} samples and {NUM_TOKENS} tokens"
         print(f"\nBoth backbones, {inputs}: {seconds:.1f} s")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_script("fusion_table", main)

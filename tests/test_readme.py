@@ -167,6 +167,8 @@ def check(command, is_run):
             pass
         case [".ci/run"]:
             assert os.access(REPOSITORY / ".ci" / "run", os.X_OK)
+        case ["pip", "install", "--require-hashes", "-r", "requirements.lock"]:
+            pass  # what is in it is tested below; installing it brings gigabytes
         case ["pip", "install", "-r", file, *others]:
             assert all((REPOSITORY / name).is_file() for name in (file, *others) if name != "-r"), command
         case ["pip", "install", *names]:
@@ -295,6 +297,17 @@ def test_the_python_runs_as_printed(workplace, monkeypatch):
 def test_code_is_of_a_kind_that_is_checked():
     for page, text in PAGES.items():
         assert {language for language, _ in blocks(text)} <= {"bash", "python"}, page
+
+
+def test_the_lock_has_every_requirement_and_hashes_of_every_package():
+    lines = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", "").splitlines()
+    packages = [line for line in lines if not line.startswith("#")]
+    assert all(
+        re.fullmatch(r"[\w.-]+==[^\s;]+( ; [^\n]*?)?(\s+--hash=sha256:[0-9a-f]{64})+", line) for line in packages
+    )
+    locked = {re.match(r"\S+", line).group() for line in packages}
+    required = re.findall(r"(?m)^[\w.-]+==\S+$", (REPOSITORY / "requirements.txt").read_text(encoding="utf-8"))
+    assert len(packages) > len(required) and {name.replace("_", "-") for name in required} <= locked
 
 
 def test_links_and_pictures_are_there():

@@ -76,6 +76,14 @@ def test_what_cannot_be_used_is_said_in_a_sentence(recognizer, tmp_path):
         recognizer(str(tmp_path / "silent.wav"), "정말")
 
 
+def test_more_than_the_limits_is_refused(recognizer, tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.zeros(121 * 1000), 1000, subtype="PCM_U8")
+    with pytest.raises(ValueError, match="^the recording is longer than 2 minutes; give a part of it"):
+        recognizer(str(tmp_path / "long.wav"), "정말")
+    with pytest.raises(ValueError, match="^the text has 5,001 letters; give at most 5,000"):
+        recognizer(None, "정" * 5001)
+
+
 def test_threads_share_a_recognizer(recognizer, examples):
     given = [(str(example.audio), example.text) for example in examples[:3]]
     one_by_one = [recognizer(*inputs).probabilities for inputs in given]

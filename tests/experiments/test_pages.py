@@ -71,7 +71,7 @@ def page(report_dir):
 def markdown(report_dir):
     text = (report_dir / "results.md").read_text(encoding="utf-8")
     # As it is shown.
-    text = re.sub(r"\\([\\`*|$_~\]#>])", r"\1", text).replace("&lt;", "<").replace("&amp;", "&")
+    text = re.sub(r"\\([\\`*|$_~(#>])", r"\1", text).replace("&lt;", "<").replace("&amp;", "&")
     return " ".join(text.split())
 
 

@@ -1,9 +1,11 @@
 """Attention over a dataset: weights that add up, medians that are numpy's, and rows that can't be read named."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from datasets import Audio, Dataset, load_from_disk
 
 from explain import AttentionWeights, collect_attention, draw_attention
@@ -78,3 +80,17 @@ def test_what_is_refused(make_model, processor, tmp_path):
     Dataset.from_dict({"text": ["정말"], "label": ["sad"]}).save_to_disk(tmp_path / "silent")
     with pytest.raises(InputError, match="has no column 'audio', only text, label"):
         collect_attention(make_model(), processor, str(tmp_path / "silent"))
+
+
+def test_a_damaged_dataset_and_a_model_that_is_not_finite_are_refused(make_model, processor, prepared_dir, tmp_path):
+    model = make_model(fusion="rsa")
+    shutil.copytree(prepared_dir, tmp_path / "damaged")
+    text = load_from_disk(prepared_dir)["train"]["text"][0].encode()
+    for file in (tmp_path / "damaged").rglob("*.arrow"):
+        file.write_bytes(file.read_bytes().replace(text, b"\xff" * len(text)))
+    with pytest.raises(InputError, match="damaged is damaged .*; make or download it again$"):
+        collect_attention(model, processor, str(tmp_path / "damaged"))
+    with torch.no_grad():
+        model.fusion.attention.query.weight.fill_(torch.nan)
+    with pytest.raises(InputError, match="attention isn't finite"):
+        collect_attention(model, processor, str(prepared_dir))

@@ -26,6 +26,7 @@ def make_explanation(words, seconds=1.2, **fields):
         "segment_relevance": generator.standard_normal(-(-samples // 8000)),
         "words": words,
         "word_relevance": generator.standard_normal(len(words)),
+        "num_words_left": 0,
         "attentions": (),
     }
     return Explanation(**{**values, **fields})
@@ -46,6 +47,18 @@ def test_words_stand_in_their_order_inside_the_picture(num_words, tmp_path):
     boxes = [text.get_bbox_patch().get_window_extent() for text in texts]
     assert all(not one.overlaps(other) for one, other in zip(boxes, boxes[1:]))
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 + 1 for box in boxes)
+
+
+def test_what_is_drawn_is_bounded_and_the_rest_counted(tmp_path):
+    words = ["\x1b[31m" + "가" * 100_000, *[f"word{place}" for place in range(400)]]
+    figure = draw_explanation(make_explanation(words, num_words_left=1600))
+    figure.savefig(tmp_path / "explanation.png")
+    first, *others = (text for text in figure.axes[2].texts if text.get_text())
+    assert first.get_text().startswith(r"\x1b[31m가") and first.get_text().endswith("가…")
+    assert first.get_bbox_patch().get_window_extent().x1 <= figure.bbox.x1
+    left = f"{len(words) - 1 - len(others)} words more; 1,600 words that the model didn't read"
+    assert 0 < len(others) < 400 and figure.axes[2].get_xlabel() == left
+    assert figure.get_figheight() < 20
 
 
 def test_colours_are_of_the_relevance():

@@ -106,15 +106,26 @@ def test_relevance_is_the_slope_of_the_score_when_what_it_belongs_to_grows(make_
 
 
 def test_a_long_clip_and_a_long_text(make_model, processor, texts, tmp_path):
-    """Times are those of the clip, of which the middle is kept; words that the model wasn't given have no relevance."""
+    """Times are those of the clip, of which the middle is kept; words that the model wasn't given are counted."""
     clip = np.random.default_rng(0).uniform(-0.1, 0.1, 8 * 8000).astype(np.float32)
     soundfile.write(tmp_path / "clip.wav", clip, 8000, subtype="FLOAT")
     text = "  정말 안녕하세요\n안녕하세요 반가워요 정말"
     explanation = explain(make_model(fusion="rsa"), processor, str(tmp_path / "clip.wav"), text)
     assert explanation.sampling_rate == 16000 and len(explanation.waveform) == 6 * 16000
     assert explanation.start == 1 and explanation.segment_bounds[-1].tolist() == [6.5, 7]
-    assert explanation.words == ["정말", "안녕하세요", "안녕하세요", "반가워요", "정말"]
-    assert explanation.word_relevance[:2].all() and not explanation.word_relevance[3:].any()
+    assert explanation.words == ["정말", "안녕하세요", "안녕하세요"] and explanation.num_words_left == 2
+    assert explanation.word_relevance.all()
+    with pytest.raises(ValueError, match="text has 1,601 letters; give at most 1,600"):
+        explain(make_model(fusion="rsa"), processor, text="정" * 1601)
+
+
+@pytest.mark.parametrize("given", [{"text": "정말"}, {"audio": np.ones(16000)}])
+def test_what_is_not_finite_is_refused(given, make_model, processor):
+    model = make_model(fusion="early_fusion")
+    with torch.no_grad():
+        next(parameter for name, parameter in model.named_parameters() if "classifier" in name).fill_(torch.inf)
+    with pytest.raises(ValueError, match="the model's outputs aren't finite"):
+        explain(model, processor, **given)
 
 
 def test_one_modality_alone(make_model, processor, clip, texts):

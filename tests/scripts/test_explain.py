@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from foundation.files import holds_files, owned
 from scripts.explain import main
 
 
@@ -48,12 +49,14 @@ def test_what_is_refused_says_so_in_one_line(saved, tmp_path, capsys):
         except SystemExit as stop:
             assert stop.code == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line and "Loading weights" not in line]
-        assert not (tmp_path / "out").exists()
+        assert not holds_files(tmp_path / "out")
         return line
 
     assert "give either --audio, --text or both, or --dataset_name" in refused(saved)
     assert "give either" in refused(saved, "--text", "정말", "--dataset_name", "data/demo")
     assert "models/no is no folder here" in refused("models/no", "--text", "정말")
+    with owned(tmp_path / "out", "x"):
+        assert "is being written by another process" in refused(saved, "--text", "정말")
     (tmp_path / "text.wav").write_text("정말")
     assert "audio can't be read" in refused(saved, "--audio", str(tmp_path / "text.wav"))
     assert "dataset nowhere/at_all can't be loaded" in refused(saved, "--dataset_name", "nowhere/at_all")
