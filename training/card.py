@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from corpora.catalogue import KnownCorpus
 from corpora.folds import find_groups
+from foundation.files import write_whole
 from foundation.templates import fill_template
 from foundation.versions import package_versions
 from foundation.words import counted, first_names, without_folders
@@ -22,7 +23,7 @@ from metrics.scores import SCORES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 from training.arguments import ModelArguments
-from training.checkpoints import FINISHED
+from training.checkpoints import FINISHED, is_finished, read_json
 from training.curves import COLUMNS, draw_training_curve, training_steps
 from training.data import Splits
 from training.hub import CARD_FILE, CURVE_FILE
@@ -66,9 +67,8 @@ class TrainedModel:
             predictions = np.argmax(scored.logits, axis=1)
             values = None if self.groups is None else self.groups[1]
             self.intervals = bootstrap_intervals(scored.labels, predictions, self.splits.label_names, values)
-        record = Path(self.training_args.output_dir) / FINISHED
-        if record.is_file():
-            self.state = json.loads(record.read_text(encoding="utf-8"))
+        if is_finished(Path(self.training_args.output_dir)):
+            self.state = read_json(Path(self.training_args.output_dir) / FINISHED)
 
     @property
     def dataset_name(self) -> str:
@@ -94,7 +94,7 @@ def write_card(trained: TrainedModel, revision: str = "main") -> None:
     steps = [] if trained.state is None else training_steps(trained.state["log_history"])
     if steps:
         draw_training_curve(folder / CURVE_FILE, steps, trained.state["best_global_step"])
-    (folder / CARD_FILE).write_text(str(model_card(trained, steps, revision)), encoding="utf-8")
+    write_whole(folder / CARD_FILE, str(model_card(trained, steps, revision)))
 
 
 def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main") -> ModelCard:

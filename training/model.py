@@ -187,8 +187,13 @@ def load_saved(
     name: str, argument: str = "--model_name_or_path", **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     """A saved model, with `fields` in place of those of its configuration, and its processor; else an InputError."""
+    report = logging.getLogger("transformers.modeling_utils")
     with loading(argument, name, SAVED):
-        model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
+        report.setLevel(logging.ERROR)  # of weights that are missing, which the error names in one line
+        try:
+            model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
+        finally:
+            report.setLevel(logging.NOTSET)
         return model, RsaCfnProcessor.from_pretrained(name)
 
 

@@ -21,6 +21,7 @@ from training.arguments import (
     RsaCfnTrainingArguments,
     training_defaults,
 )
+from training.checkpoints import read_json
 from training.checks import check_arguments, check_saved_model
 from training.model import read_config, read_saved
 from training.precision import choose_precision, find_device
@@ -145,17 +146,6 @@ def _read_recipe(name: str) -> list[str]:
     if unknown:
         raise InputError(f"{name} has {unknown_arguments(unknown, [f'--{argument}' for argument in legal])}")
     return as_command_line(given)
-
-
-def read_json(file: str | Path) -> dict:
-    """The object in a JSON file; an InputError if there is none."""
-    try:
-        given = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} can't be read as JSON ({error})") from error
-    if not isinstance(given, dict):
-        raise InputError(f"{file} holds no JSON object; give one of argument names and values")
-    return given
 
 
 def as_command_line(given: dict) -> list[str]:

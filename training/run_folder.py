@@ -1,24 +1,45 @@
 """What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing lines."""
 
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
 import pandas
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from transformers import TrainingArguments
 
 from corpora.folds import GROUP_COLUMNS
-from foundation.files import write_json
+from foundation.errors import InputError, RunStopped
+from foundation.files import owned, write_csv, write_json, writing_whole
 from metrics.scores import SCORES, confusion_matrix
+
+
+@contextmanager
+def owned_by_run(training_args: TrainingArguments):
+    """A context in which no other run may write into the output folder. Its first process owns it, as [`owned`] says;
+    where it can't, the others stop too."""
+    given, refusal = f"--output_dir {training_args.output_dir}", [None]
+    with ExitStack() as stack:
+        if training_args.process_index == 0:
+            try:
+                stack.enter_context(owned(training_args.output_dir, given))
+            except InputError as error:
+                refusal = [f"{error}, such as {given}_seed{training_args.seed}"]
+        if training_args.world_size > 1:
+            broadcast_object_list(refusal)
+        if refusal[0] is not None:
+            raise InputError(refusal[0]) if training_args.process_index == 0 else RunStopped("", 2)
+        yield
 
 
 def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:
     """`split.json`, how the rows were divided; `splits.csv`, the part of every row, empty for one that is left out."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "split.json", record)
     table = pandas.DataFrame(membership, columns=["segment_id", "part"])
-    table.to_csv(folder / "splits.csv", index=False, lineterminator="\r\n")
+    write_csv(folder / "splits.csv", table)
 
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
@@ -32,7 +53,7 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
     columns |= {
         f"probability_{name}": [f"{p:.6f}" for p in column] for name, column in zip(label_names, probabilities.T)
     }
-    pandas.DataFrame(columns).to_csv(file, index=False, lineterminator="\r\n")
+    write_csv(file, pandas.DataFrame(columns))
 
 
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
@@ -54,7 +75,8 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(references)} utterances")
-    figure.savefig(file, dpi=120)
+    with writing_whole(file) as beside:
+        figure.savefig(beside, dpi=120)
 
 
 def format_summary(metrics: dict[str, float], label_names: list[str], prefix: str = "eval") -> str:

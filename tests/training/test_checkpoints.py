@@ -43,8 +43,8 @@ def logged(caplog):
 
 def test_a_whole_checkpoint_lists_all_its_files(make):
     folder = make(1)
-    sizes = json.loads((folder / FILE_LIST).read_text())
-    assert sizes == {"code/modeling.py": 16, "model.safetensors": 17, "optimizer.pt": 12}
+    files = json.loads((folder / FILE_LIST).read_text())
+    assert {name: size for name, (size, _) in files.items()} == {"code/modeling.py": 16, "model.safetensors": 17, "optimizer.pt": 12}
     assert find_damage(folder) is None and not is_half_written(folder)
     (folder / "optimizer.pt").write_text("more than before")
     seal(folder)
@@ -53,12 +53,15 @@ def test_a_whole_checkpoint_lists_all_its_files(make):
 
 def test_what_is_wrong_with_a_checkpoint_is_named(make):
     half, short, missing, light = make(1, is_whole=False), make(2), make(3), make(4, is_whole=False)
+    other = make(5)
+    (other / "optimizer.pt").write_text("0ptimizer.pt")
     (short / "model.safetensors").write_text("mod")
     (missing / "optimizer.pt").unlink()
     (light / "optimizer.pt").unlink()
     seal(light)
     assert "not written to its end" in find_damage(half)
     assert find_damage(short) == "model.safetensors has 3 bytes instead of 17"
+    assert find_damage(other) == "optimizer.pt isn't as it was written"
     assert find_damage(missing) == "optimizer.pt is missing"
     assert find_damage(light) == "it holds no optimizer state"
     assert [is_half_written(folder) for folder in (half, short, missing, light)] == [True, False, False, False]

@@ -57,7 +57,7 @@ def test_confusion_matrix_is_a_picture_with_ink(tmp_path):
 )
 def test_nothing_of_a_confusion_matrix_is_cut_off(names, tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: (figures.append(figure), file.touch()))
     draw_confusion_matrix(tmp_path / "matrix.png", np.arange(len(names)), np.arange(len(names)), names)
     (figure,) = figures
     figure.draw_without_rendering()
@@ -106,7 +106,7 @@ def test_the_last_line_of_a_run_that_scores_others_or_none():
 
 def test_the_split_is_written_for_people_and_programs(tmp_path):
     record = {"split": "session", "parts": {"test": {"groups": ["말", 2]}}}
-    write_split(tmp_path / "new" / "run", record, [("a", "train"), ("나", ""), ("c", "test")])
-    assert json.loads((tmp_path / "new" / "run" / "split.json").read_text(encoding="utf-8")) == record
-    written = (tmp_path / "new" / "run" / "splits.csv").read_text(encoding="utf-8").splitlines()
+    write_split(tmp_path, record, [("a", "train"), ("나", ""), ("c", "test")])
+    assert json.loads((tmp_path / "split.json").read_text(encoding="utf-8")) == record
+    written = (tmp_path / "splits.csv").read_text(encoding="utf-8").splitlines()
     assert written == ["segment_id,part", "a,train", "나,", "c,test"]
