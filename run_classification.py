@@ -263,10 +263,7 @@ def publish(
 
 
 def run(arguments: list[str]) -> int:
-    """
-    Exit codes: 2, something given can't be used; 1, something can't be written, here or on the Hub, or no row of a
-    prediction could be read; 3, a loss that isn't finite; 143 after SIGTERM, 130 after SIGINT.
-    """
+    """The script: its exit code, as `EXIT_CODES` says, and in one line what ends it early."""
     try:
         metrics = main(*parse_arguments(arguments), command=arguments)
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@ Every number in it comes from the run's own files and rows, so that it can be wa
 
 import json
 import platform
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from corpora.folds import find_groups
 from foundation.files import write_whole
 from foundation.templates import fill_template
 from foundation.versions import package_versions
-from foundation.words import counted, first_names, without_folders
+from foundation.words import cell, counted, escape_markdown, first_names, without_folders, writable
 from metrics.intervals import FEW_GROUPS, NUM_RESAMPLES, bootstrap_intervals
 from metrics.scores import SCORES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
@@ -97,11 +98,23 @@ def write_card(trained: TrainedModel, revision: str = "main") -> None:
     write_whole(folder / CARD_FILE, str(model_card(trained, steps, revision)))
 
 
+def _as_text(name: str) -> str:
+    """A name from the data in a line or a cell of Markdown, which shows it and does nothing else."""
+    return re.sub(r"([\[\]_$~|])", r"\\\1", escape_markdown(writable(name)))
+
+
+def _as_code(name: str) -> str:
+    inside = cell(writable(without_folders(name))).replace("`", "'")
+    return f"`{inside}`"
+
+
 def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main") -> ModelCard:
     """The template `card.md.jinja`, filled in; `steps` are from `training_steps`, none for a model only scored."""
     args, command = trained.training_args, trained.command or ["recipe.json"]
     text = fill_template(
         TEMPLATE,
+        text=_as_text,
+        code=_as_code,
         SCORES=SCORES,
         NUM_RESAMPLES=NUM_RESAMPLES,
         FEW_GROUPS=FEW_GROUPS,
@@ -111,13 +124,13 @@ def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main")
         config=trained.model.config,
         processor=trained.processor,
         labels=trained.splits.label_names,
-        source=trained.repo_id or without_folders(args.output_dir),
+        source=json.dumps(trained.repo_id or without_folders(args.output_dir), ensure_ascii=False),
         pin="" if trained.repo_id is None else f', revision="{revision}"',
         revision=revision,
         record=trained.splits.record,
         facts=trained.facts,
         args=args,
-        command=shlex.join(["run_classification.py", *map(without_folders, command)]),
+        command=shlex.join(["run_classification.py", *(writable(without_folders(part)) for part in command)]),
         recipe=json.dumps(trained.recipe, ensure_ascii=False, indent=2),
         **training_facts(trained, steps),
         **training_rows(trained),

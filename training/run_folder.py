@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from corpora.folds import GROUP_COLUMNS
 from foundation.errors import InputError, RunStopped
 from foundation.files import owned, write_csv, write_json, writing_whole
+from foundation.words import writable
 from metrics.scores import SCORES, confusion_matrix
 
 
@@ -63,8 +64,9 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
 
     matrix = confusion_matrix(references, predictions, len(label_names))  # (C, C)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    names = ["\n".join(wrap(name, 18)) for name in label_names]
-    size = max(5.0, 0.9 * len(names) + 1.5) + 0.1 * max(map(len, names))
+    names = ["\n".join(wrap(writable(name)[:100], 18)) for name in label_names]
+    # No larger than can be drawn, however many there are.
+    size = min(max(5.0, 0.9 * len(names) + 1.5) + 0.1 * max(map(len, names)), 60)
     figure = new_figure(size, size * 0.9)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -91,7 +93,7 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
     for name in label_names:
         f1, recall = metrics[f"{prefix}_f1_{name}"], metrics[f"{prefix}_recall_{name}"]
         rows, predicted = metrics[f"{prefix}_count_{name}"], metrics[f"{prefix}_predicted_count_{name}"]
-        lines.append(f"{name:>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
+        lines.append(f"{writable(name):>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
     return "\n".join(lines)
 
 

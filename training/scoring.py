@@ -86,7 +86,9 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
     for problem, rows in (("can't be read", ~is_scored & is_finite), ("have outputs that aren't finite", ~is_finite)):
         lost = [str(name) for name, is_lost in zip(table["segment_id"], rows) if is_lost]
         if lost:
-            logger.warning(f"{len(lost)} of {len(table)} rows of {part} {problem} and are not scored: {first_names(lost)}")
+            logger.warning(
+                f"{len(lost)} of {len(table)} rows of {part} {problem} and are not scored: {first_names(lost)}"
+            )
     table = table if is_scored.all() else table.select(np.flatnonzero(is_scored))
     logits, labels = output.predictions[is_scored], output.label_ids[is_scored]
     metrics = {**output.metrics, f"{prefix}_rows": len(table)}

@@ -8,12 +8,17 @@ import pytest
 from datasets import Dataset
 from matplotlib import image
 from matplotlib.figure import Figure
+from transformers import TrainingArguments
 
+from foundation.errors import InputError
+from foundation.files import holds_files, owned
+from metrics.scores import SCORES
 from training.run_folder import (
     draw_confusion_matrix,
     format_closing,
     format_line,
     format_summary,
+    owned_by_run,
     write_predictions,
     write_split,
 )
@@ -53,7 +58,12 @@ def test_confusion_matrix_is_a_picture_with_ink(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [["neutral", "happy", "angry", "surprise", "sad", "fear", "disgust"], ["긴 " * 30, "短"]]
+    "names",
+    [
+        ["neutral", "happy", "angry", "surprise", "sad", "fear", "disgust"],
+        ["긴 " * 30, "短"],
+        [r"$\frac$", "\x1b[31mred", "two\nlines", "x" * 100_000],
+    ],
 )
 def test_nothing_of_a_confusion_matrix_is_cut_off(names, tmp_path, monkeypatch):
     figures = []
@@ -102,6 +112,24 @@ def test_the_last_line_of_a_run_that_scores_others_or_none():
     both = {"eval_macro_f1": 0.25, "eval_rows": 3}
     assert format_closing(metrics | both, "out", 1) == "Done in 1 s: macro F1 .250 on 3 rows; everything is in out."
     assert format_closing({"validation_macro_f1": 0.5}, "out", 1) == "Done in 1 s: everything is in out."
+
+
+def test_names_that_a_terminal_would_act_on_are_shown():
+    names = ["\x1b[31mred", "two\nlines"]
+    metrics = {f"eval_{majority}{name}": 0.5 for name in SCORES for majority in ("", "majority_")}
+    metrics |= {f"eval_{kind}_{name}": 1 for kind in ("f1", "recall", "count", "predicted_count") for name in names}
+    lines = format_summary(metrics, names).split("\n")
+    assert [line.split()[0] for line in lines[-2:]] == [r"\x1b[31mred", r"two\nlines"]
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    arguments = TrainingArguments(str(tmp_path / "run"), seed=7, use_cpu=True)
+    with owned(tmp_path / "run", "--output_dir"), pytest.raises(InputError) as error, owned_by_run(arguments):
+        pass
+    told = f"--output_dir {tmp_path}/run is being written by another process; wait for it, or give another folder"
+    assert str(error.value) == f"{told}, such as --output_dir {tmp_path}/run_seed7"
+    with owned_by_run(arguments):
+        assert not holds_files(tmp_path / "run")
 
 
 def test_the_split_is_written_for_people_and_programs(tmp_path):
