@@ -62,19 +62,79 @@ def mutated(chance: random.Random, content: dict) -> bytes:
     return json.dumps(content).encode()
 
 
+RECIPE = {
+    "fusion": "rsa_cfn",
+    "audio_model": "tiny",
+    "text_model": "tiny",
+    "pooling_mode": "mean",
+    "modality_dropout": 0.1,
+    "split": "session",
+    "num_folds": 3,
+    "fold": 2,
+    "label_target": "soft",
+    "class_weights": "balanced",
+    "eval_modalities": ["both", "audio"],
+    "max_audio_seconds": 1.0,
+    "max_text_tokens": 64,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 8,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "macro_f1",
+    "save_total_limit": 2,
+    "lr_scheduler_kwargs": {},
+    "accelerator_config": {"even_batches": True},
+    "do_train": True,
+    "do_eval": True,
+    "disable_tqdm": True,
+    "output_dir": "out",
+}
+
+
 @pytest.fixture
-def outcomes(prepared_dir, tmp_path, monkeypatch, capfd):
-    """A function that counts the exit codes of runs that load and score, and looks at what they say."""
+def run(prepared_dir, tmp_path, monkeypatch, capfd):
+    """A function that runs all but the training, and gives the exit code; whatever ends it early is one line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_classification, "train", lambda trainer, *_: trainer.save_state())
-    given = ["--audio_model", "tiny", "--text_model", "tiny", "--disable_tqdm", "true"]
+    (tmp_path / "dataset").symlink_to(prepared_dir)
 
-    def outcomes(number, *arguments):
+    def run(*arguments):
+        shutil.rmtree("out", ignore_errors=True)
         capfd.readouterr()
-        code = run_classification.run(list(arguments))
+        code = run_classification.run([*arguments])
         said = capfd.readouterr().err.splitlines()
-        if code:
-            assert said[-1].startswith("run_classification.py: "), (number, said)
+        assert not code or said[-1].startswith("run_classification.py: "), said
         return code
 
-    return outcomes
+    return run
+
+
+def test_arguments_are_used_or_refused(run, tmp_path):
+    chance, codes = random.Random(0), Counter()
+    for _ in range(NUMBER):
+        (tmp_path / "arguments.json").write_bytes(mutated(chance, RECIPE | {"dataset_name": "dataset"}))
+        codes[run("arguments.json")] += 1
+    assert codes.keys() <= {0, 2} and codes[2] > NUMBER / 3
+
+
+def test_saved_settings_are_used_or_refused(run, tmp_path):
+    (tmp_path / "arguments.json").write_text(json.dumps(RECIPE | {"dataset_name": "dataset"}))
+    assert run("arguments.json") == 0
+    chance, codes = random.Random(1), Counter()
+    model, processor = tiny_model()
+    for _ in range(NUMBER):
+        for saved in (model, processor):
+            saved.save_pretrained("saved")
+        file = tmp_path / "saved" / chance.choice(SETTINGS)
+        file.write_bytes(mutated(chance, read_json(file)))
+        given = "--dataset_name dataset --model_name_or_path saved --do_eval --output_dir out --disable_tqdm true"
+        codes[run(*given.split())] += 1
+    assert codes.keys() <= {0, 2} and codes[2] > NUMBER / 3
+
+
+def tiny_model():
+    data_args = DataArguments(max_audio_seconds=1.0, max_text_tokens=64)
+    return load_model(
+        ModelArguments(audio_model="tiny", text_model="tiny"), data_args, list(EMOTIONS), ["정말 고마워요"]
+    )
