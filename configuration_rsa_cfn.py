@@ -211,6 +211,9 @@ class RsaCfnConfig(PretrainedConfig):
             self.audio_config.layerdrop = 0.0
 
     def _check_ranges(self):
+        names = [self.id2label.get(index) for index in range(self.num_labels)]
+        if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
+            raise ValueError(f"id2label={self.id2label!r} names no {len(names)} labels; give one name for each number.")
         for name in SIZE_FIELDS:
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -339,12 +339,27 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         return nn.Parameter(torch.empty(backbone.config.num_hidden_layers + 1))
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As in [`PreTrainedModel`]; loading makes new parameters, so the frozen ones are frozen again."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *args, output_loading_info=False, ignore_mismatched_sizes=False, **kwargs
+    ):
+        """
+        As in [`PreTrainedModel`], but weights that are missing, unexpected or of another size are a `RuntimeError`:
+        random ones in their place would answer too. Either of the two named arguments takes what there is.
+        """
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+        wrong = {"missing": info["missing_keys"], "unexpected": info["unexpected_keys"]}
+        wrong["of another size"] = {name for name, *_ in info["mismatched_keys"]}
+        told = [f"{len(names)} {what} ({', '.join(sorted(names)[:3])})" for what, names in wrong.items() if names]
+        if told and not (output_loading_info or ignore_mismatched_sizes):
+            raise RuntimeError(
+                f"{pretrained_model_name_or_path} holds other weights than its configuration asks for: "
+                f"{', '.join(told)}; give a whole checkpoint, or ignore_mismatched_sizes=True to train these anew."
+            )
+        # Loading makes new parameters, so the frozen ones are frozen again.
         model.freeze_parameters()
-        return loaded
+        return (model, info) if output_loading_info else model
 
     @classmethod
     def from_audio_text_pretrained(cls, audio_model: str, text_model: str, **kwargs):

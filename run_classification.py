@@ -8,7 +8,6 @@ python run_classification.py --do_predict --model_name_or_path models/rsa_cfn --
 """
 
 import logging
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
-from foundation.errors import InputError, PushError, RunStopped
+from foundation.errors import InputError, PushError, RunStopped, complain, run_script
 from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
 from training.callbacks import FirstStepCallback, LogitsDtypeCallback, show_progress
@@ -30,7 +29,7 @@ from training.model import check_models, load_model, saved_classes
 from training.opening import describe_run
 from training.parsing import parse_arguments
 from training.recipe import make_recipe
-from training.run_folder import format_closing, write_split
+from training.run_folder import format_closing, owned_by_run, write_split
 from training.scoring import ScoredPart, compute_metrics, score, validate
 from training.stopping import StopOnSignalCallback, stop_with_launcher
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
@@ -55,16 +54,17 @@ def main(
     set_seed(training_args.seed)
     for name in ("run_classification", "corpora", "training"):
         logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
-    if data_args.predict_file is None:
-        metrics = train_and_score(model_args, data_args, training_args, command)
-    else:
-        # Imported late: the pipelines of transformers would delay the first training step.
-        from training.prediction import predict
+    with owned_by_run(training_args):
+        if data_args.predict_file is None:
+            metrics = train_and_score(model_args, data_args, training_args, command)
+        else:
+            # Imported late: the pipelines of transformers would delay the first training step.
+            from training.prediction import predict
 
-        model, output_dir = model_args.model_name_or_path, training_args.output_dir
-        logger.info(f"Predicting for {data_args.predict_file} by {model} on {training_args.device}, into {output_dir}.")
-        check_models(model_args, data_args)
-        metrics = predict(model_args, data_args, training_args)
+            asked = f"{data_args.predict_file} by {model_args.model_name_or_path} on {training_args.device}"
+            logger.info(f"Predicting for {asked}, into {training_args.output_dir}.")
+            check_models(model_args, data_args)
+            metrics = predict(model_args, data_args, training_args)
     if training_args.process_index == 0:
         print(format_closing(metrics, training_args.output_dir, time.perf_counter() - start))
     return metrics
@@ -100,7 +100,8 @@ def train_and_score(
     logger.info(describe_run(splits, model_args, data_args, training_args))
     trainer, splits = make_trainer(splits, weights, model_args, data_args, training_args)
     if trainer.is_world_process_zero():
-        write_split(output_dir, splits.record, splits.membership)
+        with writing(output_dir):
+            write_split(output_dir, splits.record, splits.membership)
     metrics, scores = {}, []
     if training_args.do_train:
         train(trainer, model_args, checkpoint)
@@ -252,7 +253,8 @@ def publish(
         recipe=recipe,
         command=command,
     )
-    write_card(trained)
+    with writing(Path(trainer.args.output_dir)):
+        write_card(trained)
     if trainer.args.push_to_hub:
         # The card can name the commit of the model only when there is one.
         commit = trainer.push_to_hub()
@@ -261,10 +263,7 @@ def publish(
 
 
 def run(arguments: list[str]) -> int:
-    """
-    Exit codes: 2, something given can't be used; 1, something can't be written, here or on the Hub, or no row of a
-    prediction could be read; 3, a loss that isn't finite; 143 after SIGTERM, 130 after SIGINT.
-    """
+    """The script: its exit code, as `EXIT_CODES` says, and in one line what ends it early."""
     try:
         metrics = main(*parse_arguments(arguments), command=arguments)
     except KeyboardInterrupt:
@@ -281,12 +280,11 @@ def run(arguments: list[str]) -> int:
             torch.distributed.destroy_process_group()
         return int(0 < metrics.get("predict_rows", 0) == metrics["predict_errors"])
     if message:
-        print(f"run_classification.py: {message}", file=sys.stderr)
+        complain("run_classification.py", message)
     return exit_code
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # names in Hangul for a terminal without
     logging.basicConfig(format="%(message)s")
     stop_with_launcher()
-    sys.exit(run(sys.argv[1:]))
+    run_script("run_classification.py", run)

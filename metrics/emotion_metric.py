@@ -15,7 +15,11 @@ class EmotionMetric(evaluate.Metric):
 
     def __init__(self, label_names: list[str], **kwargs):
         self.label_names = list(label_names)
-        super().__init__(**kwargs)
+        super().__init__(keep_in_memory=True, **kwargs)
+
+    def _build_data_dir(self) -> str:
+        # It would be made, though nothing is kept in it: a home that can't be written is no reason to lose the scores.
+        return self._data_dir_root
 
     def _info(self):
         return evaluate.MetricInfo(

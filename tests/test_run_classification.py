@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, load_from_disk
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from corpora.conversion import REPORT_FILE
 from foundation.errors import InputError
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 from run_classification import build_trainer, main
 from tests.slow import mostly_slow
@@ -289,6 +291,30 @@ def test_recordings_that_have_all_turned_bad_are_one_line(finished, prepared_dir
     shutil.copy(prepared_dir / REPORT_FILE, tmp_path / "bad")
     with pytest.raises(InputError, match="not one row that would be scored can be read"):
         run(tmp_path / "bad", tmp_path / "out", "--model_name_or_path", str(finished[0]), "--do_eval")
+
+
+def test_what_is_not_finite_is_no_answer(finished, prepared_dir, tmp_path, caplog, monkeypatch):
+    folder = shutil.copytree(finished[0], tmp_path / "saved")
+    given = ["--model_name_or_path", str(folder), "--do_eval"]
+    forward, rows = RsaCfnForSequenceClassification.forward, []
+
+    def forward_of_one_infinite_row(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        if not self.training and len(output.logits) > 1:
+            output.logits[1] = torch.inf
+            rows.append(1)
+        return output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RsaCfnForSequenceClassification, "forward", forward_of_one_infinite_row)
+        metrics = run(prepared_dir, tmp_path / "out", *given)
+    assert metrics["eval_rows"] == finished[1]["eval_rows"] - len(rows) and np.isfinite(metrics["eval_loss"])
+    assert f"{len(rows)} of {finished[1]['eval_rows']} rows of test have outputs that aren't finite" in caplog.text
+    weights = load_file(folder / "model.safetensors")
+    next(weight for name, weight in weights.items() if "fusion" in name and weight.dim() == 2)[0, 0] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="outputs are NaN or infinite for all"):
+        run(prepared_dir, tmp_path / "none", *given)
 
 
 def test_a_stream_trains_and_is_scored_as_the_dataset_is(finished, prepared_dir, tmp_path, caplog):

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, RobertaConfig, TrainingArguments, Wav2Ve
 
 from foundation.errors import InputError
 from run_classification import find_start, main
+from tests import killing
 from tests.processes import Run
 from training.checkpoints import FILE_LIST, find_damage, list_checkpoints, remove_half_written, seal
 from training.parsing import parse_arguments
@@ -277,3 +278,31 @@ def test_another_number_of_processes_is_said(interrupted, caplog, tmp_path):
         f"{checkpoint} is of 2 processes, this run has 1: it goes on with other batches and random numbers than it "
         "would have."
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [(), ("--cache_features", "--audio_crop", "head")], ids=["training", "features"])
+def test_a_run_killed_at_any_file_event_ends_as_the_unbroken_one(given, processes, prepared_dir, tmp_path):
+    """Of the features alone, one event in two is met, and of a training one in `RSA_CFN_KILLS`."""
+    folder, cache, counted = tmp_path / "run", tmp_path / "cache", tmp_path / "count"
+    options = {"HF_DATASETS_CACHE": str(cache)}
+    short = [*SCHEDULE, "--max_steps", "4", *given, "--resume_from_checkpoint", "last"]
+
+    def started(number):
+        arguments = [*on_demo_corpus(prepared_dir, folder), *short]
+        watched = [cache / "rsa_cfn_features" if given else folder]
+        return killing.start(processes, number, counted, watched, "run_classification.py", *arguments, **options)
+
+    whole = started(0)
+    assert whole.wait() == 0, whole.stderr
+    expected, number = left_by(folder), int(counted.read_text())
+    for event in range(1, number + 1, 2 if given else int(os.environ.get("RSA_CFN_KILLS", 10))):
+        for left in (folder, cache):
+            shutil.rmtree(left, ignore_errors=True)
+        assert started(event).wait() == -signal.SIGKILL
+        again = started(0)
+        assert again.wait() == 0, again.stderr
+        left = left_by(folder)
+        assert left.pop("results") == pytest.approx(expected["results"], rel=1e-6)
+        assert left == {name: value for name, value in expected.items() if name != "results"}, event
+        assert not list(tmp_path.rglob(".tmp.*")) and not list(cache.rglob("*.incomplete"))

@@ -3,6 +3,7 @@ Every number in it comes from the run's own files and rows, so that it can be wa
 
 import json
 import platform
+import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +15,16 @@ from transformers import TrainingArguments
 
 from corpora.catalogue import KnownCorpus
 from corpora.folds import find_groups
+from foundation.files import write_whole
 from foundation.templates import fill_template
 from foundation.versions import package_versions
-from foundation.words import counted, first_names, without_folders
+from foundation.words import cell, counted, escape_markdown, first_names, without_folders, writable
 from metrics.intervals import FEW_GROUPS, NUM_RESAMPLES, bootstrap_intervals
 from metrics.scores import SCORES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 from training.arguments import ModelArguments
-from training.checkpoints import FINISHED
+from training.checkpoints import FINISHED, is_finished, read_json
 from training.curves import COLUMNS, draw_training_curve, training_steps
 from training.data import Splits
 from training.hub import CARD_FILE, CURVE_FILE
@@ -66,9 +68,8 @@ class TrainedModel:
             predictions = np.argmax(scored.logits, axis=1)
             values = None if self.groups is None else self.groups[1]
             self.intervals = bootstrap_intervals(scored.labels, predictions, self.splits.label_names, values)
-        record = Path(self.training_args.output_dir) / FINISHED
-        if record.is_file():
-            self.state = json.loads(record.read_text(encoding="utf-8"))
+        if is_finished(Path(self.training_args.output_dir)):
+            self.state = read_json(Path(self.training_args.output_dir) / FINISHED)
 
     @property
     def dataset_name(self) -> str:
@@ -94,7 +95,17 @@ def write_card(trained: TrainedModel, revision: str = "main") -> None:
     steps = [] if trained.state is None else training_steps(trained.state["log_history"])
     if steps:
         draw_training_curve(folder / CURVE_FILE, steps, trained.state["best_global_step"])
-    (folder / CARD_FILE).write_text(str(model_card(trained, steps, revision)), encoding="utf-8")
+    write_whole(folder / CARD_FILE, str(model_card(trained, steps, revision)))
+
+
+def _as_text(name: str) -> str:
+    """A name from the data in a line or a cell of Markdown, which shows it and does nothing else."""
+    return re.sub(r"([\[\]_$~|])", r"\\\1", escape_markdown(writable(name)))
+
+
+def _as_code(name: str) -> str:
+    inside = cell(writable(without_folders(name))).replace("`", "'")
+    return f"`{inside}`"
 
 
 def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main") -> ModelCard:
@@ -102,6 +113,8 @@ def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main")
     args, command = trained.training_args, trained.command or ["recipe.json"]
     text = fill_template(
         TEMPLATE,
+        text=_as_text,
+        code=_as_code,
         SCORES=SCORES,
         NUM_RESAMPLES=NUM_RESAMPLES,
         FEW_GROUPS=FEW_GROUPS,
@@ -111,13 +124,13 @@ def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main")
         config=trained.model.config,
         processor=trained.processor,
         labels=trained.splits.label_names,
-        source=trained.repo_id or without_folders(args.output_dir),
+        source=json.dumps(trained.repo_id or without_folders(args.output_dir), ensure_ascii=False),
         pin="" if trained.repo_id is None else f', revision="{revision}"',
         revision=revision,
         record=trained.splits.record,
         facts=trained.facts,
         args=args,
-        command=shlex.join(["run_classification.py", *map(without_folders, command)]),
+        command=shlex.join(["run_classification.py", *(writable(without_folders(part)) for part in command)]),
         recipe=json.dumps(trained.recipe, ensure_ascii=False, indent=2),
         **training_facts(trained, steps),
         **training_rows(trained),

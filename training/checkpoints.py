@@ -1,5 +1,6 @@
 """Checkpoints on the disk: which of them are whole, which one a run goes on from, and which are deleted."""
 
+import hashlib
 import json
 import logging
 import re
@@ -7,6 +8,7 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+import xxhash
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -17,11 +19,24 @@ from foundation.files import to_disk, write_json
 logger = logging.getLogger(__name__)
 
 LAST = "last"
-# Written after all other files of a checkpoint: their names and sizes.
+# Written after all other files of a checkpoint: their names, sizes and digests.
 FILE_LIST = "checkpoint_files.json"
 # In the folder of a run, the last file that training leaves.
 FINISHED = "trainer_state.json"
 NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
+
+
+def read_json(file: str | Path) -> dict:
+    """The object in a JSON file; an InputError if there is none."""
+    try:
+        if not Path(file).is_file():
+            raise OSError("there is no such file")  # or one that is waited for, a pipe
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} can't be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds no JSON object; give one of names and values")
+    return content
 
 
 def seal(folder: Path) -> None:
@@ -29,8 +44,14 @@ def seal(folder: Path) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != FILE_LIST)
     for file in files:
         to_disk(file)
-    write_json(folder / FILE_LIST, {file.relative_to(folder).as_posix(): file.stat().st_size for file in files})
+    written = {file.relative_to(folder).as_posix(): [file.stat().st_size, _digest(file)] for file in files}
+    write_json(folder / FILE_LIST, written)
     to_disk(folder.parent)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, xxhash.xxh3_64).hexdigest()
 
 
 def delete(folder: Path) -> None:
@@ -41,7 +62,7 @@ def delete(folder: Path) -> None:
 
 @contextmanager
 def writing(folder: Path):
-    """A context in which a checkpoint or a model is written; what can't be is a RunStopped."""
+    """A context in which a checkpoint, a model or results are written; what can't be is a RunStopped."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -59,22 +80,27 @@ def is_half_written(folder: Path) -> bool:
     return not (folder / FILE_LIST).is_file()
 
 
-def find_damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, by the names and sizes of its files; `None` for a whole one."""
+def find_damage(folder: Path, is_read: bool = True) -> str | None:
+    """What is wrong with a checkpoint, by the names and sizes of its files, and if it `is_read` by all that is in them;
+    `None` for a whole one."""
     if not folder.is_dir():
         return "there is no such folder"
     try:
-        sizes = json.loads((folder / FILE_LIST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        files = read_json(folder / FILE_LIST)
+    except InputError:
         return f"it was not written to its end, or by another program: there is no {FILE_LIST}"
-    for name, size in sizes.items():
+    for name, written in files.items():
+        # Earlier versions wrote sizes alone.
+        size, digest = written if isinstance(written, list) else (written, None)
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        if is_read and digest is not None and _digest(file) != digest:
+            return f"{name} isn't as it was written"
     # --save_only_model leaves it out, and the Trainer would silently start with a new one.
-    if not any(re.match(r"optimizer|global_step|pytorch_model_fsdp", name) for name in sizes):
+    if not any(re.match(r"optimizer|global_step|pytorch_model_fsdp", name) for name in files):
         return "it holds no optimizer state"
     return None
 
@@ -89,15 +115,20 @@ def rotate(output_dir: Path, limit: int | None, keep: set[Path]) -> None:
     """Delete the oldest whole checkpoints but `limit` (`None`: all stay) and `keep`, the latest and the best."""
     if limit is None or limit <= 0:
         return
-    whole = [folder for folder in list_checkpoints(output_dir) if find_damage(folder) is None]
+    whole = [folder for folder in list_checkpoints(output_dir) if find_damage(folder, is_read=False) is None]
     others = [folder for folder in whole if folder not in keep]
     for folder in others[: max(len(whole) - limit, 0)]:
         delete(folder)
 
 
 def is_finished(output_dir: Path) -> bool:
-    """Whether the folder holds a run whose training has come to its end."""
-    return (output_dir / FINISHED).is_file()
+    """Whether the folder holds a run whose training has come to its end; an InputError if that can't be read."""
+    file = output_dir / FINISHED
+    try:
+        return file.is_file() and bool(read_json(file))
+    except InputError as error:
+        again = f"goes on from the last checkpoint, or begins again, with --resume_from_checkpoint {LAST}"
+        raise InputError(f"{error}; remove it, and the same command {again}") from error
 
 
 def find_checkpoint(resume_from_checkpoint: str | None, output_dir: Path) -> Path | None:

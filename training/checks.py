@@ -18,7 +18,7 @@ from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.folds import ALL, check_folds
 from foundation.errors import InputError
-from foundation.files import check_output_dir
+from foundation.files import check_output_dir, holds_files
 from metrics.scores import SCORES
 from training.arguments import (
     ABOVE_ZERO,
@@ -30,9 +30,10 @@ from training.arguments import (
     DataArguments,
     ModelArguments,
 )
-from training.checkpoints import LAST, is_finished
+from training.checkpoints import LAST, is_finished, read_json
 from training.data import Splits
 from training.model import TINY_AUDIO, TINY_TEXT, max_audio_frames, max_text_positions, read_config, read_saved
+from training.run_folder import owned_by_run
 
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ def check_arguments(
     _check_use(given, model_args, data_args, training_args)
     if data_args.streaming:
         _check_streaming(model_args, data_args, training_args)
-    _check_output_dir(training_args.output_dir, training_args.resume_from_checkpoint)
+    _check_output_dir(training_args)
 
 
 def _check_ranges(args) -> None:
@@ -286,18 +287,19 @@ def _check_streaming(model_args: ModelArguments, data_args: DataArguments, train
         raise InputError("--cache_features looks rows up by their number, which --streaming can't; leave out one")
 
 
-def _check_output_dir(output_dir: str, resume_from_checkpoint: str | None) -> None:
+def _check_output_dir(training_args: TrainingArguments) -> None:
+    output_dir = training_args.output_dir
     check_output_dir(output_dir, f"--output_dir {output_dir}")
-    resolved = Path(output_dir).resolve()
-    if resume_from_checkpoint or not resolved.is_dir() or not any(resolved.iterdir()):
+    if training_args.resume_from_checkpoint or not holds_files(Path(output_dir)):
         return
     held, instead = "files, and no finished run", "go on with an interrupted run"
-    if is_finished(resolved):
+    if is_finished(Path(output_dir)):
         held, instead = "a finished run", "score it again"
-    raise InputError(
-        f"--output_dir {output_dir} already holds {held}; give a new folder, remove this one, or {instead} by "
-        f"--resume_from_checkpoint {LAST}"
-    )
+    with owned_by_run(training_args):  # of a run that is still going on, that is what to say
+        raise InputError(
+            f"--output_dir {output_dir} already holds {held}; give a new folder, remove this one, or {instead} by "
+            f"--resume_from_checkpoint {LAST}"
+        )
 
 
 def check_rows(splits: Splits, data_args: DataArguments, training_args: TrainingArguments) -> None:
@@ -372,12 +374,13 @@ def check_same_run(
                 saved[f"{name}'s {field}"] = _as_json(getattr(backbone, field, None))
                 given[f"{name}'s {field}"] = _as_json(value)
     for record in (folder / "split.json", folder.parent / "split.json"):
-        if record.is_file():
-            before, now = json.loads(record.read_text(encoding="utf-8")), _as_json(splits.record)
+        before = _read_split(record)
+        if before:
+            now = _as_json(splits.record)
             for name in ("split", "num_folds", "fold"):
                 saved[name], given[name] = before.get(name), now[name]
             for part in now["parts"]:
-                saved[f"{part} rows"] = before.get("parts", {}).get(part, {}).get("rows")
+                saved[f"{part} rows"] = before["parts"].get(part, {}).get("rows")
                 given[f"{part} rows"] = now["parts"][part]["rows"]
             break
     differences = [f"{name} {saved[name]}, now {given[name]}" for name in given if saved[name] != given[name]]
@@ -386,6 +389,14 @@ def check_same_run(
             f"--resume_from_checkpoint: {folder} is of another run ({'; '.join(differences)}); give the arguments it "
             "was started with, or a new --output_dir"
         )
+
+
+def _read_split(file: Path) -> dict | None:
+    """How the rows were divided, where that was recorded and can still be read; the run writes it anew."""
+    try:
+        return {"parts": {}} | read_json(file) if file.is_file() else None
+    except InputError as error:
+        logger.warning(f"{error}: it is made anew, and not compared")
 
 
 def _backbone_fields(model_args: ModelArguments, name: str) -> dict:

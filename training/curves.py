@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from foundation.files import writing_whole
+
 
 # What is shown of a log, and what it is called.
 COLUMNS = {
@@ -53,4 +55,5 @@ def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = N
         panel.grid(color="#DDDDDD")
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(fontsize=8)
-    figure.savefig(file, dpi=120)
+    with writing_whole(file) as beside:
+        figure.savefig(beside, dpi=120)

@@ -17,7 +17,7 @@ from corpora.folds import ALL, PARTS, TEST, TRAIN, VALIDATION, Split, find_overl
 from corpora.loading import load_parts
 from corpora.roles import ROLES, check_column, encode_labels, kind_of, read_columns
 from foundation.errors import InputError
-from foundation.words import first_names
+from foundation.words import first_names, writable
 from prepare_dataset import prepare
 from training.arguments import DEMO_DIR, KEMDY20_DIR, DataArguments
 from training.labels import make_targets, match_classes, target_shares
@@ -328,9 +328,9 @@ def _describe(
     overlaps = find_overlaps({**columns, "first_copy": copies}, used)
     warnings = [*split.warnings, *missing_classes(counts)]
     for overlap in overlaps:
-        logger.info(f"{overlap}")
+        logger.info(writable(f"{overlap}"))
     for warning in warnings:
-        logger.warning(warning)
+        logger.warning(writable(warning))
     record = {
         "dataset": origin,
         "split": split.name,

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,13 @@ import torch
 import xxhash
 from datasets import Dataset, Features, List, Value
 from datasets import config as datasets_config
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from foundation.errors import InputError
+from foundation.files import to_disk, write_json
 from training.arguments import DataArguments
 from training.data import Splits
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
@@ -164,6 +166,9 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
     name = f"{modality.capitalize()} features of {len(recordings)} rows"
     start = time.perf_counter()
     try:
+        for left in folder.parent.glob("*.incomplete"):
+            with suppress(Timeout), FileLock(left.with_suffix(".lock"), timeout=0):
+                shutil.rmtree(left)
         if _is_wanted(path, recordings, trainer.args.process_index):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # The lock ends with its process; another run that wants the same features waits for them.
@@ -172,11 +177,11 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
                     shutil.rmtree(folder, ignore_errors=True)
                     # The folder gets its name when all is written: what a killed run left is never taken for features.
                     incomplete = folder.with_suffix(".incomplete")
-                    shutil.rmtree(incomplete, ignore_errors=True)
                     incomplete.mkdir()
-                    (incomplete / KEY_FILE).write_text(json.dumps(key, indent=2, default=str) + "\n", encoding="utf-8")
+                    write_json(incomplete / KEY_FILE, json.loads(json.dumps(key, default=str)))
                     _write(incomplete / FEATURES_FILE, _compute(trainer, recordings, modality))
                     os.rename(incomplete, folder)
+                    to_disk(folder.parent)
                     seconds, megabytes = time.perf_counter() - start, path.stat().st_size / 1e6
                     logger.info(f"{name}: computed in {seconds:.1f} s, {megabytes:.1f} MB in {folder}.")
                     return path
@@ -192,7 +197,10 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
 def _is_wanted(path: Path, recordings: Dataset, process: int) -> bool:
     """Whether features have to be computed: there are none, or not of a row that may be readable again. That is tried
     by one process, so that all read the same file."""
-    return not path.exists() or (process == 0 and len(Dataset.from_file(str(path))) < len(recordings))
+    try:
+        return not path.exists() or (process == 0 and len(Dataset.from_file(str(path))) < len(recordings))
+    except pa.ArrowException:  # it is damaged
+        return True
 
 
 def _write(path: Path, batches: Iterator[tuple[list[int], list[np.ndarray]]]) -> None:

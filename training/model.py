@@ -3,6 +3,8 @@
 import logging
 from contextlib import contextmanager
 
+import numpy as np
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -129,7 +131,8 @@ def read_config(name: str) -> RsaCfnConfig:
 def read_saved(name: str, config: RsaCfnConfig) -> dict:
     """The arguments that a saved model brings along: fields of its configuration, and the limits of its processor."""
     saved = {field: getattr(config, field) for field in (*OF_THE_WEIGHTS, *OF_THE_TRAINING)}
-    limits, _ = RsaCfnProcessor.get_processor_dict(name)
+    with loading("--model_name_or_path", name, SAVED):
+        limits, _ = RsaCfnProcessor.get_processor_dict(name)
     if limits:
         # A processor from before the field existed crops the head, as from_pretrained knows.
         limits["audio_crop"] = "random" if limits.get("audio_crop") == SCORED_CROPS["random"] else "head"
@@ -186,10 +189,20 @@ def load_model(
 def load_saved(
     name: str, argument: str = "--model_name_or_path", **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    """A saved model, with `fields` in place of those of its configuration, and its processor; else an InputError."""
+    """A saved model, with `fields` in place of those of its configuration, and its processor, which have been tried on
+    a second of silence; else an InputError."""
+    report = logging.getLogger("transformers.modeling_utils")
     with loading(argument, name, SAVED):
-        model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
-        return model, RsaCfnProcessor.from_pretrained(name)
+        report.setLevel(logging.ERROR)  # of weights that are missing, which the error names in one line
+        try:
+            model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
+        finally:
+            report.setLevel(logging.NOTSET)
+        processor = RsaCfnProcessor.from_pretrained(name)
+        silence = np.zeros(processor.feature_extractor.sampling_rate, dtype=np.float32)
+        with torch.no_grad():
+            model(**processor(audio=silence, text="a", return_tensors="pt"))
+        return model, processor
 
 
 def set_limits(config: RsaCfnConfig, processor: RsaCfnProcessor, data_args: DataArguments) -> None:

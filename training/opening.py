@@ -2,6 +2,7 @@
 
 from transformers import TrainingArguments
 
+from foundation.words import writable
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
 from training.data import Splits
 from training.precision import NAMES
@@ -16,8 +17,8 @@ def describe_run(
     backbones = {"audio": model_args.audio_model, "text": model_args.text_model}
     of = backbones.get(model_args.fusion) or " and ".join(filter(None, backbones.values()))
     lines = {
-        "Dataset": f"{data_args.dataset_name or DEMO_DIR}: {rows}: {splits.description}",
-        "Classes": f"{len(splits.label_names)}: {', '.join(splits.label_names)}",
+        "Dataset": f"{data_args.dataset_name or DEMO_DIR}: {rows}: {writable(splits.description)}",
+        "Classes": f"{len(splits.label_names)}: {', '.join(map(writable, splits.label_names))}",
         "Model": f"{model_args.fusion} of {of or model_args.model_name_or_path}",
         "Training": _describe_training(model_args, training_args) if training_args.do_train else "none",
         "Device": f"{training_args.device}, {NAMES.get(training_args.mixed_precision, 'float32')}",

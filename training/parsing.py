@@ -21,6 +21,7 @@ from training.arguments import (
     RsaCfnTrainingArguments,
     training_defaults,
 )
+from training.checkpoints import read_json
 from training.checks import check_arguments, check_saved_model
 from training.model import read_config, read_saved
 from training.precision import choose_precision, find_device
@@ -30,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 CLASSES = (ModelArguments, DataArguments, RsaCfnTrainingArguments)
 NOT_GIVEN = object()
+EXIT_CODES = (
+    "Exit codes: 0, all is done; 2, something given can't be used; 1, something can't be written, here or on the Hub, "
+    "or no row of a prediction could be read; 3, a loss that isn't finite; 143 after SIGTERM, 130 after SIGINT."
+)
 # Of `TrainingArguments`, what --help shows before all others.
 MOST_USED = (
     "output_dir do_train do_eval do_predict resume_from_checkpoint learning_rate weight_decay lr_scheduler_type "
@@ -70,7 +75,8 @@ class OneLineArgumentParser(HfArgumentParser):
 def make_parser() -> OneLineArgumentParser:
     """The parser of all arguments, which --help shows in groups, those that few need last."""
     usage = "run_classification.py [ARGUMENTS.json] [--argument value ...]"
-    parser = OneLineArgumentParser(CLASSES, usage=usage, formatter_class=DefaultsOnceFormatter, allow_abbrev=False)
+    options = {"usage": usage, "epilog": EXIT_CODES, "formatter_class": DefaultsOnceFormatter}
+    parser = OneLineArgumentParser(CLASSES, allow_abbrev=False, **options)
     parser.set_defaults(**training_defaults(ModelArguments.fusion, is_tiny=not Path(KEMDY20_DIR).is_dir(), given={}))
     left = parser._actions[1:]
     parser._optionals._group_actions = parser._actions[:1]  # --help
@@ -93,8 +99,7 @@ def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments
         model_args, data_args, training_args = (
             cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values}) for cls in CLASSES
         )
-    except (ValueError, ImportError) as error:
-        # Errors of TrainingArguments have several lines.
+    except Exception as error:  # whatever TrainingArguments make of a value, often in several lines
         raise InputError(" ".join(str(error).split())) from error
     if warning is not None and training_args.local_process_index == 0:
         logger.warning(warning)
@@ -145,17 +150,6 @@ def _read_recipe(name: str) -> list[str]:
     if unknown:
         raise InputError(f"{name} has {unknown_arguments(unknown, [f'--{argument}' for argument in legal])}")
     return as_command_line(given)
-
-
-def read_json(file: str | Path) -> dict:
-    """The object in a JSON file; an InputError if there is none."""
-    try:
-        given = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} can't be read as JSON ({error})") from error
-    if not isinstance(given, dict):
-        raise InputError(f"{file} holds no JSON object; give one of argument names and values")
-    return given
 
 
 def as_command_line(given: dict) -> list[str]:

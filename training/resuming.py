@@ -1,8 +1,8 @@
 """A Trainer whose resumed run is the unbroken one bit for bit on a CPU, and whose last checkpoint is always whole."""
 
-import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from foundation.errors import RunStopped
-from foundation.files import write_whole
-from training.checkpoints import FILE_LIST, FINISHED, delete, list_checkpoints, rotate, seal, writing
+from foundation.errors import InputError, RunStopped
+from foundation.files import write_json
+from training.checkpoints import FILE_LIST, FINISHED, delete, list_checkpoints, read_json, rotate, seal, writing
 from training.draws import EpochSampler, TrainingCollator
 from training.hub import HubTrainer
 
@@ -129,7 +129,7 @@ class ResumableTrainer(HubTrainer):
             "last_logged_step": self._globalstep_last_logged,
             "seconds": self._seconds_before + time.time() - self._start,
         }
-        self._progress_file(output_dir).write_text(json.dumps(progress), encoding="utf-8")
+        write_json(self._progress_file(output_dir), progress)
 
     def _restore_progress(self):
         if self._resumed_from is None:
@@ -138,7 +138,7 @@ class ResumableTrainer(HubTrainer):
         self._resumed_from = None
         # There is none for a process that the saved run didn't have.
         if file.is_file():
-            progress = json.loads(file.read_text(encoding="utf-8"))
+            progress = read_json(file)
             self._tr_loss += progress["loss_since_log"]
             self._total_loss_scalar = progress["loss_before"]
             self._globalstep_last_logged = progress["last_logged_step"]
@@ -198,8 +198,20 @@ class ResumableTrainer(HubTrainer):
             # A checkpoint that was being uploaded couldn't be deleted in time.
             self._rotate(Path(self.args.output_dir), checkpoints[-1])
 
+    # Both never half-written, as transformers' own may be; the state marks the run as finished.
+
     def save_state(self):
-        # Never half-written, since it marks the run as finished.
         if self.is_world_process_zero():
-            state = json.dumps(asdict(self.state), indent=2, sort_keys=True)
-            write_whole(Path(self.args.output_dir) / FINISHED, f"{state}\n")
+            write_json(Path(self.args.output_dir) / FINISHED, asdict(self.state))
+
+    def save_metrics(self, split, metrics, combined=True):
+        if not self.is_world_process_zero():
+            return
+        folder, together = Path(self.args.output_dir), {}
+        write_json(folder / f"{split}_results.json", dict(sorted(metrics.items())))
+        # Put together from all that were written, if all_results.json, the first of them, is damaged.
+        for file in sorted(folder.glob("*_results.json")) if combined else ():
+            with suppress(InputError):
+                together |= read_json(file)
+        if combined:
+            write_json(folder / "all_results.json", dict(sorted(together.items())))

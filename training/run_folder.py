@@ -1,24 +1,46 @@
 """What a run leaves beside its checkpoint: its split, predictions.csv, confusion_matrix.png and the closing lines."""
 
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
 import pandas
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
+from transformers import TrainingArguments
 
 from corpora.folds import GROUP_COLUMNS
-from foundation.files import write_json
+from foundation.errors import InputError, RunStopped
+from foundation.files import owned, write_csv, write_json, writing_whole
+from foundation.words import writable
 from metrics.scores import SCORES, confusion_matrix
+
+
+@contextmanager
+def owned_by_run(training_args: TrainingArguments):
+    """A context in which no other run may write into the output folder. Its first process owns it, as [`owned`] says;
+    where it can't, the others stop too."""
+    given, refusal = f"--output_dir {training_args.output_dir}", [None]
+    with ExitStack() as stack:
+        if training_args.process_index == 0:
+            try:
+                stack.enter_context(owned(training_args.output_dir, given))
+            except InputError as error:
+                refusal = [f"{error}, such as {given}_seed{training_args.seed}"]
+        if training_args.world_size > 1:
+            broadcast_object_list(refusal)
+        if refusal[0] is not None:
+            raise InputError(refusal[0]) if training_args.process_index == 0 else RunStopped("", 2)
+        yield
 
 
 def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -> None:
     """`split.json`, how the rows were divided; `splits.csv`, the part of every row, empty for one that is left out."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "split.json", record)
     table = pandas.DataFrame(membership, columns=["segment_id", "part"])
-    table.to_csv(folder / "splits.csv", index=False, lineterminator="\r\n")
+    write_csv(folder / "splits.csv", table)
 
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
@@ -32,7 +54,7 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
     columns |= {
         f"probability_{name}": [f"{p:.6f}" for p in column] for name, column in zip(label_names, probabilities.T)
     }
-    pandas.DataFrame(columns).to_csv(file, index=False, lineterminator="\r\n")
+    write_csv(file, pandas.DataFrame(columns))
 
 
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
@@ -42,8 +64,9 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
 
     matrix = confusion_matrix(references, predictions, len(label_names))  # (C, C)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    names = ["\n".join(wrap(name, 18)) for name in label_names]
-    size = max(5.0, 0.9 * len(names) + 1.5) + 0.1 * max(map(len, names))
+    names = ["\n".join(wrap(writable(name)[:100], 18)) for name in label_names]
+    # No larger than can be drawn, however many there are.
+    size = min(max(5.0, 0.9 * len(names) + 1.5) + 0.1 * max(map(len, names)), 60)
     figure = new_figure(size, size * 0.9)
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -54,7 +77,8 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(references)} utterances")
-    figure.savefig(file, dpi=120)
+    with writing_whole(file) as beside:
+        figure.savefig(beside, dpi=120)
 
 
 def format_summary(metrics: dict[str, float], label_names: list[str], prefix: str = "eval") -> str:
@@ -69,7 +93,7 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
     for name in label_names:
         f1, recall = metrics[f"{prefix}_f1_{name}"], metrics[f"{prefix}_recall_{name}"]
         rows, predicted = metrics[f"{prefix}_count_{name}"], metrics[f"{prefix}_predicted_count_{name}"]
-        lines.append(f"{name:>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
+        lines.append(f"{writable(name):>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from transformers.utils import CONFIG_NAME
 from foundation.errors import InputError
 from foundation.words import first_names
 from training.callbacks import log_scores
+from training.checkpoints import writing
 from training.data import Splits
 from training.labels import IGNORED
 from training.run_folder import draw_confusion_matrix, format_line, format_summary, write_predictions
@@ -34,13 +35,20 @@ class ScoredPart:
 
 
 def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str, float]:
-    """The scores of all rows but those that can't be read."""
+    """The scores of all rows but those that can't be read, or that the model makes nothing finite of."""
     # Imported late: scikit-learn and evaluate would delay the first training step by seconds.
     from metrics.emotion_metric import EmotionMetric
 
-    is_scored = scored.label_ids != IGNORED
+    is_scored, is_finite = scored.label_ids != IGNORED, np.isfinite(scored.predictions).all(axis=1)
+    if not is_finite.any():
+        raise InputError(
+            f"the model's outputs are NaN or infinite for all {len(is_finite)} rows that would be scored: its weights "
+            "are damaged, or overflow in half precision; give another model, or leave out --fp16 and --bf16"
+        )
     if not is_scored.any():
         raise InputError("not one row that would be scored can be read; look whether the recordings are still there")
+    if not is_finite.all():
+        logger.warning(f"{(~is_finite).sum()} of {len(is_finite)} rows have outputs that aren't finite; none is scored")
     predictions = scored.predictions[is_scored].argmax(axis=1)
     return EmotionMetric(label_names).compute(predictions=predictions, references=scored.label_ids[is_scored])
 
@@ -60,9 +68,10 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
     scored = replace(_score_part(trainer, splits, "test", prefix), modality=modality)
     if trainer.is_world_process_zero():
         folder, names = Path(trainer.args.output_dir), splits.label_names
-        write_predictions(folder / f"predictions{suffix}.csv", scored.table, scored.logits, names)
         picture = f"confusion_matrix{suffix}.png"
-        draw_confusion_matrix(folder / picture, scored.labels, np.argmax(scored.logits, axis=1), names)
+        with writing(folder):
+            write_predictions(folder / f"predictions{suffix}.csv", scored.table, scored.logits, names)
+            draw_confusion_matrix(folder / picture, scored.labels, np.argmax(scored.logits, axis=1), names)
         print(f"\nScored on {'audio and text' if modality == 'both' else f'{modality} alone'}:")
         print(format_summary(scored.metrics, names, prefix))
         model = "the model, " if (folder / CONFIG_NAME).is_file() else ""
@@ -73,13 +82,14 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
 def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) -> ScoredPart:
     output = trainer.predict(getattr(splits, part), metric_key_prefix=prefix)
     table = splits.tables[part]
-    is_scored = output.label_ids != IGNORED
-    lost = [str(name) for name, scored in zip(table["segment_id"], is_scored) if not scored]
-    if lost:
-        logger.warning(
-            f"{len(lost)} of {len(table)} rows of {part} can't be read and are not scored: {first_names(lost)}"
-        )
-        table = table.select(np.flatnonzero(is_scored))
+    is_scored, is_finite = output.label_ids != IGNORED, np.isfinite(output.predictions).all(axis=1)
+    for problem, rows in (("can't be read", ~is_scored & is_finite), ("have outputs that aren't finite", ~is_finite)):
+        lost = [str(name) for name, is_lost in zip(table["segment_id"], rows) if is_lost]
+        if lost:
+            logger.warning(
+                f"{len(lost)} of {len(table)} rows of {part} {problem} and are not scored: {first_names(lost)}"
+            )
+    table = table if is_scored.all() else table.select(np.flatnonzero(is_scored))
     logits, labels = output.predictions[is_scored], output.label_ids[is_scored]
     metrics = {**output.metrics, f"{prefix}_rows": len(table)}
     if "votes" in table.column_names:
@@ -88,6 +98,7 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
         votes_before = splits.tables["train"]["votes"][:] if "train" in splits.tables else None
         scores = rater_scores(table["votes"][:], logits, votes_before)
         metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
-    trainer.save_metrics(prefix, metrics)
+    with writing(Path(trainer.args.output_dir)):
+        trainer.save_metrics(prefix, metrics)
     log_scores(trainer, metrics, prefix)
     return ScoredPart(table, logits, labels, metrics, prefix)

@@ -146,6 +146,13 @@ class RsaCfnTrainer(ResumableTrainer):
             output.metrics["train_skipped_rows"] = len(unread)
         return output
 
+    def prediction_step(self, *args, **kwargs):
+        loss, logits, labels = super().prediction_step(*args, **kwargs)
+        if logits is not None and labels is not None:
+            # NaN has a largest place too, and would be the answer of a class; such a row is none that can be scored.
+            labels = labels.masked_fill(~logits.isfinite().all(dim=1), IGNORED)
+        return loss, logits, labels
+
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if output.predictions is not None and output.label_ids is not None:

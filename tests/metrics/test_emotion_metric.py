@@ -43,6 +43,11 @@ def test_batches_add_up():
     assert metric.compute() == whole
 
 
+def test_nothing_is_kept_on_the_disk():
+    scores = EmotionMetric(NAMES, cache_dir="/proc/nowhere").compute(predictions=[0, 1], references=[0, 1])
+    assert scores["accuracy"] == 1
+
+
 def test_kl_to_raters_is_scipys_relative_entropy():
     rng = np.random.default_rng(0)
     votes, logits = rng.multinomial(10, [0.7, 0.2, 0.1], size=50), rng.normal(size=(50, 3)).astype(np.float32)

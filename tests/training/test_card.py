@@ -217,10 +217,10 @@ def test_only_what_is_known(trained):
     assert section(card, "Results").startswith("This run was not scored.")
     assert "Not trained in this run" in section(card, "Training")
     assert "train and test share 1 transcript, in 2 rows of test." in section(card, "Data")
-    assert "- No row of train is no|yes." in section(card, "Data")
+    assert r"- No row of train is no\|yes." in section(card, "Data")
     assert [row[0] for row in table(section(card, "Data"), "class")] == ["no|yes", "yes", "rows"]
     assert 'processor(text="정말 고마워요", return_tensors' in section(card, "Load it")
-    assert "It has never seen no|yes." in section(card, "Limits")
+    assert r"It has never seen no\|yes." in section(card, "Limits")
     assert "Korean only" not in card.text
 
 
@@ -261,3 +261,16 @@ def test_few_groups_and_single_rows_are_said(trained):
     assert "2 held-out sessions, drawn whole" in text and "With so few sessions the true intervals are wider." in text
     single = replace(scored, table=table.remove_columns("session"))
     assert "If several are of one speaker" in section(model_card(replace(trained, scores=[single]), []), "Results")
+
+
+def test_names_of_the_data_do_nothing_in_a_card(trained):
+    for name in ("`code`", "<b>", "$x$", "[a](b)", "\x1b[31m", "a\n---\nb: c"):
+        trained.splits.label_names[:] = [name, "yes"]
+        for part in trained.splits.record["parts"].values():
+            part["classes"] = {name: 1, "yes": 1}
+        trained.splits.record["dataset"]["name"] = f"/data/{name}"
+        trained.training_args.output_dir = name
+        card = model_card(trained, [])
+        assert card.data.to_dict() and card.content.count("\n---\n") == 1
+        shown = card.content.split("## Load it")[0].split("# ", 1)[1]
+        assert not re.search(r"(?<!\\)(\$|`|\[|<|\x1b)", shown), shown

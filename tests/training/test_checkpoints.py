@@ -2,17 +2,21 @@
 
 import json
 import logging
+import os
 
 import pytest
 
 from foundation.errors import InputError, RunStopped
 from training.checkpoints import (
     FILE_LIST,
+    FINISHED,
     delete,
     find_checkpoint,
     find_damage,
+    is_finished,
     is_half_written,
     list_checkpoints,
+    read_json,
     remove_half_written,
     rotate,
     seal,
@@ -43,8 +47,12 @@ def logged(caplog):
 
 def test_a_whole_checkpoint_lists_all_its_files(make):
     folder = make(1)
-    sizes = json.loads((folder / FILE_LIST).read_text())
-    assert sizes == {"code/modeling.py": 16, "model.safetensors": 17, "optimizer.pt": 12}
+    files = json.loads((folder / FILE_LIST).read_text())
+    assert {name: size for name, (size, _) in files.items()} == {
+        "code/modeling.py": 16,
+        "model.safetensors": 17,
+        "optimizer.pt": 12,
+    }
     assert find_damage(folder) is None and not is_half_written(folder)
     (folder / "optimizer.pt").write_text("more than before")
     seal(folder)
@@ -53,12 +61,15 @@ def test_a_whole_checkpoint_lists_all_its_files(make):
 
 def test_what_is_wrong_with_a_checkpoint_is_named(make):
     half, short, missing, light = make(1, is_whole=False), make(2), make(3), make(4, is_whole=False)
+    other = make(5)
+    (other / "optimizer.pt").write_text("0ptimizer.pt")
     (short / "model.safetensors").write_text("mod")
     (missing / "optimizer.pt").unlink()
     (light / "optimizer.pt").unlink()
     seal(light)
     assert "not written to its end" in find_damage(half)
     assert find_damage(short) == "model.safetensors has 3 bytes instead of 17"
+    assert find_damage(other) == "optimizer.pt isn't as it was written"
     assert find_damage(missing) == "optimizer.pt is missing"
     assert find_damage(light) == "it holds no optimizer state"
     assert [is_half_written(folder) for folder in (half, short, missing, light)] == [True, False, False, False]
@@ -130,3 +141,18 @@ def test_what_cannot_be_written_is_said_in_one_line(tmp_path):
     assert stopped.value.exit_code == 1
     assert "checkpoint-3 can't be written (No space left on device); earlier" in str(stopped.value)
     assert "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\0" * 9])
+def test_a_damaged_record_of_a_finished_run_is_named(content, tmp_path):
+    assert not is_finished(tmp_path)
+    (tmp_path / FINISHED).write_text(content)
+    with pytest.raises(InputError, match=f"{tmp_path}/{FINISHED} .*; remove it, and the same command goes on") as error:
+        is_finished(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "arguments.json")
+    with pytest.raises(InputError, match="can't be read as JSON"):
+        read_json(tmp_path / "arguments.json")

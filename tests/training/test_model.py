@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import Wav2Vec2FeatureExtractor
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, Wav2Vec2FeatureExtractor, pipeline
 
 import run_classification
 from configuration_rsa_cfn import FUSIONS
 from foundation.errors import InputError
+from foundation.files import holds_files
 from training.arguments import AUDIO_MODEL, LIMITS, TEXT_MODEL, DataArguments, ModelArguments
 from training.features import hash_weights
-from training.model import check_models, load_model, max_audio_frames, train_tokenizer
+from training.model import check_models, load_model, load_saved, max_audio_frames, train_tokenizer
 from training.parsing import parse_arguments
 
 
@@ -241,4 +242,43 @@ def test_models_of_a_prediction_are_looked_at_before_files_are_read(
     recogniser = [] if damage else ["--asr_model", "no/such"]
     assert run_classification.run([*arguments, *recogniser, "--output_dir", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert message in line and not (tmp_path / "out").exists()
+    assert message in line and not holds_files(tmp_path / "out")
+
+
+def spoiled(weights: dict, kind: str) -> dict:
+    name = "fusion.classifier.0.weight"
+    name = name if name in weights else next(n for n in weights if n.startswith("fusion") and weights[n].dim() == 2)
+    if kind == "missing":
+        return {other: weight for other, weight in weights.items() if other != name}
+    return weights | ({"fusion.more": torch.zeros(1)} if kind == "unexpected" else {name: torch.zeros(1, 1)})
+
+
+@pytest.mark.parametrize("kind", ["missing", "unexpected", "of another size"])
+def test_a_checkpoint_of_other_weights_is_refused_at_every_door(kind, make_model, processor, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(spoiled(weights, kind), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    message = rf"{tmp_path} holds other weights than its configuration asks for: 1 {kind} \(fusion\."
+    with pytest.raises(InputError, match=message) as error:
+        load_saved(str(tmp_path))
+    assert "\n" not in str(error.value)
+    with pytest.raises(RuntimeError, match=message):
+        AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
+    with pytest.raises(ValueError, match=message):
+        pipeline("audio-classification", model=str(tmp_path), trust_remote_code=True)
+    AutoModel.from_pretrained(tmp_path, trust_remote_code=True, ignore_mismatched_sizes=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("size", [0, 3000])
+def test_a_file_of_weights_that_was_cut_is_one_line(name, size, make_model, processor, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+    if name == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+    os.truncate(tmp_path / name, size)
+    with pytest.raises(InputError, match="can't be loaded; give a folder") as error:
+        load_saved(str(tmp_path))
+    assert "\n" not in str(error.value)

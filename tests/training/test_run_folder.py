@@ -8,12 +8,17 @@ import pytest
 from datasets import Dataset
 from matplotlib import image
 from matplotlib.figure import Figure
+from transformers import TrainingArguments
 
+from foundation.errors import InputError
+from foundation.files import holds_files, owned
+from metrics.scores import SCORES
 from training.run_folder import (
     draw_confusion_matrix,
     format_closing,
     format_line,
     format_summary,
+    owned_by_run,
     write_predictions,
     write_split,
 )
@@ -53,11 +58,16 @@ def test_confusion_matrix_is_a_picture_with_ink(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [["neutral", "happy", "angry", "surprise", "sad", "fear", "disgust"], ["긴 " * 30, "短"]]
+    "names",
+    [
+        ["neutral", "happy", "angry", "surprise", "sad", "fear", "disgust"],
+        ["긴 " * 30, "短"],
+        [r"$\frac$", "\x1b[31mred", "two\nlines", "x" * 100_000],
+    ],
 )
 def test_nothing_of_a_confusion_matrix_is_cut_off(names, tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **_: (figures.append(figure), file.touch()))
     draw_confusion_matrix(tmp_path / "matrix.png", np.arange(len(names)), np.arange(len(names)), names)
     (figure,) = figures
     figure.draw_without_rendering()
@@ -104,9 +114,27 @@ def test_the_last_line_of_a_run_that_scores_others_or_none():
     assert format_closing({"validation_macro_f1": 0.5}, "out", 1) == "Done in 1 s: everything is in out."
 
 
+def test_names_that_a_terminal_would_act_on_are_shown():
+    names = ["\x1b[31mred", "two\nlines"]
+    metrics = {f"eval_{majority}{name}": 0.5 for name in SCORES for majority in ("", "majority_")}
+    metrics |= {f"eval_{kind}_{name}": 1 for kind in ("f1", "recall", "count", "predicted_count") for name in names}
+    lines = format_summary(metrics, names).split("\n")
+    assert [line.split()[0] for line in lines[-2:]] == [r"\x1b[31mred", r"two\nlines"]
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    arguments = TrainingArguments(str(tmp_path / "run"), seed=7, use_cpu=True)
+    with owned(tmp_path / "run", "--output_dir"), pytest.raises(InputError) as error, owned_by_run(arguments):
+        pass
+    told = f"--output_dir {tmp_path}/run is being written by another process; wait for it, or give another folder"
+    assert str(error.value) == f"{told}, such as --output_dir {tmp_path}/run_seed7"
+    with owned_by_run(arguments):
+        assert not holds_files(tmp_path / "run")
+
+
 def test_the_split_is_written_for_people_and_programs(tmp_path):
     record = {"split": "session", "parts": {"test": {"groups": ["말", 2]}}}
-    write_split(tmp_path / "new" / "run", record, [("a", "train"), ("나", ""), ("c", "test")])
-    assert json.loads((tmp_path / "new" / "run" / "split.json").read_text(encoding="utf-8")) == record
-    written = (tmp_path / "new" / "run" / "splits.csv").read_text(encoding="utf-8").splitlines()
+    write_split(tmp_path, record, [("a", "train"), ("나", ""), ("c", "test")])
+    assert json.loads((tmp_path / "split.json").read_text(encoding="utf-8")) == record
+    written = (tmp_path / "splits.csv").read_text(encoding="utf-8").splitlines()
     assert written == ["segment_id,part", "a,train", "나,", "c,test"]
