@@ -2,6 +2,7 @@
 
 import io
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from PIL import Image
@@ -80,7 +81,7 @@ class Recognizer:
 
     def transcribe(self, audio: str) -> str | None:
         """The words of a recording; None where the recogniser can make nothing of it."""
-        with self._turn:
+        with self._turn, suppress(ValueError):
             return self.transcriber(audio)
 
     def _explain(self, given: dict[str, str]) -> tuple[Image.Image, tuple[float, float] | None]:

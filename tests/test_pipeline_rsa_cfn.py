@@ -223,7 +223,7 @@ def test_a_recording_that_breaks_off_is_no_answer(pipe, texts):
     clip = np.random.default_rng(0).standard_normal(61 * 16000).astype(np.float32)
     clip[-1] = np.nan
     answers = pipe([{"audio": wav(clip)}, {"text": texts[0]}], batch_size=4, on_error="return")
-    assert answers[0] == {"error": "audio holds NaN or infinite samples; give finite ones."}
+    assert answers[0] == {"error": "audio holds NaN or infinite samples; give finite ones, between -1 and 1."}
     assert_same(answers[1:], [pipe({"text": texts[0]})])
 
 

@@ -279,7 +279,7 @@ UNUSABLE = {
     "flac of a minute claimed": (flac_that_promises(60 * 16000), "audio truncated"),
     "no channels": (riff(format_chunk(channels=0), chunk(b"data", PCM)), "audio unreadable"),
     "no rate": (riff(format_chunk(rate=0), chunk(b"data", PCM)), "audio unreadable"),
-    "1 Hz": (riff(format_chunk(rate=1), chunk(b"data", PCM)), "audio longer than 60 minutes"),
+    "1 Hz": (riff(format_chunk(rate=1), chunk(b"data", PCM)), "audio sampling rate below 1000 Hz"),
     "an hour of flac": (encoded(np.zeros(3601 * 1000), 1000, format="FLAC"), "audio longer than 60 minutes"),
     "two wavs in one": (PLAIN + PLAIN, "audio unreadable"),
     "not a number": (encoded(np.append(sine(), np.nan), subtype="FLOAT"), "audio not finite"),
