@@ -61,7 +61,7 @@ class AudioError(ValueError):
 
     def __init__(self, reason: str, message: str | None = None):
         message = " ".join((message or reason).split())
-        super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
+        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
         self.reason = reason
 
 

@@ -413,7 +413,7 @@ def opened(audio):
     if scheme is None:
         yield audio
         return
-    shown = re.sub("[?#].*", "", re.sub("(?<=://).*@", "...@", " ".join(audio.split())))
+    shown = re.sub("[?#].*", "", re.sub("(?<=://).*@", "...@", audio, flags=re.S), flags=re.S)
     try:
         if scheme[1] not in ("http", "https"):
             raise OSError(f"{scheme[1]} is neither http nor https")
@@ -423,7 +423,8 @@ def opened(audio):
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error) if isinstance(error, OSError) else type(error).__name__
         reason = f"HTTP status {error.code}" if isinstance(error, urllib.error.HTTPError) else reason
-        raise ValueError(f"audio {shown} can't be downloaded ({reason}); give a URL that answers.") from None
+        message = f"audio {shown} can't be downloaded ({reason}); give a URL that answers."
+        raise AudioError("audio not downloaded", message) from None
     with file:
         yield file
 

@@ -241,11 +241,10 @@ def test_a_name_is_found_in_its_other_spelling(on_disk, asked, tone, tmp_path):
 
 
 def test_a_reason_can_be_printed_whatever_the_name():
-    for name in ("\udcb0\udca1.wav", "\ud83d.wav", "two\nlines.wav", "nul\0.wav", "long" * 2000):
+    for name in ("\udcb0\udca1.wav", "\ud83d.wav", "two\nlines.wav", "nul\0.wav", "\x1b[31m.wav", "long" * 2000):
         with pytest.raises(AudioError) as error:
             decode_audio(name, None, 16000)
-        str(error.value).encode("utf-8")
-        assert "\n" not in str(error.value)
+        assert str(error.value).isprintable()
 
 
 UNUSABLE = {

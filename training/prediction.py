@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 # What is predicted, in the folder that it is predicted into, and what has been so far, by each process.
 STATE_FILE, PARTS = "prediction.json", "predictions.[0-9]*.jsonl"
-PREDICTIONS = ("predictions.csv", "predictions.jsonl")
 
 
 @dataclass
@@ -137,20 +136,22 @@ def _identify(file: str | Path | None) -> list[int]:
 
 
 def _check_folder(folder: Path, state: dict) -> None:
-    """Refuse a folder with predictions of something else, finished or not."""
-    found = sorted(path.name for pattern in (*PREDICTIONS, PARTS) for path in folder.glob(pattern))
+    """Refuse a folder that holds anything else than predictions of the same, finished or not."""
+    found = sorted(path.name for path in folder.glob("[!.]*"))
+    if not found:
+        return
+    instead = "give another folder"
     try:
-        there = json.loads((folder / STATE_FILE).read_bytes()) if found else state
-        what = f"of {there['rows']} rows of {there['input']} by {there['model']}"
+        there = json.loads((folder / STATE_FILE).read_bytes())
         if there["digest"] == state["digest"]:
             return
+        what = f"predictions for {there['rows']} rows of {there['input']} by {there['model']}"
         if (there["input"], there["model"]) == (state["input"], state["model"]):
             what += ", of which a file or an option has changed since"
+        instead += ", or remove this one"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        what = f"of something that no {STATE_FILE} tells"
-    raise InputError(
-        f"--output_dir {folder} holds predictions {what}; give another folder, or remove {', '.join(found)}"
-    )
+        what = f"files, and no {STATE_FILE} that tells of what ({first_names(found)})"
+    raise InputError(f"--output_dir {folder} holds {what}; {instead}")
 
 
 def _sealed(number: int, record: dict, state: dict) -> bytes:

@@ -4,7 +4,9 @@ import copy
 import csv
 import json
 import os
+import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from foundation.files import LOCK, holds_files
 from foundation.words import active
 from processing_rsa_cfn import RsaCfnPipeline
 from run_classification import main, run
+from training import prediction
 from training.parsing import parse_arguments
 from training.prediction import read_rows
 
@@ -69,11 +72,18 @@ def recordings(clips, texts, tmp_path_factory):
     return folder
 
 
+def command(saved, source, output_dir):
+    given = ["--do_predict", "--model_name_or_path", str(saved), "--predict_file", str(source)]
+    return [*given, "--output_dir", str(output_dir), "--disable_tqdm", "true"]
+
+
+def predict_in_process(saved, source, output_dir, *arguments):
+    return main(*parse_arguments([*command(saved, source, output_dir), *arguments]))
+
+
 def predict(saved, source, output_dir, *arguments):
     """The counts, and the rows of both files, which say the same."""
-    given = ["--do_predict", "--model_name_or_path", str(saved), "--predict_file", str(source)]
-    counts = main(*parse_arguments([*given, "--output_dir", str(output_dir), "--disable_tqdm", "true", *arguments]))
-    return counts, read_output(output_dir)
+    return predict_in_process(saved, source, output_dir, *arguments), read_output(output_dir)
 
 
 def read_output(folder):
@@ -87,8 +97,11 @@ def read_output(folder):
     return records
 
 
+PROBABILITIES = [f"probability_{emotion}" for emotion in EMOTIONS]
+
+
 def scores(record):
-    return [record[f"probability_{emotion}"] for emotion in EMOTIONS]
+    return [record[name] for name in PROBABILITIES]
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +202,123 @@ def test_a_jsonl_keeps_its_cells_and_blank_lines_are_no_rows(saved, recordings, 
     assert [record["error"] for record in records] == [None, "cell is a list or an object, not text", None]
     for record, text in ((records[0], texts[0]), (records[2], "3")):
         np.testing.assert_allclose(scores(record), expected(text=text), atol=1e-5)
+
+
+ODD = ["a\u2028b\x85c\x1cd\0e\r\nf", "\ud800", "\udcb0\udca1", '"', "=1+2", "'@a", [{"x": "\u2029"}], 1e300, -0.5]
+
+
+def test_cells_of_any_kind_come_back_exactly_and_none_is_a_formula(saved, tmp_path):
+    lines = [json.dumps({"text": "정말", "cell": cell}) for cell in ODD]
+    lines += ['{"text": "정말", "cell": NaN}', '{"text": "정말", "cell": [1, {"x": -Infinity, "y": 1e999}]}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    predict_in_process(saved, tmp_path / "rows.jsonl", tmp_path / "out")
+    content = (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    records = [json.loads(line, parse_constant=pytest.fail) for line in content.split(b"\n")[:-1]]
+    assert [record["cell"] for record in records] == [*ODD, None, [1, {"x": None, "y": None}]]
+    assert {record["error"] for record in records} == {None}
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        cells = [row["cell"] for row in csv.DictReader(stream)]
+    assert cells[:2] == [ODD[0], "\\ud800"] and cells[4:6] == ["'=1+2", "''@a"] and len(cells) == len(records)
+
+
+def break_off(saved, source, folder, after, monkeypatch):
+    """Predict, and be interrupted after so many rows."""
+    written = []
+
+    def count(*arguments, **options):
+        if len(written) == after:
+            raise KeyboardInterrupt
+        written.append(arguments)
+        return record(*arguments, **options)
+
+    record = prediction._record
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prediction, "_record", count)
+        predict(saved, source, folder)
+
+
+def assert_equal(records, others):
+    assert [{**record, **dict.fromkeys(PROBABILITIES)} for record in records] == [
+        {**record, **dict.fromkeys(PROBABILITIES)} for record in others
+    ]
+    for record, other in zip(records, others):
+        if record["error"] is None:
+            np.testing.assert_allclose(scores(record), scores(other), atol=2e-6)
+
+
+def test_a_prediction_goes_on_where_it_was(saved, recordings, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "out"
+    _, whole = predict(saved, recordings, tmp_path / "whole")
+    break_off(saved, recordings, folder, 9, monkeypatch)
+    part = folder / "predictions.0.jsonl"
+    lines = part.read_bytes().split(b"\n")
+    # Of the nine rows, two lie in the part of another process, one is damaged, and one was cut in half.
+    (folder / "predictions.5.jsonl").write_bytes(b"\n".join(lines[3:5]) + b"\n" + bytes(20))
+    lines[2] = lines[2].replace(b"Session", b"session", 1)
+    part.write_bytes(b"\n".join(lines[:3] + lines[5:])[:-30])
+    caplog.clear()
+    _, records = predict(saved, recordings, folder)
+    assert "Going on after 7 of 14 rows." in caplog.text
+    assert_equal(records, whole)
+    # What is finished is predicted again, and replaced as a whole.
+    (folder / "predictions.csv").write_text("")
+    caplog.clear()
+    _, records = predict(saved, recordings, folder)
+    assert "Going on" not in caplog.text
+    assert_equal(records, whole)
+
+
+def of_another_input(folder, source, model):
+    other = folder.parent / "other.csv"
+    other.write_text("text\nhello\n")
+    return other, f"predictions for 1 rows of {source} by {model}; give another folder, or remove this one"
+
+
+def of_another_model(folder, source, model):
+    os.utime(model / "model.safetensors")
+    return (
+        source,
+        f"predictions for 1 rows of {source} by {model}, of which a file or an option has changed since; give",
+    )
+
+
+def of_a_training_run(folder, source, model):
+    (folder / "prediction.json").unlink()
+    return source, "files, and no prediction.json that tells of what (prediction"
+
+
+def of_damaged_origin(folder, source, model):
+    (folder / "prediction.json").write_bytes(b"\xff[")
+    return source, "files, and no prediction.json that tells of what (prediction"
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("change", [of_another_input, of_another_model, of_a_training_run, of_damaged_origin])
+def test_predictions_of_something_else_are_left_alone(change, is_finished, saved, tmp_path, monkeypatch):
+    source, folder, model = tmp_path / "rows.csv", tmp_path / "out", shutil.copytree(saved, tmp_path / "model")
+    source.write_text("text\n정말\n")
+    if is_finished:
+        predict(model, source, folder)
+    else:
+        break_off(model, source, folder, 0, monkeypatch)
+    source, message = change(folder, source, model)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(prediction, "load_saved", pytest.fail)
+    with pytest.raises(InputError, match=re.escape(f"--output_dir {folder} holds {message}")):
+        predict(model, source, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("number, exit_code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_with_a_line(number, exit_code, tmp_path, capfd):
+    child = os.fork()
+    if not child:
+        with prediction._stopped_by_signals(tmp_path, {"rows": 9, "digest": ""}, is_told=True):
+            os.kill(os.getpid(), number)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == exit_code
+    told = f"stopped by {number.name} after 0 of 9 rows; the same command goes on from there"
+    assert capfd.readouterr().err == f"run_classification.py: {told}\n"
 
 
 def test_where_no_row_can_be_read_the_command_fails(saved, tmp_path, monkeypatch, caplog):
