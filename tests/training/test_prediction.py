@@ -2,11 +2,14 @@
 
 import copy
 import csv
+import functools
 import json
 import os
+import random
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,8 @@ from foundation.files import LOCK, holds_files
 from foundation.words import active
 from processing_rsa_cfn import RsaCfnPipeline
 from run_classification import main, run
+from tests.killing import start
+from tests.test_mutated_inputs import mutate
 from training import prediction
 from training.parsing import parse_arguments
 from training.prediction import read_rows
@@ -319,6 +324,83 @@ def test_a_signal_ends_it_with_a_line(number, exit_code, tmp_path, capfd):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == exit_code
     told = f"stopped by {number.name} after 0 of 9 rows; the same command goes on from there"
     assert capfd.readouterr().err == f"run_classification.py: {told}\n"
+
+
+@pytest.fixture
+def rows(recordings, texts, tmp_path):
+    """A table of 40 rows of all kinds."""
+    sounds = [*sorted(recordings.rglob("*.wav")), ""]
+    lines = [f"{sounds[number % len(sounds)]},{(*texts, '')[number % 4]},{number}" for number in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["audio,text,id", *lines]))
+    return tmp_path / "rows.csv"
+
+
+@pytest.mark.slow
+def test_killed_at_any_file_event_it_goes_on_to_the_same_end(saved, rows, processes, tmp_path):
+    _, whole = predict(saved, rows, tmp_path / "whole")
+    number = 0
+    while not number or number <= int((tmp_path / "counted").read_text()):
+        folder = tmp_path / f"killed{number}"
+        given = command(saved, rows, folder)
+        run = start(processes, number, tmp_path / "counted", [folder], "run_classification.py", *given)
+        assert run.wait() == (-signal.SIGKILL if number else 0), run.stderr
+        assert_equal(predict(saved, rows, folder)[1], whole)
+        number += 1
+    assert number > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ended_at_any_row_it_goes_on_with_any_number_of_processes(
+    number, num_processes, saved, rows, processes, tmp_path
+):
+    _, whole = predict(saved, rows, tmp_path / "whole")
+    chance = random.Random(num_processes)
+    for trial in range(int(os.environ.get("RSA_CFN_MUTATIONS", 20)) // 5):
+        folder, most = tmp_path / f"ended{trial}", chance.randrange(38)
+        script = ["run_classification.py", *command(saved, rows, folder)]
+        run = processes.start(*script, "--per_device_eval_batch_size", 1, num_processes=num_processes)
+        while run.is_alive and sum(part.read_bytes().count(b"\n") for part in folder.glob("*[0-9].jsonl")) <= most:
+            time.sleep(0.001)
+        for pid in run.pids if run.is_alive else []:
+            os.kill(pid, number)
+        code = run.wait()
+        assert code in (0, -number if number == signal.SIGKILL else 128 + number), run.stderr
+        if code == 143:
+            assert len(re.findall("run_classification.py: stopped by SIGTERM after .* of 40 rows", run.stderr)) == 1
+        again = processes.run(*script, num_processes=chance.choice((1, 2)))
+        assert again.returncode == 0, again.stderr
+        assert_equal(read_output(folder), whole)
+
+
+@pytest.mark.slow
+def test_a_damaged_folder_is_gone_on_with_or_refused_in_a_line(saved, rows, tmp_path, monkeypatch):
+    _, whole = predict(saved, rows, tmp_path / "whole")
+    monkeypatch.setattr(prediction, "load_saved", functools.cache(prediction.load_saved))
+    states, folder = [tmp_path / "whole", tmp_path / "part"], tmp_path / "damaged"
+    break_off(saved, rows, states[1], 30, monkeypatch)
+    lines = (states[1] / "predictions.0.jsonl").read_bytes().split(b"\n")
+    (states[1] / "predictions.1.jsonl").write_bytes(b"\n".join(lines[10:20]) + b"\n")
+    refused, chance = 0, random.Random(0)
+    for _ in range(int(os.environ.get("RSA_CFN_MUTATIONS", 40))):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(chance.choice(states), folder)
+        for file in chance.choices(sorted(folder.iterdir()), k=chance.choice((1, 1, 2))):
+            content = file.read_bytes() if file.exists() else b""
+            kind = chance.choice(("mutated", "mutated", "mutated", "emptied", "zeros", "gone"))
+            damaged = {"mutated": mutate(chance, content, [b"\n", b"\0" * 50, lines[5]]), "zeros": bytes(len(content))}
+            file.write_bytes(damaged.get(kind, b""))
+            if kind == "gone":
+                file.unlink()
+        try:
+            counts = predict_in_process(saved, rows, folder)
+            assert counts["predict_rows"] == len(whole)
+            assert_equal(read_output(folder), whole)
+        except InputError as error:
+            refused += 1
+            assert "give another folder" in str(error) and "\n" not in str(error)
+    assert refused
 
 
 def test_where_no_row_can_be_read_the_command_fails(saved, tmp_path, monkeypatch, caplog):
