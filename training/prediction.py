@@ -60,6 +60,26 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
     rows = read_rows(source)
     state = _describe(rows, model_args, data_args, training_args)
     _check_folder(folder, state)
+    with _stopped_by_signals(folder, state, is_told=training_args.process_index == 0):
+        label_names = _predict_rows(rows, state, model_args, data_args, training_args)
+        # Also for what the others write.
+        training_args.distributed_state.wait_for_everyone()
+        if training_args.process_index:
+            return {}
+        records = _join(folder, state)
+    errors = [record["error"] for record in records if record["error"] is not None]
+    logger.info(f"{len(records)} rows, {len(errors)} of them without a prediction; the column error says why.")
+    if len(errors) == len(records):
+        logger.error(f"No row of {source} has a prediction: {errors[0]}")
+    elif is_recording(source):
+        scores = {name: records[0][f"probability_{name}"] for name in label_names}
+        print(", ".join(f"{name} {scores[name]:.3f}" for name in sorted(scores, key=scores.get, reverse=True)))
+    return {"predict_rows": len(records), "predict_errors": len(errors)}
+
+
+def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_args) -> list[str]:
+    """Write what this process predicts into its part; the names of the classes."""
+    folder, rank = Path(training_args.output_dir), training_args.process_index
     model, processor = load_saved(model_args.model_name_or_path)
     set_limits(model.config, processor, data_args)
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
@@ -77,7 +97,7 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
         on_error="return",
     )
     folder.mkdir(parents=True, exist_ok=True)
-    done, rank = _read_parts(folder, state), training_args.process_index
+    done = _read_parts(folder, state)
     if done:
         logger.info(f"Going on after {len(done)} of {len(rows)} rows.")
     if rank == 0:
@@ -86,26 +106,14 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
     training_args.distributed_state.wait_for_everyone()
     # Dealt out one by one rather than in stretches: the long recordings of a folder often lie together.
     mine = [number for number in range(len(rows)) if number not in done][rank :: training_args.world_size]
-    part = folder / f"predictions.{rank}.jsonl"
-    with _stopped_by_signals(folder, state, is_told=rank == 0), part.open("ab") as stream:
-        stream.write(b"\n")  # after a line that was cut
+    with (folder / f"predictions.{rank}.jsonl").open("ab") as part:
+        part.write(b"\n")  # after a line that was cut
         answers = _answers(pipe, [rows[number] for number in mine], transcriber, training_args)
         for answer, number in zip(answers, mine, strict=True):
             record = _record(rows[number], answer, label_names, has_text=transcriber is not None)
-            stream.write(_sealed(number, record, state) + b"\n")
-            stream.flush()
-        training_args.distributed_state.wait_for_everyone()
-        if rank:
-            return {}
-        records = _join(folder, state)
-    errors = [record["error"] for record in records if record["error"] is not None]
-    logger.info(f"{len(records)} rows, {len(errors)} of them without a prediction; the column error says why.")
-    if len(errors) == len(records):
-        logger.error(f"No row of {source} has a prediction: {errors[0]}")
-    elif is_recording(source):
-        scores = {name: records[0][f"probability_{name}"] for name in label_names}
-        print(", ".join(f"{name} {scores[name]:.3f}" for name in sorted(scores, key=scores.get, reverse=True)))
-    return {"predict_rows": len(records), "predict_errors": len(errors)}
+            part.write(_sealed(number, record, state) + b"\n")
+            part.flush()
+    return label_names
 
 
 def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArguments, training_args) -> dict:
@@ -183,7 +191,8 @@ def _stopped_by_signals(folder: Path, state: dict, is_told: bool) -> Iterator[No
             if is_told:
                 done = f"{len(_read_parts(folder, state))} of {state['rows']} rows"
                 message = f"stopped by {signal.Signals(number).name} after {done}; the same command goes on from there"
-                complain("run_classification.py", message)
+                with tqdm.external_write_mode(nolock=True):
+                    complain("run_classification.py", message)
             sys.stdout.flush()
         finally:
             os._exit(128 + number)
