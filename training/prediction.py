@@ -118,7 +118,9 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
 
 def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArguments, training_args) -> dict:
     """What is predicted, with a digest of all that changes an answer, of files by their size and time of change."""
-    digest = xxhash.xxh3_128()
+    state = {"input": str(Path(data_args.predict_file).resolve()), "model": model_args.model_name_or_path}
+    state = {name: writable(value) for name, value in state.items()} | {"rows": len(rows)}
+    digest = xxhash.xxh3_128(json.dumps(state).encode())
     for row in rows:
         digest.update(json.dumps([vars(row), _identify(row.audio)]).encode())
     for name in filter(None, (model_args.model_name_or_path, data_args.asr_model)):
@@ -127,12 +129,7 @@ def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArgume
         digest.update(json.dumps([commit, *((path.name, _identify(path)) for path in files)]).encode())
     options = [getattr(data_args, name) for name in LIMITS] + [training_args.bf16, training_args.fp16]
     digest.update(json.dumps(options).encode())
-    return {
-        "input": writable(str(Path(data_args.predict_file).resolve())),
-        "model": writable(str(model_args.model_name_or_path)),
-        "rows": len(rows),
-        "digest": digest.hexdigest(),
-    }
+    return state | {"digest": digest.hexdigest()}
 
 
 def _identify(file: str | Path | None) -> list[int]:

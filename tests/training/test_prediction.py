@@ -275,7 +275,7 @@ def test_a_prediction_goes_on_where_it_was(saved, recordings, tmp_path, monkeypa
 
 def of_another_input(folder, source, model):
     other = folder.parent / "other.csv"
-    other.write_text("text\nhello\n")
+    shutil.copy2(source, other)
     return other, f"predictions for 1 rows of {source} by {model}; give another folder, or remove this one"
 
 
