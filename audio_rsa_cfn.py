@@ -19,10 +19,15 @@ import soxr
 
 
 SAMPLING_RATE = 16000
-# The longest clip that is held as a whole. What is read window by window may be longer.
+# The longest clip that is held as a whole, and the longest that is read window by window.
 MAX_SECONDS = 3600
+MAX_SECONDS_IN_WINDOWS = 24 * 3600
+# No speech is left at a lower rate, in Hz.
+MIN_RATE = 1000
+# Integers of 32 bits that were never scaled reach it; the squares of larger samples would soon be infinite.
+MAX_PEAK = 2.0**31
 
-# Bounds on what is decoded at once: 4 MiB of float32, and few enough seconds for a rate of a few Hz to stay small too.
+# Bounds on what is decoded at once: 4 MiB of float32, and few enough seconds for a low rate to stay small too.
 SAMPLES_PER_BLOCK = 2**20
 SECONDS_PER_BLOCK = 60
 # The most that is kept of what can be read only once, a download or a pipe: a wav can't be larger.
@@ -38,6 +43,7 @@ UNSUPPORTED = "audio format not supported (convert with ffmpeg)"
 NO_AUDIO = "no audio"
 TOO_LONG = f"audio longer than {MAX_SECONDS / 60:g} minutes"
 NO_RATE = "audio without a sampling rate"
+LOW_RATE = f"audio sampling rate below {MIN_RATE} Hz"
 
 ENCODED_KEYS, SAMPLES_KEYS = ("bytes", "path"), ("array", "raw")
 # No header tells of more frames: 36 bits are those of FLAC. libsndfile says so of a compressed stream without a length.
@@ -55,7 +61,7 @@ class AudioError(ValueError):
 
     def __init__(self, reason: str, message: str | None = None):
         message = " ".join((message or reason).split())
-        super().__init__(message.encode("utf-8", "backslashreplace").decode("utf-8"))
+        super().__init__("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message))
         self.reason = reason
 
 
@@ -79,7 +85,7 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
 
 
 def decode_blocks(
-    audio, sampling_rate: int | None, target_sampling_rate: int, max_seconds: float | None = None
+    audio, sampling_rate: int | None, target_sampling_rate: int, max_seconds: float = MAX_SECONDS_IN_WINDOWS
 ) -> Iterator[np.ndarray]:
     """What [`decode_audio`] gives, piece by piece: of a file that lasts hours only a minute is in memory at a time."""
     sound, rate = find_sound(audio, sampling_rate)
@@ -117,8 +123,10 @@ def is_encoded(sound) -> bool:
 
 
 def check_rate(sampling_rate) -> float:
-    """The rate of bare samples, in Hz; raises [`AudioError`] where it is none."""
+    """The rate of a clip, in Hz; raises [`AudioError`] where it is none, or below `MIN_RATE`."""
     if isinstance(sampling_rate, numbers.Real) and 0 < sampling_rate < math.inf:
+        if sampling_rate < MIN_RATE:
+            raise AudioError(LOW_RATE, f"{LOW_RATE} ({sampling_rate:g} Hz); give a recording at 8000 Hz or more.")
         return sampling_rate
     raise AudioError(
         NO_RATE,
@@ -153,10 +161,11 @@ def read_samples(sound) -> np.ndarray:
 
 
 def find_peak(samples: np.ndarray) -> float:
-    """The largest magnitude; raises [`AudioError`] where a sample is NaN or infinite."""
+    """The largest magnitude; raises [`AudioError`] where a sample is NaN, infinite or beyond `MAX_PEAK`."""
     peak = np.abs(samples).max(initial=0.0)
-    if not np.isfinite(peak):
-        raise AudioError(NOT_FINITE, "audio holds NaN or infinite samples; give finite ones.")
+    if not peak <= MAX_PEAK:
+        what = f"samples of up to {peak:.2g}" if np.isfinite(peak) else "NaN or infinite samples"
+        raise AudioError(NOT_FINITE, f"audio holds {what}; give finite ones, between -1 and 1.")
     return float(peak)
 
 
@@ -179,9 +188,10 @@ def _resample(blocks: Iterable[np.ndarray], rate: float, target: float) -> Itera
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _check_length(frames: int, rate: float, max_seconds: float | None) -> None:
-    if max_seconds is not None and frames > max_seconds * rate:
-        raise AudioError(TOO_LONG, f"{TOO_LONG}; give a part of it, or use the pipeline, which reads it in windows.")
+def _check_length(frames: int, rate: float, max_seconds: float) -> None:
+    if frames > max_seconds * rate:
+        advice = ", or use the pipeline, which reads it in windows" if max_seconds <= MAX_SECONDS else ""
+        raise AudioError(TOO_LONG, f"audio longer than {max_seconds / 60:g} minutes; give a part of it{advice}.")
 
 
 class Recording:
@@ -194,7 +204,7 @@ class Recording:
     `is_mended` says that its header left the length at 0.
     """
 
-    def __init__(self, source, max_seconds: float | None = None):
+    def __init__(self, source, max_seconds: float = MAX_SECONDS_IN_WINDOWS):
         self.max_seconds = max_seconds
         self.frames_read, self.peak = 0, 0.0
         with ExitStack() as stack, _in_a_few_reasons():
@@ -215,6 +225,7 @@ class Recording:
                 self.sound = _Sound(self._file)
             self._check_error()
             stack.callback(self.sound.close)
+            check_rate(self.sound.samplerate)
             self.promised = self.sound.frames if self.sound.frames < UNKNOWN_FRAMES else 0
             _check_length(self.promised, self.sound.samplerate, max_seconds)
             self._stack = stack.pop_all()

@@ -3,12 +3,17 @@ it: speech of any length, its transcript, or both → emotions with their probab
 
 import copy
 import http.client
+import ipaddress
 import numbers
+import re
+import socket
+import string
 import threading
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -17,17 +22,20 @@ from transformers.pipelines.base import ChunkPipeline
 
 
 try:
-    from .audio_rsa_cfn import check_rate, decode_audio, decode_blocks, find_sound, is_encoded, keep_stream
+    from .audio_rsa_cfn import AudioError, check_rate, decode_audio, decode_blocks, find_sound, is_encoded, keep_stream
     from .configuration_rsa_cfn import CUSTOM_PIPELINES
 except ImportError:
     if __package__:
         raise
-    from audio_rsa_cfn import check_rate, decode_audio, decode_blocks, find_sound, is_encoded, keep_stream
+    from audio_rsa_cfn import AudioError, check_rate, decode_audio, decode_blocks, find_sound, is_encoded, keep_stream
     from configuration_rsa_cfn import CUSTOM_PIPELINES
 
 
 AUDIO_CROPS = ("center", "head")
-DOWNLOAD_TIMEOUT = 30
+# Seconds: of a server that says nothing, and of all of a download.
+DOWNLOAD_TIMEOUT, DOWNLOAD_SECONDS = 30, 600
+# Of a transcript no more than this is tokenized for each token that is kept: a word without end would take minutes.
+LETTERS_PER_TOKEN = 100
 ROW_KEYS = ("audio", "text", "sampling_rate")
 # As the audio pipelines of transformers take them, beside the rate or the text.
 AUDIO_KEYS = ("array", "raw", "bytes", "path")
@@ -152,7 +160,7 @@ class RsaCfnProcessor(ProcessorMixin):
 
     def windows(self, audio, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
         """
-        A clip of any length as stretches that the model takes whole, each but the last half a stretch after the one
+        A clip of up to 24 hours as stretches that the model takes whole, each but the last half a stretch after the one
         before it. A file is read as far as the stretches go, so that hours of it need no more memory than minutes.
 
         Args:
@@ -201,9 +209,11 @@ class RsaCfnProcessor(ProcessorMixin):
         return {"input_values": extracted["input_values"], "audio_attention_mask": audio_attention_mask}
 
     def _tokenize(self, transcripts, padding, return_tensors) -> dict:
+        num_letters = LETTERS_PER_TOKEN * self.max_text_tokens
+        texts = ["" if transcript is None else transcript for transcript in transcripts]
         with _tokenizing:
             encoded = self.tokenizer(
-                ["" if transcript is None else transcript for transcript in transcripts],
+                [text if len(text) <= num_letters else text.strip()[:num_letters] for text in texts],
                 padding=padding,
                 truncation=True,
                 max_length=self.max_text_tokens,
@@ -257,7 +267,7 @@ class RsaCfnPipeline(ChunkPipeline):
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error={on_error!r} is unknown; give 'raise' or 'return'.")
         preprocess_params = {} if on_error is None else {"on_error": on_error}
-        return preprocess_params, {}, {} if top_k is None else {"top_k": top_k}
+        return preprocess_params, {}, preprocess_params | ({} if top_k is None else {"top_k": top_k})
 
     def __call__(self, inputs, **kwargs):
         """
@@ -274,8 +284,8 @@ class RsaCfnPipeline(ChunkPipeline):
 
         Raises:
             ValueError: A row has neither audio nor text, or none that the fusion reads; its text has no words and is
-                alone; its audio can't be read or downloaded, is empty or silent; or it isn't a row, or has a key that
-                no row has.
+                alone; its audio can't be read or downloaded, is empty, silent or longer than 24 hours; what the model
+                answers isn't finite; or it isn't a row, or has a key that no row has.
         """
         if isinstance(inputs, (list, tuple)):
             return super().__call__(list(inputs), **kwargs) if len(inputs) else []
@@ -299,7 +309,7 @@ class RsaCfnPipeline(ChunkPipeline):
             yield {"waveform": None, "text": text, "error": None, "is_last": True}
             return
         waveform, num_samples = None, 0
-        with _opened(audio) as source:
+        with opened(audio) as source:
             for window in self.processor.windows(source, sampling_rate):
                 num_samples += len(window)
                 if not len(window) or window.min() == window.max():
@@ -359,11 +369,15 @@ class RsaCfnPipeline(ChunkPipeline):
             probabilities[usable] = logits.float().softmax(dim=-1).cpu()
         return {"probabilities": probabilities, "error": windows["error"], "is_last": windows["is_last"]}
 
-    def postprocess(self, windows, top_k: int | None = None) -> list[dict] | dict:
-        for window in windows:
-            if window["error"] is not None:
-                return {"error": window["error"]}
+    def postprocess(self, windows, top_k: int | None = None, on_error: str = "raise") -> list[dict] | dict:
+        error = next((window["error"] for window in windows if window["error"] is not None), None)
         scores = torch.cat([window["probabilities"] for window in windows]).mean(dim=0)  # (C,)
+        if error is None and not scores.isfinite().all():
+            error = "the model's answer isn't finite; give a model whose weights are, in a precision that holds them."
+            if on_error == "raise":
+                raise ValueError(error)
+        if error is not None:
+            return {"error": error}
         best = scores.argsort(descending=True, stable=True)[:top_k].tolist()
         return [{"label": self.model.config.id2label[index], "score": scores[index].item()} for index in best]
 
@@ -392,19 +406,84 @@ def _undecoded(rows):
 
 
 @contextmanager
-def _opened(audio):
-    """The audio itself, or the file that a URL was downloaded to, so that hours of it need no memory."""
-    if not (isinstance(audio, str) and audio.startswith(("http://", "https://"))):
+def opened(audio):
+    """The audio itself, or the file that a URL was downloaded to, so that hours of it need no memory. Raises
+    `ValueError`, which tells nothing of a URL that may be secret."""
+    scheme = re.match("([a-z][a-z0-9+.-]*)://", audio.lower()) if isinstance(audio, str) else None
+    if scheme is None:
         yield audio
         return
+    shown = re.sub("[?#].*", "", re.sub("(?<=://).*@", "...@", audio, flags=re.S), flags=re.S)
     try:
-        with urllib.request.urlopen(audio, timeout=DOWNLOAD_TIMEOUT) as response:
-            file = keep_stream(response)
+        if scheme[1] not in ("http", "https"):
+            raise OSError(f"{scheme[1]} is neither http nor https")
+        file = _Download().fetch(audio)
+    except AudioError:
+        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"audio {audio} can't be downloaded ({reason}); give a URL that answers.") from error
+        reason = getattr(error, "reason", error) if isinstance(error, OSError) else type(error).__name__
+        reason = f"HTTP status {error.code}" if isinstance(error, urllib.error.HTTPError) else reason
+        message = f"audio {shown} can't be downloaded ({reason}); give a URL that answers."
+        raise AudioError("audio not downloaded", message) from None
     with file:
         yield file
+
+
+class _Download(urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.FTPHandler):
+    """What a URL and its redirects lead to. Where the URL is public, so is all that follows: no server has addresses
+    read that only this machine or its network reaches."""
+
+    is_public = is_over = error = None
+    ftp_open = urllib.request.UnknownHandler.unknown_open
+
+    def fetch(self, url: str):
+        self.sockets = []
+        # A server that says a byte now and then, in its headers too, holds a thread, but nobody who waits for it.
+        thread = threading.Thread(target=self._read, args=(url,), daemon=True)
+        thread.start()
+        thread.join(DOWNLOAD_SECONDS)
+        if thread.is_alive():
+            self.is_over = True
+            for connected in self.sockets:
+                with suppress(OSError):
+                    connected.shutdown(socket.SHUT_RDWR)
+            raise TimeoutError(f"it takes longer than {DOWNLOAD_SECONDS} seconds")
+        if self.error is not None:
+            raise self.error
+        return self.file
+
+    def _read(self, url: str) -> None:
+        # As it is sent: without Hangul and blanks, or the name of a user.
+        url = re.sub("(?<=://)[^/?]*@", "", url.partition("#")[0])
+        url = quote(url, safe=string.punctuation, errors="backslashreplace")
+        try:
+            with urllib.request.build_opener(self).open(url, timeout=DOWNLOAD_TIMEOUT) as response:
+                if response.status != http.client.OK:
+                    raise OSError(f"HTTP status {response.status}")
+                self.file = keep_stream(response)
+                if response.length:
+                    raise OSError(f"the last {response.length} bytes didn't come")
+        except Exception as error:
+            self.error = error
+        for connected in self.sockets:
+            connected.close()
+
+    def do_open(self, http_class, request, **options):
+        def make(*args, **kwargs):
+            connection = http_class(*args, **kwargs)
+            connection._create_connection = self._connect
+            return connection
+
+        return super().do_open(make, request, **options)
+
+    def _connect(self, address, *_):
+        connected = socket.create_connection(address, DOWNLOAD_TIMEOUT)
+        self.sockets.append(connected.dup())
+        is_public = ipaddress.ip_address(connected.getpeername()[0].partition("%")[0]).is_global
+        if self.is_over or (self.is_public and not is_public):
+            raise OSError("it is redirected to an address that isn't public")
+        self.is_public = is_public
+        return connected
 
 
 RsaCfnProcessor.register_for_auto_class("AutoProcessor")

@@ -207,7 +207,10 @@ def test_tensors_that_numpy_does_not_know_are_samples_too(tone):
         (np.ones(9), "16000", "sampling_rate='16000'; give"),
         ({"bytes": None, "path": None}, None, "no audio is given"),
         ({"file": "a.wav"}, None, "no audio is given"),
-        (np.ones(3601), 1, "audio longer than 60 minutes; give a part of it"),
+        (np.ones(9), 999, r"audio sampling rate below 1000 Hz \(999 Hz\); give a recording at 8000 Hz or more"),
+        (wav_bytes(np.ones(9), 500), None, r"audio sampling rate below 1000 Hz \(500 Hz\)"),
+        (np.ones(3_600_001), 1000, "audio longer than 60 minutes; give a part of it, or use the pipeline"),
+        (np.array([0.1, 1e30]), 16000, "audio holds samples of up to 1e.30; give finite ones"),
     ],
 )
 def test_what_is_no_clip_is_one_line(audio, sampling_rate, message):
@@ -238,11 +241,10 @@ def test_a_name_is_found_in_its_other_spelling(on_disk, asked, tone, tmp_path):
 
 
 def test_a_reason_can_be_printed_whatever_the_name():
-    for name in ("\udcb0\udca1.wav", "\ud83d.wav", "two\nlines.wav", "nul\0.wav", "long" * 2000):
+    for name in ("\udcb0\udca1.wav", "\ud83d.wav", "two\nlines.wav", "nul\0.wav", "\x1b[31m.wav", "long" * 2000):
         with pytest.raises(AudioError) as error:
             decode_audio(name, None, 16000)
-        str(error.value).encode("utf-8")
-        assert "\n" not in str(error.value)
+        assert str(error.value).isprintable()
 
 
 UNUSABLE = {
@@ -287,10 +289,10 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
 
 def test_a_limit_holds_for_the_header_and_for_what_is_read(tone, monkeypatch):
     monkeypatch.setattr(audio_rsa_cfn, "SAMPLES_PER_BLOCK", 1000)
-    with pytest.raises(AudioError, match="audio longer than 60 minutes"):
+    with pytest.raises(AudioError, match="audio longer than 0.01 minutes"):
         Recording(wav_bytes(tone, 16000), max_seconds=0.6)
     with Recording(without_length(encoded(tone, format="FLAC")), max_seconds=0.6) as recording:
-        with pytest.raises(AudioError, match="audio longer than 60 minutes"):
+        with pytest.raises(AudioError, match="audio longer than 0.01 minutes"):
             list(recording.blocks())
 
 

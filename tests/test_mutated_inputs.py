@@ -15,12 +15,13 @@ import pytest
 import soundfile
 from datasets import disable_progress_bars, load_from_disk
 
-from audio_rsa_cfn import EMPTY, SILENT, AudioError, decode_audio
+from audio_rsa_cfn import EMPTY, SILENT, TOO_LONG, AudioError, decode_audio
 from corpora.demo import write_corpus
 from corpora.recordings import read_recording
 from corpora.rows import UnusableRow
 from foundation.errors import InputError
 from prepare_dataset import main
+from processing_rsa_cfn import RsaCfnPipeline
 from training.prediction import read_rows
 from training.recordings import measure
 
@@ -73,7 +74,8 @@ def verdict(read, source) -> str | None:
     return seconds if isinstance(seconds, str) else None
 
 
-def test_every_door_says_the_same_of_a_damaged_recording(tmp_path):
+def test_every_door_says_the_same_of_a_damaged_recording(make_model, processor, tmp_path):
+    pipe = RsaCfnPipeline(make_model(fusion="audio"), processor, device="cpu")
     chance, tone = random.Random(0), 0.3 * np.sin(np.arange(8000) / 20)
     recordings = []
     for container, coding in CODINGS:
@@ -89,7 +91,16 @@ def test_every_door_says_the_same_of_a_damaged_recording(tmp_path):
             "before training": verdict(measure, str(path)),
             "path": verdict(lambda path: decode_audio(path, None, 16000), path),
             "bytes": verdict(lambda content: decode_audio(content, None, 16000), content),
+            "file": verdict(lambda content: decode_audio(io.BytesIO(content), None, 16000), content),
+            "processor": verdict(lambda path: processor(audio=path), str(path)),
         }
+        answers = pipe([{"audio": form} for form in (str(path), content, io.BytesIO(content))], on_error="return")
+        assert answers[0] == answers[1] == answers[2] or all("error" in answer for answer in answers)
+        if isinstance(answers[0], list):
+            # The pipeline alone takes recordings of hours.
+            assert said["path"] in (None, TOO_LONG) and np.isclose(sum(entry["score"] for entry in answers[0]), 1)
+        else:
+            assert said["converted"] is not None and answers[0]["error"].isprintable()
         # A clip of no samples, or of silence, may go beside a transcript.
         if said["converted"] not in (EMPTY, SILENT):
             assert len(set(said.values())) == 1, (said, content[:80])

@@ -1,12 +1,16 @@
 """The pipeline: forms of input, windows over long recordings, threads, bad input, and its way with a checkpoint."""
 
-import functools
+import contextlib
 import http.server
 import io
 import json
+import re
 import threading
+import time
 import tracemalloc
+import types
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ import torch
 from datasets import Audio, Dataset
 from transformers import Wav2Vec2FeatureExtractor
 
+import processing_rsa_cfn
 from configuration_rsa_cfn import EMOTIONS
 from processing_rsa_cfn import RsaCfnPipeline, RsaCfnProcessor
 
@@ -101,23 +106,122 @@ def test_every_form_of_audio_gives_the_same_answer(pipe, clips, tmp_path):
         assert pipe(given) == expected
 
 
-def test_a_url_is_downloaded(pipe, clips, tmp_path):
-    (tmp_path / "speech.wav").write_bytes(wav(clips[1]))
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Gives the wav of the server, as the path says."""
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
+    def log_message(self, *args):
+        pass
 
-    handler = functools.partial(Quiet, directory=tmp_path)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    def start(self, status, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def do_GET(self):
+        name, content = urlsplit(self.path).path.strip("/"), self.server.content
+        half, port = content[: len(content) // 2], self.server.server_port
+        if unquote(name) in ("speech.wav", "정말 고마워요.wav"):
+            self.start(200, Content_Length=len(content))
+            self.wfile.write(content)
+        elif name == "half":
+            self.start(200, Content_Length=len(content))
+            self.wfile.write(half)
+        elif name == "half-without-length":
+            self.start(200)
+            self.wfile.write(half)
+        elif name.startswith("chunks"):
+            self.start(200, Transfer_Encoding="chunked")
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(half), half))
+            if name == "chunks":
+                self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(content) - len(half), content[len(half) :]))
+        elif name == "part":
+            self.start(206, Content_Length=len(half))
+            self.wfile.write(half)
+        elif name.startswith("drip"):
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n" + (b"X: " if name == "drip-header" else b"\r\n"))
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"0")
+                    time.sleep(0.02)
+        elif name in ("away", "ftp", "home"):
+            to = {"away": f"http://127.0.0.2:{port}", "ftp": "ftp://127.0.0.1", "home": f"http://localhost:{port}"}
+            self.start(302, Location=f"{to[name]}/speech.wav?token=secret")
+        else:
+            self.start(404)
+
+
+@pytest.fixture
+def served(clips):
+    with http.server.ThreadingHTTPServer(("", 0), Handler) as server:
+        server.daemon_threads, server.content = True, wav(clips[1])
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/"
-        assert pipe({"audio": f"{url}speech.wav"}) == pipe(row(clips[1]))
-        with pytest.raises(ValueError, match=r"nowhere.wav can't be downloaded \(.*404.*\); give a URL.*\.$"):
-            pipe({"audio": f"{url}nowhere.wav"})
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-    with pytest.raises(ValueError, match="speech.wav can't be downloaded"):
-        pipe({"audio": f"{url}speech.wav"})
+
+
+def test_a_url_is_downloaded(pipe, clips, served):
+    expected = pipe(row(clips[1]))
+    for path in ("speech.wav?token=secret#part", "정말 고마워요.wav", "chunks", "home", "away"):
+        assert pipe({"audio": f"{served}/{path}"}) == expected
+    assert pipe({"audio": served.replace("http://", "HTTP://user:secret@") + "/speech.wav"}) == expected
+
+
+REFUSED = {
+    "nowhere.wav": "HTTP status 404",
+    "half": r"the last \d+ bytes didn't come",
+    "chunks-cut": "IncompleteRead",
+    "part": "HTTP status 206",
+    "ftp": "unknown url type: ftp",
+    "drip": "it takes longer than 0.3 seconds",
+    "drip-header": "it takes longer than 0.3 seconds",
+}
+
+
+@pytest.mark.parametrize("path", REFUSED)
+def test_half_a_download_is_refused_and_no_server_is_waited_for(path, pipe, served, monkeypatch):
+    monkeypatch.setattr(processing_rsa_cfn, "DOWNLOAD_SECONDS", 0.3 if "drip" in path else 60)
+    before = threading.active_count()
+    (answer,) = pipe([{"audio": f"{served}/{path}?token=secret"}], on_error="return")
+    shown = re.escape(f"audio {served}/{path} can't be downloaded")
+    assert re.fullmatch(rf"{shown} \({REFUSED[path]}\); give a URL that answers\.", answer["error"])
+    while threading.active_count() > before + 1:  # the server's
+        time.sleep(0.01)
+
+
+def test_what_a_server_cuts_without_saying_so_is_cut_off(pipe, served):
+    with pytest.raises(ValueError, match="it is cut off or damaged: it has .* bytes of sound"):
+        pipe({"audio": f"{served}/half-without-length"})
+
+
+def test_a_public_server_leads_to_no_private_address(pipe, served, monkeypatch):
+    addresses = {
+        "127.0.0.1": types.SimpleNamespace(is_global=True),
+        "127.0.0.2": types.SimpleNamespace(is_global=False),
+    }
+    monkeypatch.setattr(processing_rsa_cfn.ipaddress, "ip_address", addresses.get)
+    with pytest.raises(
+        ValueError, match=r"/away can't be downloaded \(it is redirected to an address that isn't public"
+    ):
+        pipe({"audio": f"{served}/away"})
+
+
+@pytest.mark.parametrize(
+    "url, message",
+    [
+        ("http://user:secret@127.0.0.1:9/a.wav?secret", r"audio http://...@127.0.0.1:9/a.wav can't be .*refused"),
+        ("http://user:se/secret@127.0.0.1/a.wav", "audio http://...@127.0.0.1/a.wav can't be .*InvalidURL"),
+        ("ftp://user:secret@127.0.0.1/a.wav", "ftp is neither http nor https"),
+        ("file:///etc/hostname", "file is neither http nor https"),
+        ("http://" + "정" * 70 + "/a.wav", "can't be downloaded"),
+        ("http:///a.wav", "no host given"),
+        ("http://127.0.0.1:9/\0\n\ud83d.wav", "refused"),
+    ],
+)
+def test_a_url_that_leads_nowhere_keeps_its_secrets(url, message, pipe):
+    with pytest.raises(ValueError, match=message) as error:
+        pipe({"audio": url})
+    assert "secret" not in str(error.value) and str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -223,8 +327,28 @@ def test_a_recording_that_breaks_off_is_no_answer(pipe, texts):
     clip = np.random.default_rng(0).standard_normal(61 * 16000).astype(np.float32)
     clip[-1] = np.nan
     answers = pipe([{"audio": wav(clip)}, {"text": texts[0]}], batch_size=4, on_error="return")
-    assert answers[0] == {"error": "audio holds NaN or infinite samples; give finite ones."}
+    assert answers[0] == {"error": "audio holds NaN or infinite samples; give finite ones, between -1 and 1."}
     assert_same(answers[1:], [pipe({"text": texts[0]})])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_what_isnt_finite_is_no_answer_and_spoils_no_other(batch_size, make_model, short, clips, texts):
+    pipe = RsaCfnPipeline(make_model(fusion="rsa_cfn"), short, device="cpu", batch_size=batch_size)
+    others = [row(clips[2], texts[1]), {"text": texts[1]}]
+    expected = pipe(others)
+    loud = np.append(clips[1], np.float32(1e30))
+    token = short(text=texts[0])["input_ids"][0][1]
+    with torch.no_grad():
+        pipe.model.text_model.get_input_embeddings().weight[token] = torch.nan
+    unanswered = [row(loud, texts[1]), {"text": texts[0]}, {"audio": wav(loud)}]
+    given = [unanswered[0], others[0], unanswered[1], others[1], unanswered[2]]
+    answers = pipe(given, on_error="return")
+    reasons = ["audio holds samples of up to 1e", "the model's answer isn't finite; give", "audio holds samples of"]
+    for answer, bad, reason in zip(answers[::2], unanswered, reasons, strict=True):
+        assert answer["error"].startswith(reason)
+        with pytest.raises(ValueError, match=reason[:20]):
+            pipe(bad)
+    assert_same(answers[1::2], expected)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,15 @@ def test_limits_cut_and_pad(processor, tone, texts):
     assert batch["input_ids"].shape == (2, 5)
 
 
+def test_of_a_text_without_end_only_the_beginning_is_tokenized(processor, monkeypatch):
+    monkeypatch.setattr(processing_rsa_cfn, "LETTERS_PER_TOKEN", 1)
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_text_tokens=4)
+    given = []
+    monkeypatch.setattr(short, "tokenizer", lambda texts, **options: given.extend(texts) or processor.tokenizer(texts))
+    short(text=["정말", " " * 9 + "정말 반가워요"])
+    assert given == ["정말", "정말 반"]
+
+
 @pytest.fixture
 def cropping(processor):
     """A processor of at most 4 samples, which leaves their values alone."""

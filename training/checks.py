@@ -140,7 +140,8 @@ def check_arguments(
     _check_use(given, model_args, data_args, training_args)
     if data_args.streaming:
         _check_streaming(model_args, data_args, training_args)
-    _check_output_dir(training_args)
+    if data_args.predict_file is None:  # a prediction looks itself at what there is
+        _check_output_dir(training_args)
 
 
 def _check_ranges(args) -> None:

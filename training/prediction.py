@@ -1,36 +1,43 @@
 """Predictions without a dataset: a table, a folder or one recording in; predictions.csv and predictions.jsonl out, with
-a row for each row or recording, in their order, and the reason where there is no prediction."""
+a row for each row or recording, in their order, and the reason where there is no prediction. What has been predicted
+lies in parts, from which the same command goes on."""
 
 import json
 import logging
+import os
+import signal
+import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
 import torch
-from accelerate.utils import gather_object
+import xxhash
 from tqdm import tqdm
-from transformers import TrainingArguments
+from transformers import PretrainedConfig, TrainingArguments
 
 from corpora.layouts import RECORDINGS, TABLES
 from corpora.rows import UnusableRow
 from corpora.tables import PATH, TEXT, cell_text, is_table, read_table
 from corpora.transcripts import read_transcripts, remove_tags
-from foundation.errors import InputError
+from foundation.errors import InputError, complain
+from foundation.files import write_csv, write_json, write_whole
 from foundation.words import first_names, writable
-from processing_rsa_cfn import RsaCfnPipeline
-from training.arguments import DataArguments, ModelArguments
+from processing_rsa_cfn import RsaCfnPipeline, opened
+from training.arguments import LIMITS, DataArguments, ModelArguments
 from training.cpu import cpu_functions
+from training.hub import MODEL_FILES
 from training.model import load_saved, set_limits
+from training.stopping import SIGNALS
 from training.transcription import Transcriber
 
 
 logger = logging.getLogger(__name__)
 
-# A jsonl may hold what is no text.
-ESCAPE = "backslashreplace"
+# What is predicted, in the folder that it is predicted into, and what has been so far, by each process.
+STATE_FILE, PARTS = "prediction.json", "predictions.[0-9]*.jsonl"
 
 
 @dataclass
@@ -45,11 +52,34 @@ class Row:
 
 def predict(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, int]:
     """
-    Predict with a saved model for `data_args.predict_file`. Several processes each take a part of the rows; what they
-    have so far lies in `predictions.0.jsonl`, `predictions.1.jsonl` ... until the first one joins it.
+    Predict with a saved model for `data_args.predict_file`, but for rows that the same command has predicted before it
+    was stopped. Several processes each take a part of the rows; what they have so far lies in `predictions.0.jsonl`,
+    `predictions.1.jsonl` ... until the first one joins it.
     """
-    source = Path(data_args.predict_file)
+    source, folder = Path(data_args.predict_file), Path(training_args.output_dir)
     rows = read_rows(source)
+    state = _describe(rows, model_args, data_args, training_args)
+    _check_folder(folder, state)
+    with _stopped_by_signals(folder, state, is_told=training_args.process_index == 0):
+        label_names = _predict_rows(rows, state, model_args, data_args, training_args)
+        # Also for what the others write.
+        training_args.distributed_state.wait_for_everyone()
+        if training_args.process_index:
+            return {}
+        records = _join(folder, state)
+    errors = [record["error"] for record in records if record["error"] is not None]
+    logger.info(f"{len(records)} rows, {len(errors)} of them without a prediction; the column error says why.")
+    if len(errors) == len(records):
+        logger.error(f"No row of {source} has a prediction: {errors[0]}")
+    elif is_recording(source):
+        scores = {name: records[0][f"probability_{name}"] for name in label_names}
+        print(", ".join(f"{name} {scores[name]:.3f}" for name in sorted(scores, key=scores.get, reverse=True)))
+    return {"predict_rows": len(records), "predict_errors": len(errors)}
+
+
+def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_args) -> list[str]:
+    """Write what this process predicts into its part; the names of the classes."""
+    folder, rank = Path(training_args.output_dir), training_args.process_index
     model, processor = load_saved(model_args.model_name_or_path)
     set_limits(model.config, processor, data_args)
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
@@ -66,30 +96,110 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
         batch_size=training_args.per_device_eval_batch_size,
         on_error="return",
     )
-    folder = Path(training_args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    done = _read_parts(folder, state)
+    if done:
+        logger.info(f"Going on after {len(done)} of {len(rows)} rows.")
+    if rank == 0:
+        write_json(folder / STATE_FILE, state)
+    # All have read what is done, and it is told of what, before any does more.
+    training_args.distributed_state.wait_for_everyone()
     # Dealt out one by one rather than in stretches: the long recordings of a folder often lie together.
-    mine = range(training_args.process_index, len(rows), training_args.world_size)
-    parts = [folder / f"predictions.{index}.jsonl" for index in range(training_args.world_size)]
-    with parts[training_args.process_index].open("w", buffering=1, encoding="utf-8", errors=ESCAPE) as stream:
+    mine = [number for number in range(len(rows)) if number not in done][rank :: training_args.world_size]
+    with (folder / f"predictions.{rank}.jsonl").open("ab") as part:
+        part.write(b"\n")  # after a line that was cut
         answers = _answers(pipe, [rows[number] for number in mine], transcriber, training_args)
         for answer, number in zip(answers, mine, strict=True):
             record = _record(rows[number], answer, label_names, has_text=transcriber is not None)
-            stream.write(json.dumps([number, record], ensure_ascii=False) + "\n")
-    # This also waits for all processes.
-    failed = sum(gather_object([0 if transcriber is None else transcriber.failed]))
-    if training_args.process_index:
-        return {}
-    if failed:
-        logger.warning(f"The recogniser could make nothing of {failed} recordings; they have no transcript.")
-    records = _join(folder, parts)
-    errors = [record["error"] for record in records if record["error"] is not None]
-    logger.info(f"{len(records)} rows, {len(errors)} of them without a prediction; the column error says why.")
-    if len(errors) == len(records):
-        logger.error(f"No row of {source} has a prediction: {errors[0]}")
-    elif is_recording(source):
-        print(", ".join(f"{entry['label']} {entry['score']:.3f}" for entry in answer))
-    return {"predict_rows": len(records), "predict_errors": len(errors)}
+            part.write(_sealed(number, record, state) + b"\n")
+            part.flush()
+    return label_names
+
+
+def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArguments, training_args) -> dict:
+    """What is predicted, with a digest of all that changes an answer, of files by their size and time of change."""
+    state = {"input": str(Path(data_args.predict_file).resolve()), "model": model_args.model_name_or_path}
+    state = {name: writable(value) for name, value in state.items()} | {"rows": len(rows)}
+    digest = xxhash.xxh3_128(json.dumps(state).encode())
+    for row in rows:
+        digest.update(json.dumps([vars(row), _identify(row.audio)]).encode())
+    for name in filter(None, (model_args.model_name_or_path, data_args.asr_model)):
+        files = sorted(path for pattern in (*MODEL_FILES, "*.bin") for path in Path(name).glob(pattern))
+        commit = PretrainedConfig.get_config_dict(name)[0].get("_commit_hash")
+        digest.update(json.dumps([commit, *((path.name, _identify(path)) for path in files)]).encode())
+    options = [getattr(data_args, name) for name in LIMITS] + [training_args.bf16, training_args.fp16]
+    digest.update(json.dumps(options).encode())
+    return state | {"digest": digest.hexdigest()}
+
+
+def _identify(file: str | Path | None) -> list[int]:
+    try:
+        status = os.stat(file or "")
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _check_folder(folder: Path, state: dict) -> None:
+    """Refuse a folder that holds anything else than predictions of the same, finished or not."""
+    found = sorted(path.name for path in folder.glob("[!.]*"))
+    if not found:
+        return
+    instead = "give another folder"
+    try:
+        there = json.loads((folder / STATE_FILE).read_bytes())
+        if there["digest"] == state["digest"]:
+            return
+        what = f"predictions for {there['rows']} rows of {there['input']} by {there['model']}"
+        if (there["input"], there["model"]) == (state["input"], state["model"]):
+            what += ", of which a file or an option has changed since"
+        instead += ", or remove this one"
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        what = f"files, and no {STATE_FILE} that tells of what ({first_names(found)})"
+    raise InputError(f"--output_dir {folder} holds {what}; {instead}")
+
+
+def _sealed(number: int, record: dict, state: dict) -> bytes:
+    """A line of a part, with a digest by which one is told that is damaged, or of another prediction."""
+    line = json.dumps([number, record], ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+    return line[:-1] + f', "{xxhash.xxh3_64_hexdigest(line + state["digest"].encode())}"]'.encode()
+
+
+def _read_parts(folder: Path, state: dict) -> dict[int, dict]:
+    """The records that have been written so far, by the number of their rows. Those that are damaged are left out."""
+    records = {}
+    for part in folder.glob(PARTS):
+        for line in part.read_bytes().split(b"\n"):
+            try:
+                number, record, _ = json.loads(line)
+                if line == _sealed(number, record, state):
+                    records[number] = record
+            except (ValueError, TypeError, RecursionError):
+                continue
+    return records
+
+
+@contextmanager
+def _stopped_by_signals(folder: Path, state: dict, is_told: bool) -> Iterator[None]:
+    """Inside this context a signal ends the process at once: the parts need nothing more."""
+
+    def stop(number, frame):
+        try:
+            if is_told:
+                done = f"{len(_read_parts(folder, state))} of {state['rows']} rows"
+                message = f"stopped by {signal.Signals(number).name} after {done}; the same command goes on from there"
+                with tqdm.external_write_mode(nolock=True):
+                    complain("run_classification.py", message)
+            sys.stdout.flush()
+        finally:
+            os._exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def read_rows(source: Path) -> list[Row]:
@@ -123,7 +233,9 @@ def _read_table(source: Path) -> list[Row]:
         )
     rows = []
     for read in table.rows:
-        row = Row(read.cells, None, None, read.problem)
+        # JSON has no NaN, though Python reads and writes it.
+        cells = json.loads(json.dumps(read.cells), parse_constant=lambda _: None)
+        row = Row(cells, None, None, read.problem)
         try:
             row.audio = cell_text(read.cells.get(audio)).strip().replace("\\", "/") or None
             row.text = cell_text(read.cells.get(text)).strip() or None
@@ -162,9 +274,15 @@ def _read_recordings(recordings: list[Path], folder: Path) -> list[Row]:
 def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | None, training_args) -> Iterator:
     def inputs() -> Iterator[dict]:
         for row in rows:
-            if transcriber is not None and row.problem is None and row.text is None and row.audio is not None:
-                row.text = transcriber(row.audio)
-            yield {} if row.problem is not None else {"audio": row.audio, "text": row.text}
+            is_heard = transcriber is not None and row.text is None and row.audio is not None and row.problem is None
+            try:
+                with opened(row.audio) if is_heard else nullcontext(row.audio) as audio:
+                    if is_heard:
+                        row.text = transcriber(audio)
+                    yield {} if row.problem is not None else {"audio": audio, "text": row.text}
+            except ValueError as reason:
+                row.problem = str(reason)
+                yield {}
 
     precision = torch.bfloat16 if training_args.bf16 else torch.float16 if training_args.fp16 else None
     is_shown = not training_args.disable_tqdm and training_args.process_index == 0
@@ -187,14 +305,13 @@ def _record(row: Row, answer: list[dict] | dict, label_names: list[str], has_tex
     }
 
 
-def _join(folder: Path, parts: list[Path]) -> list[dict]:
+def _join(folder: Path, state: dict) -> list[dict]:
     """Write what all processes predicted as one, in the order of the rows."""
-    numbered = [json.loads(line) for part in parts for line in part.read_text(encoding="utf-8").split("\n")[:-1]]
-    records = [record for _, record in sorted(numbered, key=lambda pair: pair[0])]
-    with (folder / "predictions.jsonl").open("w", encoding="utf-8", errors=ESCAPE) as stream:
-        stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    table = pandas.DataFrame(records, dtype=object)
-    table.to_csv(folder / "predictions.csv", index=False, lineterminator="\r\n", errors=ESCAPE)
-    for part in parts:
+    numbered = _read_parts(folder, state)
+    records = [numbered[number] for number in range(state["rows"])]
+    lines = (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    write_whole(folder / "predictions.jsonl", "".join(lines))
+    write_csv(folder / "predictions.csv", pandas.DataFrame(records, dtype=object))
+    for part in folder.glob(PARTS):
         part.unlink()
     return records

@@ -3,7 +3,7 @@
 import torch
 from transformers import pipeline
 
-from audio_rsa_cfn import TOO_LONG, AudioError, decode_audio
+from audio_rsa_cfn import decode_audio
 from training.model import RECOGNISER, loading
 
 
@@ -17,21 +17,16 @@ class Transcriber:
     def __init__(self, name: str, device: torch.device):
         with loading("--asr_model", name, RECOGNISER):
             self.recognizer = pipeline("automatic-speech-recognition", model=name, device=device)
-        self.failed = 0
 
-    def __call__(self, audio: str) -> str | None:
-        """The words of a recording, a path; None where it can't be read, or is too short for the recogniser."""
+    def __call__(self, audio) -> str:
+        """The words of a recording of at most an hour, in any form that `decode_audio` takes; raises ValueError where
+        it can't be read, or the recogniser can make nothing of it."""
         sampling_rate = self.recognizer.feature_extractor.sampling_rate
-        try:
-            waveform = decode_audio(audio, None, sampling_rate)
-        except AudioError as error:
-            # What can't be read at all has no prediction either, and an error that says so.
-            self.failed += error.reason == TOO_LONG
-            return None
+        waveform = decode_audio(audio, None, sampling_rate)
         chunked = {"chunk_length_s": CHUNK_SECONDS} if len(waveform) > CHUNK_SECONDS * sampling_rate else {}
         try:
             answer = self.recognizer({"raw": waveform, "sampling_rate": sampling_rate}, **chunked)
-        except (ValueError, RuntimeError):
-            self.failed += 1
-            return None
+        except Exception as error:  # whatever a recogniser makes of a sound that it isn't made for
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(f"the recogniser can make nothing of the audio ({reason}); give its text.") from error
         return " ".join(answer["text"].split())

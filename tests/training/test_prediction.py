@@ -2,9 +2,14 @@
 
 import copy
 import csv
+import functools
 import json
 import os
+import random
+import re
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +28,13 @@ from transformers import (
 
 from configuration_rsa_cfn import EMOTIONS
 from foundation.errors import InputError
+from foundation.files import LOCK, holds_files
+from foundation.words import active
 from processing_rsa_cfn import RsaCfnPipeline
 from run_classification import main, run
+from tests.killing import start
+from tests.test_mutated_inputs import mutate
+from training import prediction
 from training.parsing import parse_arguments
 from training.prediction import read_rows
 
@@ -67,24 +77,36 @@ def recordings(clips, texts, tmp_path_factory):
     return folder
 
 
+def command(saved, source, output_dir):
+    given = ["--do_predict", "--model_name_or_path", str(saved), "--predict_file", str(source)]
+    return [*given, "--output_dir", str(output_dir), "--disable_tqdm", "true"]
+
+
+def predict_in_process(saved, source, output_dir, *arguments):
+    return main(*parse_arguments([*command(saved, source, output_dir), *arguments]))
+
+
 def predict(saved, source, output_dir, *arguments):
     """The counts, and the rows of both files, which say the same."""
-    given = ["--do_predict", "--model_name_or_path", str(saved), "--predict_file", str(source)]
-    counts = main(*parse_arguments([*given, "--output_dir", str(output_dir), "--disable_tqdm", "true", *arguments]))
-    return counts, read_output(output_dir)
+    return predict_in_process(saved, source, output_dir, *arguments), read_output(output_dir)
 
 
 def read_output(folder):
-    assert {path.name for path in folder.iterdir()} == {"predictions.csv", "predictions.jsonl"}
-    records = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    names = {path.name for path in folder.iterdir()} - {LOCK}
+    assert names == {"predictions.csv", "predictions.jsonl", "prediction.json"}
+    records = [json.loads(line) for line in (folder / "predictions.jsonl").read_bytes().split(b"\n")[:-1]]
     with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert rows == [{k: "" if v is None else str(v) for k, v in record.items()} for record in records]
+    for row, record in zip(rows, records, strict=True):
+        assert {k: active(v) for k, v in row.items()} == {k: "" if v is None else str(v) for k, v in record.items()}
     return records
 
 
+PROBABILITIES = [f"probability_{emotion}" for emotion in EMOTIONS]
+
+
 def scores(record):
-    return [record[f"probability_{emotion}"] for emotion in EMOTIONS]
+    return [record[name] for name in PROBABILITIES]
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +209,200 @@ def test_a_jsonl_keeps_its_cells_and_blank_lines_are_no_rows(saved, recordings, 
         np.testing.assert_allclose(scores(record), expected(text=text), atol=1e-5)
 
 
+ODD = ["a\u2028b\x85c\x1cd\0e\r\nf", "\ud800", "\udcb0\udca1", '"', "=1+2", "'@a", [{"x": "\u2029"}], 1e300, -0.5]
+
+
+def test_cells_of_any_kind_come_back_exactly_and_none_is_a_formula(saved, tmp_path):
+    lines = [json.dumps({"text": "정말", "cell": cell}) for cell in ODD]
+    lines += ['{"text": "정말", "cell": NaN}', '{"text": "정말", "cell": [1, {"x": -Infinity, "y": 1e999}]}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    predict_in_process(saved, tmp_path / "rows.jsonl", tmp_path / "out")
+    content = (tmp_path / "out" / "predictions.jsonl").read_bytes()
+    records = [json.loads(line, parse_constant=pytest.fail) for line in content.split(b"\n")[:-1]]
+    assert [record["cell"] for record in records] == [*ODD, None, [1, {"x": None, "y": None}]]
+    assert {record["error"] for record in records} == {None}
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        cells = [row["cell"] for row in csv.DictReader(stream)]
+    assert cells[:2] == [ODD[0], "\\ud800"] and cells[4:6] == ["'=1+2", "''@a"] and len(cells) == len(records)
+
+
+def break_off(saved, source, folder, after, monkeypatch):
+    """Predict, and be interrupted after so many rows."""
+    written = []
+
+    def count(*arguments, **options):
+        if len(written) == after:
+            raise KeyboardInterrupt
+        written.append(arguments)
+        return record(*arguments, **options)
+
+    record = prediction._record
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prediction, "_record", count)
+        predict(saved, source, folder)
+
+
+def assert_equal(records, others):
+    assert [{**record, **dict.fromkeys(PROBABILITIES)} for record in records] == [
+        {**record, **dict.fromkeys(PROBABILITIES)} for record in others
+    ]
+    for record, other in zip(records, others):
+        if record["error"] is None:
+            np.testing.assert_allclose(scores(record), scores(other), atol=2e-6)
+
+
+def test_a_prediction_goes_on_where_it_was(saved, recordings, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "out"
+    _, whole = predict(saved, recordings, tmp_path / "whole")
+    break_off(saved, recordings, folder, 9, monkeypatch)
+    part = folder / "predictions.0.jsonl"
+    lines = part.read_bytes().split(b"\n")
+    # Of the nine rows, two lie in the part of another process, one is damaged, and one was cut in half.
+    (folder / "predictions.5.jsonl").write_bytes(b"\n".join(lines[3:5]) + b"\n" + bytes(20))
+    lines[2] = lines[2].replace(b"Session", b"session", 1)
+    part.write_bytes(b"\n".join(lines[:3] + lines[5:])[:-30])
+    caplog.clear()
+    _, records = predict(saved, recordings, folder)
+    assert "Going on after 7 of 14 rows." in caplog.text
+    assert_equal(records, whole)
+    # What is finished is predicted again, and replaced as a whole.
+    (folder / "predictions.csv").write_text("")
+    caplog.clear()
+    _, records = predict(saved, recordings, folder)
+    assert "Going on" not in caplog.text
+    assert_equal(records, whole)
+
+
+def of_another_input(folder, source, model):
+    other = folder.parent / "other.csv"
+    shutil.copy2(source, other)
+    return other, f"predictions for 1 rows of {source} by {model}; give another folder, or remove this one"
+
+
+def of_another_model(folder, source, model):
+    os.utime(model / "model.safetensors")
+    return (
+        source,
+        f"predictions for 1 rows of {source} by {model}, of which a file or an option has changed since; give",
+    )
+
+
+def of_a_training_run(folder, source, model):
+    (folder / "prediction.json").unlink()
+    return source, "files, and no prediction.json that tells of what (prediction"
+
+
+def of_damaged_origin(folder, source, model):
+    (folder / "prediction.json").write_bytes(b"\xff[")
+    return source, "files, and no prediction.json that tells of what (prediction"
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("change", [of_another_input, of_another_model, of_a_training_run, of_damaged_origin])
+def test_predictions_of_something_else_are_left_alone(change, is_finished, saved, tmp_path, monkeypatch):
+    source, folder, model = tmp_path / "rows.csv", tmp_path / "out", shutil.copytree(saved, tmp_path / "model")
+    source.write_text("text\n정말\n")
+    if is_finished:
+        predict(model, source, folder)
+    else:
+        break_off(model, source, folder, 0, monkeypatch)
+    source, message = change(folder, source, model)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(prediction, "load_saved", pytest.fail)
+    with pytest.raises(InputError, match=re.escape(f"--output_dir {folder} holds {message}")):
+        predict(model, source, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("number, exit_code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_with_a_line(number, exit_code, tmp_path, capfd):
+    child = os.fork()
+    if not child:
+        with prediction._stopped_by_signals(tmp_path, {"rows": 9, "digest": ""}, is_told=True):
+            os.kill(os.getpid(), number)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == exit_code
+    told = f"stopped by {number.name} after 0 of 9 rows; the same command goes on from there"
+    assert capfd.readouterr().err == f"run_classification.py: {told}\n"
+
+
+@pytest.fixture
+def rows(recordings, texts, tmp_path):
+    """A table of 40 rows of all kinds."""
+    sounds = [*sorted(recordings.rglob("*.wav")), ""]
+    lines = [f"{sounds[number % len(sounds)]},{(*texts, '')[number % 4]},{number}" for number in range(40)]
+    (tmp_path / "rows.csv").write_text("\n".join(["audio,text,id", *lines]))
+    return tmp_path / "rows.csv"
+
+
+@pytest.mark.slow
+def test_killed_at_any_file_event_it_goes_on_to_the_same_end(saved, rows, processes, tmp_path):
+    _, whole = predict(saved, rows, tmp_path / "whole")
+    number = 0
+    while not number or number <= int((tmp_path / "counted").read_text()):
+        folder = tmp_path / f"killed{number}"
+        given = command(saved, rows, folder)
+        run = start(processes, number, tmp_path / "counted", [folder], "run_classification.py", *given)
+        assert run.wait() == (-signal.SIGKILL if number else 0), run.stderr
+        assert_equal(predict(saved, rows, folder)[1], whole)
+        number += 1
+    assert number > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ended_at_any_row_it_goes_on_with_any_number_of_processes(
+    number, num_processes, saved, rows, processes, tmp_path
+):
+    _, whole = predict(saved, rows, tmp_path / "whole")
+    chance = random.Random(num_processes)
+    for trial in range(int(os.environ.get("RSA_CFN_MUTATIONS", 20)) // 5):
+        folder, most = tmp_path / f"ended{trial}", chance.randrange(38)
+        script = ["run_classification.py", *command(saved, rows, folder)]
+        run = processes.start(*script, "--per_device_eval_batch_size", 1, num_processes=num_processes)
+        while run.is_alive and sum(part.read_bytes().count(b"\n") for part in folder.glob("*[0-9].jsonl")) <= most:
+            time.sleep(0.001)
+        for pid in run.pids if run.is_alive else []:
+            os.kill(pid, number)
+        code = run.wait()
+        assert code in (0, -number if number == signal.SIGKILL else 128 + number), run.stderr
+        if code == 143:
+            assert len(re.findall("run_classification.py: stopped by SIGTERM after .* of 40 rows", run.stderr)) == 1
+        again = processes.run(*script, num_processes=chance.choice((1, 2)))
+        assert again.returncode == 0, again.stderr
+        assert_equal(read_output(folder), whole)
+
+
+@pytest.mark.slow
+def test_a_damaged_folder_is_gone_on_with_or_refused_in_a_line(saved, rows, tmp_path, monkeypatch):
+    _, whole = predict(saved, rows, tmp_path / "whole")
+    monkeypatch.setattr(prediction, "load_saved", functools.cache(prediction.load_saved))
+    states, folder = [tmp_path / "whole", tmp_path / "part"], tmp_path / "damaged"
+    break_off(saved, rows, states[1], 30, monkeypatch)
+    lines = (states[1] / "predictions.0.jsonl").read_bytes().split(b"\n")
+    (states[1] / "predictions.1.jsonl").write_bytes(b"\n".join(lines[10:20]) + b"\n")
+    refused, chance = 0, random.Random(0)
+    for _ in range(int(os.environ.get("RSA_CFN_MUTATIONS", 40))):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(chance.choice(states), folder)
+        for file in chance.choices(sorted(folder.iterdir()), k=chance.choice((1, 1, 2))):
+            content = file.read_bytes() if file.exists() else b""
+            kind = chance.choice(("mutated", "mutated", "mutated", "emptied", "zeros", "gone"))
+            damaged = {"mutated": mutate(chance, content, [b"\n", b"\0" * 50, lines[5]]), "zeros": bytes(len(content))}
+            file.write_bytes(damaged.get(kind, b""))
+            if kind == "gone":
+                file.unlink()
+        try:
+            counts = predict_in_process(saved, rows, folder)
+            assert counts["predict_rows"] == len(whole)
+            assert_equal(read_output(folder), whole)
+        except InputError as error:
+            refused += 1
+            assert "give another folder" in str(error) and "\n" not in str(error)
+    assert refused
+
+
 def test_where_no_row_can_be_read_the_command_fails(saved, tmp_path, monkeypatch, caplog):
     (tmp_path / "rows.csv").write_text("audio\nnowhere.wav\n,\n")
     monkeypatch.chdir(tmp_path)
@@ -253,12 +469,11 @@ def test_a_recogniser_writes_the_transcripts_that_are_missing(
     assert [record["Text"] for record in more] == [texts[0], records[0]["text"]]
 
 
-def test_what_the_recogniser_cant_read_is_predicted_from_audio_alone(saved, recognizers, expected, tmp_path, caplog):
+def test_what_the_recogniser_cant_read_has_its_reason(saved, recognizers, tmp_path):
     soundfile.write(tmp_path / "click.wav", np.array([0.1, -0.1] * 10), 16000)
     _, (record,) = predict(saved, tmp_path / "click.wav", tmp_path / "out", "--asr_model", str(recognizers / "ctc"))
-    assert (record["text"], record["error"]) == ("", None)
-    np.testing.assert_allclose(scores(record), expected(str(tmp_path / "click.wav")), atol=1e-5)
-    assert "The recogniser could make nothing of 1 recordings; they have no transcript." in caplog.text
+    assert (record["text"], record["prediction"]) == ("", None)
+    assert record["error"].startswith("the recogniser can make nothing of the audio (RuntimeError: ")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +492,7 @@ def test_a_csv_that_cant_be_used_is_refused(content, error, message, saved, tmp_
     (tmp_path / "rows.csv").write_text(content)
     with pytest.raises(error, match=message):
         predict(saved, tmp_path / "rows.csv", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not holds_files(tmp_path / "out")
 
 
 def test_a_folder_without_recordings_is_refused(saved, tmp_path):
