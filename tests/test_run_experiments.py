@@ -239,7 +239,7 @@ def test_a_plan_killed_at_any_file_event_ends_with_the_same_report(prepared_dir,
     protocols, tables = {"paper": {"seeds": [7]}}, {"T": [{"fusions": ["text"], "backbones": [TINY]}]}
     script = tmp_path / "forking.py"
     script.write_text(FORKING)
-    step, expected, killed = int(os.environ.get("RSA_CFN_KILL_STEP", 40)), None, 0
+    step, expected, killed = int(os.environ.get("RSA_CFN_KILLS", 40)), None, 0
     for number in [0, *range(1, 10**6, step)]:
         folder = tmp_path / str(number)
         folder.mkdir()

@@ -18,7 +18,7 @@ import xxhash
 from tqdm import tqdm
 from transformers import PretrainedConfig, TrainingArguments
 
-from corpora.layouts import RECORDINGS, TABLES
+from corpora.layouts import RECORDINGS, TABLES, find_files
 from corpora.rows import UnusableRow
 from corpora.tables import PATH, TEXT, cell_text, is_table, read_table
 from corpora.transcripts import read_transcripts, remove_tags
@@ -250,7 +250,11 @@ def _read_table(source: Path) -> list[Row]:
 
 
 def _read_folder(folder: Path) -> list[Row]:
-    files = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    try:
+        files = find_files(folder)
+    except OSError as error:
+        reason = f"{error.filename} can't be read ({error.strerror})"
+        raise InputError(f"--predict_file {folder}: {reason}; make it readable, or take it out") from error
     recordings = [path for path in files if path.suffix.lower() in RECORDINGS and not path.name.startswith(".")]
     if not recordings:
         raise InputError(f"--predict_file {folder} holds no recording; give a folder with some, such as wav or flac")
