@@ -79,7 +79,10 @@ def check_arguments(cells: list[Cell], output_dir: Path) -> None:
 
 def read_arguments(folder: Path) -> list[str]:
     """What a cell was given."""
-    arguments = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+    try:
+        arguments = json.loads((folder / ARGUMENTS).read_text(encoding="utf-8"))
+    except ValueError:
+        arguments = None
     if not isinstance(arguments, list) or not all(isinstance(argument, str) for argument in arguments):
         raise InputError(f"{ARGUMENTS} is no list of arguments")
     return arguments

@@ -49,15 +49,15 @@ def holds_code(folder: Path) -> bool:
 def check_output_dir(folder: str | Path, given: str) -> None:
     """Refuse a folder that can't be made or written into, or holds this code; `given` is what the user wrote."""
     reason = None if str(folder).strip() else "it has no name"
-    folder = Path(os.path.expanduser(folder))
+    folder = Path(os.path.expanduser(folder)).absolute()
     try:
-        there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
         if not there.is_dir():
             reason = f"{there} is a file"
         elif not os.access(there, os.W_OK | os.X_OK):
             reason = f"nothing may be written into {there}"
         # No trial that a killed process would leave: what can't be a name can't be looked for.
-        for name in folder.absolute().relative_to(there).parts if reason is None else ():
+        for name in folder.relative_to(there).parts if reason is None else ():
             with suppress(FileNotFoundError):
                 os.lstat(there / name)
     except (OSError, ValueError) as error:
@@ -71,13 +71,13 @@ def check_output_dir(folder: str | Path, given: str) -> None:
 @contextmanager
 def owned(folder: str | Path, given: str) -> Iterator[Path]:
     """
-    A folder that no other process owns until the block ends, however that is; it is made if it isn't there, and what a
-    killed process was writing into it is removed. Raises InputError as [`check_output_dir`] does, or where another
+    A folder that no other process owns until the block ends, however that is; it is made if it isn't there, goes again
+    if nothing is written into it, and what a killed process was writing is removed. Raises InputError as [`check_output_dir`] does, or where another
     process has it.
     """
     check_output_dir(folder, given)
     folder = Path(folder).expanduser()
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock, is_new = FileLock(folder / LOCK, timeout=0), not os.path.lexists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -89,7 +89,11 @@ def owned(folder: str | Path, given: str) -> Iterator[Path]:
         lock.release()  # the block has it too
         for remains in folder.glob(f"{UNFINISHED}*"):
             shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
-        yield folder
+        try:
+            yield folder
+        finally:
+            if is_new and not holds_files(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def holds_files(folder: Path) -> bool:

@@ -180,7 +180,7 @@ def test_a_damaged_run_is_named_and_run_again_and_the_others_are_reported(finish
     told = [line.split(": ") for line in output.splitlines() if line.startswith("Damaged: ")]
     assert sorted(again) == sorted(name for _, name, *_ in told) == names
     for (_, _, *reason), file in zip(sorted(told), ("predictions.csv", "cell.json", "arguments.json")):
-        assert file in reason[0] and reason[-1].endswith("; it is run again")
+        assert file in ": ".join(reason) and reason[-1].endswith("; it is run again")
     assert {run.name: run.error for run in reported if run.error} == dict.fromkeys(names, "not run") | {
         again[0]: "the same as before"
     }

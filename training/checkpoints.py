@@ -125,7 +125,7 @@ def is_finished(output_dir: Path) -> bool:
     """Whether the folder holds a run whose training has come to its end; an InputError if that can't be read."""
     file = output_dir / FINISHED
     try:
-        return file.is_file() and bool(read_json(file))
+        return file.is_file() and read_json(file) is not None
     except InputError as error:
         again = f"goes on from the last checkpoint, or begins again, with --resume_from_checkpoint {LAST}"
         raise InputError(f"{error}; remove it, and the same command {again}") from error

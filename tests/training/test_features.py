@@ -122,7 +122,8 @@ def test_the_checkpoint_is_complete_and_scores_raw_inputs_alike(run, count_calls
     counted = dict(count_calls)
     # A saved model's backbones are those that it was trained on, so it finds their features.
     found, again = run("found", "--model_name_or_path", str(cached), "--do_train", "false", "--cache_features")
-    assert count_calls == counted
+    # But for the look at a model that is loaded.
+    assert count_calls == {name: calls + 1 for name, calls in counted.items()}
     assert_same_predictions(cached / "predictions.csv", found / "predictions.csv")
 
 

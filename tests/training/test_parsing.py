@@ -226,7 +226,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message):
     for folder in ("full", "finished"):
         Path(folder).mkdir()
         Path(folder, "config.json").touch()
-    Path("finished/trainer_state.json").touch()
+    Path("finished/trainer_state.json").write_text("{}")
     Path("file").touch()
     Path("unknown.json").write_text('{"fusoin": "text"}')
     Path("seed.json").write_text('{"seed": 7}')
