@@ -193,16 +193,20 @@ def load_saved(
     a second of silence; else an InputError."""
     report = logging.getLogger("transformers.modeling_utils")
     with loading(argument, name, SAVED):
-        report.setLevel(logging.ERROR)  # of weights that are missing, which the error names in one line
+        report.addFilter(_is_error)  # no table of weights that are missing, which the error names in one line
         try:
             model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
         finally:
-            report.setLevel(logging.NOTSET)
+            report.removeFilter(_is_error)
         processor = RsaCfnProcessor.from_pretrained(name)
         silence = np.zeros(processor.feature_extractor.sampling_rate, dtype=np.float32)
         with torch.no_grad():
             model(**processor(audio=silence, text="a", return_tensors="pt"))
         return model, processor
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def set_limits(config: RsaCfnConfig, processor: RsaCfnProcessor, data_args: DataArguments) -> None:
