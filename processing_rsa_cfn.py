@@ -413,7 +413,6 @@ def opened(audio):
     if scheme is None:
         yield audio
         return
-    shown = re.sub("[?#].*", "", re.sub("(?<=://).*@", "...@", audio, flags=re.S), flags=re.S)
     try:
         if scheme[1] not in ("http", "https"):
             raise OSError(f"{scheme[1]} is neither http nor https")
@@ -423,10 +422,16 @@ def opened(audio):
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error) if isinstance(error, OSError) else type(error).__name__
         reason = f"HTTP status {error.code}" if isinstance(error, urllib.error.HTTPError) else reason
-        message = f"audio {shown} can't be downloaded ({reason}); give a URL that answers."
+        message = f"audio {without_secrets(audio)} can't be downloaded ({reason}); give a URL that answers."
         raise AudioError("audio not downloaded", message) from None
     with file:
         yield file
+
+
+def without_secrets(url: str) -> str:
+    """A URL without user, password, query and fragment; any other name of a recording as it is."""
+    shown = re.sub("(?<=://).*@", "...@", url, flags=re.S)
+    return re.sub("[?#].*", "", shown, flags=re.S) if "://" in url else url
 
 
 class _Download(urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.FTPHandler):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from processing_rsa_cfn import crop_audio, decode_audio
+from processing_rsa_cfn import crop_audio, decode_audio, opened
 
 
 SEGMENT_SECONDS = 0.5
@@ -128,7 +128,8 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
 def _decode(processor, audio) -> tuple[np.ndarray, float]:
     """The part of a clip that the model is given, and the second at which it starts."""
     sampling_rate = processor.feature_extractor.sampling_rate
-    clip = decode_audio(audio, None, sampling_rate)
+    with opened(audio) as source:
+        clip = decode_audio(source, None, sampling_rate)
     kept = crop_audio(range(len(clip)), round(processor.max_audio_seconds * sampling_rate), processor.audio_crop)
     return clip[kept.start : kept.stop], kept.start / sampling_rate
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from explain import Explanation, collect_attention, draw_attention, draw_explanation, explain
 from foundation.errors import InputError, OneLineParser, complain, run_script
 from foundation.files import check_output_dir, owned, write_json, writing_whole
+from processing_rsa_cfn import without_secrets
 from training.model import load_saved
 
 
@@ -52,7 +53,10 @@ def explain_clip(model, processor, arguments: argparse.Namespace) -> list[str]:
     try:
         explanation = explain(model, processor, arguments.audio, arguments.text)
     except ValueError as error:
-        given = {"--audio": arguments.audio, "--text": arguments.text and shorten(arguments.text, 80)}
+        given = {
+            "--audio": arguments.audio and without_secrets(arguments.audio),
+            "--text": arguments.text and shorten(arguments.text, 80),
+        }
         named = " ".join(f"{name} {value}" for name, value in given.items() if value is not None)
         raise InputError(f"{named}: {error}") from error
     folder = arguments.output_dir

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from training.arguments import (
     DataArguments,
     ModelArguments,
 )
+from training.checkpoints import read_json
 
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ SCORED_CROPS = {"random": "center", "head": "head"}
 VOCAB_SIZE = 800
 SAVED = "a folder or Hub id of a saved RSA-CFN model"
 RECOGNISER = "a folder or Hub id of a speech recogniser, such as openai/whisper-small"
+TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 # They learn on two cores in minutes. At this size it matters to have no SpecAugment, no layerdrop, a hop of 20 ms, and
 # clips that keep their level (macro F1 on the demo corpus falls by .2 where each is normalised).
@@ -193,6 +196,8 @@ def load_saved(
     a second of silence; else an InputError."""
     report = logging.getLogger("transformers.modeling_utils")
     with loading(argument, name, SAVED):
+        if Path(name, TOKENIZER_FILE).is_file():
+            read_json(Path(name, TOKENIZER_FILE))  # tokenizers ends the process where one is nested too deeply
         report.addFilter(_is_error)  # no table of weights that are missing, which the error names in one line
         try:
             model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)

@@ -52,6 +52,9 @@ def test_what_is_refused_says_so_in_one_line(saved, tmp_path, capsys):
         assert not holds_files(tmp_path / "out")
         return line
 
+    # Port 9 answers nobody.
+    secret = refused(str(saved), "--audio", "http://me:word@127.0.0.1:9/x.wav?token=abc")
+    assert "http://...@127.0.0.1:9/x.wav" in secret and "word" not in secret and "abc" not in secret
     assert "give either --audio, --text or both, or --dataset_name" in refused(saved)
     assert "give either" in refused(saved, "--text", "정말", "--dataset_name", "data/demo")
     assert "models/no is no folder here" in refused("models/no", "--text", "정말")
