@@ -41,17 +41,16 @@ def load_parts(
         columns: No others are needed, so don't read them where the files allow it (parquet).
         audio_column: The column of the recordings; relative paths in it start in the folder of the files.
     """
-    folder = Path(name)
-    if (folder / "annotation").is_dir():
-        raise InputError(
-            f"{name} is a corpus, not a dataset; convert it first: "
-            f"python prepare_dataset.py --corpus_dir {name} --output_dir data/kemdy20"
-        )
-    inside = [str(path) for path in sorted(folder.glob("[!.]*")) if _is_saved(path)]
-    if inside and not _is_saved(folder):
-        raise InputError(f"{name} holds datasets and is none itself: give {' or '.join(inside)}")
+    folder, notes = Path(name), {}
     try:
-        notes: dict[str, list[str]] = {}
+        if (folder / "annotation").is_dir():
+            raise InputError(
+                f"{name} is a corpus, not a dataset; convert it first: "
+                f"python prepare_dataset.py --corpus_dir {name} --output_dir data/kemdy20"
+            )
+        inside = [str(path) for path in sorted(folder.glob("[!.]*")) if _is_saved(path)]
+        if inside and not _is_saved(folder):
+            raise InputError(f"{name} holds datasets and is none itself: give {' or '.join(inside)}")
         if _is_saved(folder):
             if damaged := find_damage(folder):
                 raise InputError(f"dataset {name} is damaged ({damaged} is not as it was written); convert it again")
@@ -65,8 +64,9 @@ def load_parts(
     except Exception as error:  # whatever a dataset's files and loading code make `datasets` raise
         is_wrapped = type(error) is DatasetGenerationError and error.__cause__ is not None
         cause = error.__cause__ if is_wrapped else error
+        shown = shorten(name, 300, placeholder=" ...")
         raise InputError(
-            f"dataset {name} can't be loaded; give a folder from prepare_dataset.py or a dataset that `datasets` "
+            f"dataset {shown} can't be loaded; give a folder from prepare_dataset.py or a dataset that `datasets` "
             f"loads ({type(cause).__name__}: {shorten(str(cause), 300, placeholder=' ...')})"
         ) from error
     for kind, names in notes.items():

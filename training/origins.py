@@ -1,6 +1,7 @@
 """Where a model comes from: its backbones and its corpus, and under which licences they are.
 The Hub is asked where it can be reached; otherwise only the licences of the default backbones are known."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Backbone:
 
 def is_hub_id(name: str) -> bool:
     """Whether a name can only be that of a repository: nothing on this machine is called so."""
-    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not Path(name).exists()
+    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not os.path.exists(name)
 
 
 def find_backbones(model_args: ModelArguments, config: PretrainedConfig) -> list[Backbone]:

@@ -83,6 +83,7 @@ def test_why_a_dataset_cant_be_loaded_is_said_in_a_line(speech, tmp_path):
     for name, reason in (
         ("speech", "speech holds datasets and is none itself: give .*speech/demo or .*speech/kemdy20"),
         ("broken", r"broken can't be loaded; .* \(ArrowInvalid: JSON parse error"),
+        ("long " * 999, r"can't be loaded; .* \(OSError: .*File name too long"),
         ("a.zip", "a.zip can't be unpacked .*: unpack it, and give the folder"),
     ):
         (tmp_path / "broken").mkdir(exist_ok=True)
