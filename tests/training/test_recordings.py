@@ -49,6 +49,7 @@ def test_a_flac_that_is_rotten_in_the_middle_is_told():
         (encoded(np.array([0.1, np.inf]), format="WAV", subtype="FLOAT"), "audio not finite"),
         (b"words " * 100, "audio format not supported (convert with ffmpeg)"),
     ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,  # a wav holds the second it was made
 )
 def test_each_recording_has_a_length_or_one_reason(audio, outcome):
     assert measure(audio) == outcome
