@@ -39,7 +39,8 @@ VALUES = [
     "0",
 ]
 VALUES += ["\x1b[31m", "a\nb", "\udcff", "\0", "~", "none", "true", [], [[]], {}, {"a": 1}, [1, "a"], [None], ["x"] * 9]
-SETTINGS = ("config.json", "config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json")
+# Not tokenizer.json: of some such files tokenizers panics in a destructor, which ends the process whoever loads them.
+SETTINGS = ("config.json", "config.json", "processor_config.json", "tokenizer_config.json")
 
 
 def change(chance: random.Random, content) -> None:
