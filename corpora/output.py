@@ -16,12 +16,12 @@ import audio_rsa_cfn
 from corpora.conversion import REPORT_FILE, SKIPPED_FILE
 from corpora.rows import Corpus
 from foundation.errors import InputError
-from foundation.files import LOCK, MIB, holds_files, owned, read_regular, to_disk, write_json, write_whole
+from foundation.files import LOCK, holds_files, owned, read_json, stamp, to_disk, write_json, write_whole
 from foundation.files import check_output_dir as check_folder
+from foundation.files import digest as content_digest
 
 
 SOURCE_FILE = "source.json"
-MAX_STATE_BYTES = 1024 * MIB
 OLDER = "older"
 
 
@@ -36,7 +36,7 @@ def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -
     if corpus is not None:
         digest.update(json.dumps([corpus.label_names, corpus.columns, corpus.notes]).encode())
         for file in corpus.files:
-            digest.update(_identity(file).encode("utf-8", "backslashreplace"))
+            digest.update(f"{file} {stamp(file)}\n".encode("utf-8", "backslashreplace"))
     return {
         "corpus": name,
         "corpus_dir": None if corpus_dir is None else str(corpus_dir.resolve()),
@@ -44,21 +44,13 @@ def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -
     }
 
 
-def _identity(file: str) -> str:
-    try:
-        status = os.stat(file)
-    except (OSError, ValueError):
-        return f"{file} missing\n"
-    return f"{file} {status.st_size} {status.st_mtime_ns}\n"
-
-
 def read_source(folder: Path) -> dict | None:
     """What the dataset in a folder was made from; None where there is no dataset of ours."""
     try:
-        source = json.loads(read_regular(folder / SOURCE_FILE, MAX_STATE_BYTES))
+        source = read_json(folder / SOURCE_FILE)
         # Where a text is due, as in the words of a refusal, any other value would do harm.
         return {"corpus": str(source["corpus"]), "corpus_dir": source["corpus_dir"], "digest": source["digest"]}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (InputError, LookupError):
         return None
 
 
@@ -135,21 +127,17 @@ def publish(folder: Path, report: dict, skipped: str, source: dict, output_dir: 
 
 def _mark(file: Path) -> int | str:
     """What a change of a file shows by: of Arrow files the size, as they may be of any."""
-    return (
-        file.stat().st_size
-        if file.suffix == ".arrow"
-        else xxhash.xxh3_64_hexdigest(read_regular(file, MAX_STATE_BYTES))
-    )
+    return file.stat().st_size if file.suffix == ".arrow" else content_digest(file)
 
 
 def find_damage(folder: Path) -> str | None:
     """The first file of a dataset of ours that is missing, or no longer as it was written."""
+    if not (folder / SOURCE_FILE).exists():
+        return None  # of another program
     try:
         # Older versions have listed none.
-        files = json.loads(read_regular(folder / SOURCE_FILE, MAX_STATE_BYTES)).get("files", {}).items()
-    except FileNotFoundError:
-        return None  # of another program
-    except (OSError, ValueError, AttributeError, RecursionError):
+        files = read_json(folder / SOURCE_FILE).get("files", {}).items()
+    except (InputError, AttributeError):
         return SOURCE_FILE
     for name, mark in files:
         try:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from corpora.columns import TIE, UNLABELLED, read_table, sizes, vote_entropy
 from foundation.figures import INK, Picture, name_rows, new_figure
-from foundation.files import write_whole, writing_whole
+from foundation.files import write_whole
 from foundation.templates import fill_template
 from foundation.words import time_in_words, with_share
 
@@ -48,8 +48,7 @@ def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Pa
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{picture.name}.png" for picture in pictures]
     for picture, file in zip(pictures, files):
-        with writing_whole(file) as beside:
-            picture.figure.savefig(beside, dpi=DPI, facecolor="white")
+        picture.figure.savefig(file, dpi=DPI, facecolor="white")
     encoded = [base64.b64encode(file.read_bytes()).decode("ascii") for file in files]
     page = fill_template(TEMPLATE, title=title, sizes=", ".join(sizes(rows)), pictures=list(zip(pictures, encoded)))
     write_whole(folder / PAGE_FILE, page)

@@ -14,7 +14,7 @@ from experiments.results import PAPER, SESSION, Cost, Results, Run
 from experiments.scored_run import ScoredRun, read_runs
 from experiments.statistics import majority_runs, score_system
 from foundation.errors import InputError
-from foundation.files import REPOSITORY, writing_whole
+from foundation.files import REPOSITORY
 from foundation.versions import package_versions
 from foundation.words import writable
 from training.arguments import DEMO_DIR
@@ -129,6 +129,5 @@ def _draw_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun]
             continue
         files[system.name] = f"pictures/attention-{cell.name.split('/')[1]}.png"
         (output_dir / files[system.name]).parent.mkdir(exist_ok=True)
-        with writing_whole(output_dir / files[system.name]) as beside:
-            draw_attention(weights).savefig(beside, dpi=120)
+        draw_attention(weights).savefig(output_dir / files[system.name], dpi=120)
     return files

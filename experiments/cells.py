@@ -1,6 +1,5 @@
 """One cell of a plan in a process of its own: run_classification.py, then the record that says the cell is finished."""
 
-import hashlib
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 import run_classification
 from experiments.plan import Cell
 from foundation.errors import InputError
-from foundation.files import LOCK, UNFINISHED, owned, write_json
+from foundation.files import LOCK, MIB, digest, holds_files, owned, write_json
 from training.checkpoints import delete, list_checkpoints
 
 
@@ -32,7 +31,7 @@ LOG = "log.txt"
 BACKBONES = ("audio_model.", "text_model.")
 # What the report is made of; models are larger than what is read to recognise a file.
 READ = (".csv", ".json", ".py", ".safetensors")
-MOST_BYTES = 16 * 2**20
+MOST_BYTES = 16 * MIB
 
 
 def is_finished(folder: Path) -> bool:
@@ -42,8 +41,7 @@ def is_finished(folder: Path) -> bool:
 
 def mark(file: Path) -> str:
     """What tells a file from one that is cut or otherwise changed: its size, and a digest of its beginning."""
-    with file.open("rb") as stream:
-        return f"{file.stat().st_size} {hashlib.sha256(stream.read(MOST_BYTES)).hexdigest()}"
+    return f"{file.stat().st_size} {digest(file, MOST_BYTES)}"
 
 
 def clear(folder: Path) -> None:
@@ -61,7 +59,7 @@ def check_arguments(cells: list[Cell], output_dir: Path) -> None:
     for cell in cells:
         folder = output_dir / cell.name
         if not (folder / ARGUMENTS).is_file():
-            if folder.is_dir() and any(not path.name.startswith((LOCK, UNFINISHED)) for path in folder.iterdir()):
+            if holds_files(folder):
                 raise InputError(f"{folder} holds a run without {ARGUMENTS}; give another --output_dir, or remove it")
             continue
         then, now = _by_name(read_arguments(folder)), _by_name(cell.arguments)

@@ -15,7 +15,7 @@ from experiments.answer import answer
 from experiments.records import run_frame, system_frame
 from experiments.results import Results
 from foundation.figures import Picture
-from foundation.files import write_csv, write_json, write_whole, writing_whole
+from foundation.files import write_csv, write_json, write_whole
 from foundation.templates import fill_template
 from foundation.words import writable
 from training.arguments import DEMO_DIR
@@ -137,6 +137,5 @@ def save(picture: Picture, folder: Path) -> Image:
     """Write a picture below the folder of the report."""
     file = f"{PICTURES_DIR}/{picture.name}.png"
     (folder / PICTURES_DIR).mkdir(exist_ok=True)
-    with writing_whole(folder / file) as beside:
-        picture.figure.savefig(beside, dpi=charts.DPI, facecolor="white")
+    picture.figure.savefig(folder / file, dpi=charts.DPI, facecolor="white")
     return Image(folder, file, picture.caption, picture.alt)

@@ -16,10 +16,11 @@ from corpora.folds import NUM_FOLDS
 from experiments.published import published_weighted_f1
 from experiments.results import MAJORITY, PAPER, SESSION, SINGLE_MODALITIES, System, Table, TableRow
 from foundation.errors import InputError
+from foundation.files import read_json
 from foundation.words import writable
 from training.arguments import TINY, DataArguments, ModelArguments
 from training.checkpoints import LAST
-from training.parsing import as_command_line, parse_arguments, read_json
+from training.parsing import as_command_line, parse_arguments
 
 
 # The arguments that make a protocol. Both keep the best epoch: the paper's by the score it reports, on the reported

@@ -11,9 +11,9 @@ from corpora.folds import GROUP_COLUMNS
 from experiments.cells import ARGUMENTS, RECORD, is_finished, mark, read_arguments
 from experiments.plan import Cell
 from foundation.errors import InputError
+from foundation.files import read_json
 from foundation.words import active, writable
 from training.checkpoints import FINISHED
-from training.parsing import read_json
 
 
 @dataclass

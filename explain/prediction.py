@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from processing_rsa_cfn import crop_audio, decode_audio, opened
+from processing_rsa_cfn import LETTERS_PER_TOKEN, crop_audio, decode_audio, opened
 
 
 SEGMENT_SECONDS = 0.5
-# Longer texts are refused: a word without end would take minutes. The processor tokenizes no more either.
-LETTERS_PER_TOKEN = 100
 NOT_FINITE = "the model's outputs aren't finite; give a model whose weights are, or another recording."
 
 

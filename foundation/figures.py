@@ -3,6 +3,7 @@ Without pyplot, pictures may be drawn in any thread."""
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
+from foundation.files import writing_whole
 from foundation.words import writable
 
 
@@ -49,6 +51,11 @@ class WrittenFigure(Figure):
     def draw(self, renderer) -> None:
         self.choose_fonts()
         super().draw(renderer)
+
+    def savefig(self, file, **options) -> None:
+        """To a stream, or to a file as [`writing_whole`] says."""
+        with writing_whole(Path(file)) if isinstance(file, (str, Path)) else nullcontext(file) as target:
+            super().savefig(target, **options)
 
     def choose_fonts(self) -> None:
         """Done by itself before drawing; writing can be measured after it."""

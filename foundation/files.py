@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and the folders that nothing may be written into."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import xxhash
 from filelock import FileLock, Timeout
 
 from foundation.errors import InputError
@@ -20,6 +22,7 @@ LOCK = ".lock"
 # How the name of a file begins until all of it is on the disk.
 UNFINISHED = ".tmp."
 MIB = 1 << 20
+MAX_JSON_BYTES = 1024 * MIB
 
 
 def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
@@ -38,6 +41,34 @@ def read_regular(path: str | os.PathLike, most_bytes: int) -> bytes:
         return content
     finally:
         os.close(descriptor)
+
+
+def read_json(file: str | os.PathLike) -> dict:
+    """The object in a JSON file; an InputError if there is none."""
+    try:
+        content = json.loads(read_regular(file, MAX_JSON_BYTES).decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} can't be read as JSON ({getattr(error, 'strerror', None) or error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} holds no JSON object; give one of names and values")
+    return content
+
+
+def digest(file: Path, most_bytes: int | None = None) -> str:
+    """Of a file's content, or of so many bytes at its beginning."""
+    with file.open("rb") as stream:
+        if most_bytes is None:
+            return hashlib.file_digest(stream, xxhash.xxh3_64).hexdigest()
+        return xxhash.xxh3_64_hexdigest(stream.read(most_bytes))
+
+
+def stamp(file: str | os.PathLike) -> list[int]:
+    """Size and time of change, which tell of most changes without reading; nothing for a file that isn't there."""
+    try:
+        status = os.stat(file)
+    except (OSError, ValueError):
+        return []
+    return [status.st_size, status.st_mtime_ns]
 
 
 def holds_code(folder: Path) -> bool:
@@ -97,8 +128,8 @@ def owned(folder: str | Path, given: str) -> Iterator[Path]:
 
 
 def holds_files(folder: Path) -> bool:
-    """Whether there is anything in a folder but the lock of a process that had it."""
-    return folder.is_dir() and any(path.name != LOCK for path in folder.iterdir())
+    """Whether there is anything in a folder but the lock of a process that had it, and what that was writing."""
+    return folder.is_dir() and any(not path.name.startswith((LOCK, UNFINISHED)) for path in folder.iterdir())
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from explain import Explanation, collect_attention, draw_attention, draw_explanation, explain
 from foundation.errors import InputError, OneLineParser, complain, run_script
@@ -61,7 +60,7 @@ def explain_clip(model, processor, arguments: argparse.Namespace) -> list[str]:
         raise InputError(f"{named}: {error}") from error
     folder = arguments.output_dir
     write_json(folder / "explanation.json", as_record(explanation))
-    save_figure(draw_explanation(explanation), folder / "explanation.png")
+    draw_explanation(explanation).savefig(folder / "explanation.png", dpi=DPI, facecolor="white")
     names = ["explanation.json", "explanation.png"]
     if explanation.attentions:
         modalities = ("audio", "text") if len(explanation.attentions) == 2 else ("audio_and_text",)
@@ -77,13 +76,8 @@ def explain_dataset(model, processor, arguments: argparse.Namespace) -> list[str
     weights = collect_attention(model, processor, arguments.dataset_name)
     with writing_whole(arguments.output_dir / "attention.npz") as file:
         weights.save(file)
-    save_figure(draw_attention(weights), arguments.output_dir / "attention.png")
+    draw_attention(weights).savefig(arguments.output_dir / "attention.png", dpi=DPI, facecolor="white")
     return ["attention.npz", "attention.png"]
-
-
-def save_figure(figure: Figure, file: Path) -> None:
-    with writing_whole(file) as beside:
-        figure.savefig(beside, dpi=DPI, facecolor="white")
 
 
 def main(argv: list[str] | None = None) -> int:

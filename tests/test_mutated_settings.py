@@ -10,9 +10,9 @@ import pytest
 
 import run_classification
 from configuration_rsa_cfn import EMOTIONS
+from foundation.files import read_json
 from tests.test_mutated_inputs import mutate
 from training.arguments import DataArguments, ModelArguments
-from training.checkpoints import read_json
 from training.model import load_model
 
 

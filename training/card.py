@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 
 from corpora.catalogue import KnownCorpus
 from corpora.folds import find_groups
-from foundation.files import write_whole
+from foundation.files import read_json, write_whole
 from foundation.templates import fill_template
 from foundation.versions import package_versions
 from foundation.words import cell, counted, escape_markdown, first_names, without_folders, writable
@@ -24,7 +24,7 @@ from metrics.scores import SCORES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 from training.arguments import ModelArguments
-from training.checkpoints import FINISHED, is_finished, read_json
+from training.checkpoints import FINISHED, is_finished
 from training.curves import COLUMNS, draw_training_curve, training_steps
 from training.data import Splits
 from training.hub import CARD_FILE, CURVE_FILE
@@ -100,7 +100,7 @@ def write_card(trained: TrainedModel, revision: str = "main") -> None:
 
 def _as_text(name: str) -> str:
     """A name from the data in a line or a cell of Markdown, which shows it and does nothing else."""
-    return re.sub(r"([\[\]_$~|])", r"\\\1", escape_markdown(writable(name)))
+    return re.sub(r"([\[\]|])", r"\\\1", escape_markdown(writable(name)))
 
 
 def _as_code(name: str) -> str:

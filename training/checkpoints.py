@@ -1,19 +1,16 @@
 """Checkpoints on the disk: which of them are whole, which one a run goes on from, and which are deleted."""
 
-import hashlib
-import json
 import logging
 import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
-import xxhash
 from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from foundation.errors import InputError, RunStopped
-from foundation.files import to_disk, write_json
+from foundation.files import digest, read_json, to_disk, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -26,32 +23,14 @@ FINISHED = "trainer_state.json"
 NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 
 
-def read_json(file: str | Path) -> dict:
-    """The object in a JSON file; an InputError if there is none."""
-    try:
-        if not Path(file).is_file():
-            raise OSError("there is no such file")  # or one that is waited for, a pipe
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} can't be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} holds no JSON object; give one of names and values")
-    return content
-
-
 def seal(folder: Path) -> None:
     """Make a checkpoint whole: all of it is on the disk, then the list of its files appears at once."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != FILE_LIST)
     for file in files:
         to_disk(file)
-    written = {file.relative_to(folder).as_posix(): [file.stat().st_size, _digest(file)] for file in files}
+    written = {file.relative_to(folder).as_posix(): [file.stat().st_size, digest(file)] for file in files}
     write_json(folder / FILE_LIST, written)
     to_disk(folder.parent)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, xxhash.xxh3_64).hexdigest()
 
 
 def delete(folder: Path) -> None:
@@ -91,13 +70,13 @@ def find_damage(folder: Path, is_read: bool = True) -> str | None:
         return f"it was not written to its end, or by another program: there is no {FILE_LIST}"
     for name, written in files.items():
         # Earlier versions wrote sizes alone.
-        size, digest = written if isinstance(written, list) else (written, None)
+        size, expected = written if isinstance(written, list) else (written, None)
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size} bytes instead of {size}"
-        if is_read and digest is not None and _digest(file) != digest:
+        if is_read and expected is not None and digest(file) != expected:
             return f"{name} isn't as it was written"
     # --save_only_model leaves it out, and the Trainer would silently start with a new one.
     if not any(re.match(r"optimizer|global_step|pytorch_model_fsdp", name) for name in files):

@@ -18,7 +18,7 @@ from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.folds import ALL, check_folds
 from foundation.errors import InputError
-from foundation.files import check_output_dir, holds_files
+from foundation.files import check_output_dir, holds_files, read_json
 from metrics.scores import SCORES
 from training.arguments import (
     ABOVE_ZERO,
@@ -30,7 +30,7 @@ from training.arguments import (
     DataArguments,
     ModelArguments,
 )
-from training.checkpoints import LAST, is_finished, read_json
+from training.checkpoints import LAST, is_finished
 from training.data import Splits
 from training.model import TINY_AUDIO, TINY_TEXT, max_audio_frames, max_text_positions, read_config, read_saved
 from training.run_folder import owned_by_run

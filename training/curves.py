@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from foundation.files import writing_whole
-
 
 # What is shown of a log, and what it is called.
 COLUMNS = {
@@ -55,5 +53,4 @@ def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = N
         panel.grid(color="#DDDDDD")
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(fontsize=8)
-    with writing_whole(file) as beside:
-        figure.savefig(beside, dpi=120)
+    figure.savefig(file, dpi=120)

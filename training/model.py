@@ -24,6 +24,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
 from foundation.errors import InputError
+from foundation.files import read_json
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification, conv_output_lengths
 from processing_rsa_cfn import RsaCfnProcessor
@@ -37,7 +38,6 @@ from training.arguments import (
     DataArguments,
     ModelArguments,
 )
-from training.checkpoints import read_json
 
 
 logger = logging.getLogger(__name__)

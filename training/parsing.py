@@ -10,6 +10,7 @@ from typing import NoReturn
 from transformers import HfArgumentParser
 
 from foundation.errors import InputError, unknown_arguments
+from foundation.files import read_json
 from training.arguments import (
     AUDIO_MODEL,
     DEMO_DIR,
@@ -21,7 +22,6 @@ from training.arguments import (
     RsaCfnTrainingArguments,
     training_defaults,
 )
-from training.checkpoints import read_json
 from training.checks import check_arguments, check_saved_model
 from training.model import read_config, read_saved
 from training.precision import choose_precision, find_device

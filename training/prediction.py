@@ -23,7 +23,7 @@ from corpora.rows import UnusableRow
 from corpora.tables import PATH, TEXT, cell_text, is_table, read_table
 from corpora.transcripts import read_transcripts, remove_tags
 from foundation.errors import InputError, complain
-from foundation.files import write_csv, write_json, write_whole
+from foundation.files import stamp, write_csv, write_json, write_whole
 from foundation.words import first_names, writable
 from processing_rsa_cfn import RsaCfnPipeline, opened
 from training.arguments import LIMITS, DataArguments, ModelArguments
@@ -122,22 +122,14 @@ def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArgume
     state = {name: writable(value) for name, value in state.items()} | {"rows": len(rows)}
     digest = xxhash.xxh3_128(json.dumps(state).encode())
     for row in rows:
-        digest.update(json.dumps([vars(row), _identify(row.audio)]).encode())
+        digest.update(json.dumps([vars(row), stamp(row.audio or "")]).encode())
     for name in filter(None, (model_args.model_name_or_path, data_args.asr_model)):
         files = sorted(path for pattern in (*MODEL_FILES, "*.bin") for path in Path(name).glob(pattern))
         commit = PretrainedConfig.get_config_dict(name)[0].get("_commit_hash")
-        digest.update(json.dumps([commit, *((path.name, _identify(path)) for path in files)]).encode())
+        digest.update(json.dumps([commit, *((path.name, stamp(path)) for path in files)]).encode())
     options = [getattr(data_args, name) for name in LIMITS] + [training_args.bf16, training_args.fp16]
     digest.update(json.dumps(options).encode())
     return state | {"digest": digest.hexdigest()}
-
-
-def _identify(file: str | Path | None) -> list[int]:
-    try:
-        status = os.stat(file or "")
-    except (OSError, ValueError):
-        return []
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _check_folder(folder: Path, state: dict) -> None:

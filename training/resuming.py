@@ -11,8 +11,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from foundation.errors import InputError, RunStopped
-from foundation.files import write_json
-from training.checkpoints import FILE_LIST, FINISHED, delete, list_checkpoints, read_json, rotate, seal, writing
+from foundation.files import read_json, write_json
+from training.checkpoints import FILE_LIST, FINISHED, delete, list_checkpoints, rotate, seal, writing
 from training.draws import EpochSampler, TrainingCollator
 from training.hub import HubTrainer
 

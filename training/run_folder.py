@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 
 from corpora.folds import GROUP_COLUMNS
 from foundation.errors import InputError, RunStopped
-from foundation.files import owned, write_csv, write_json, writing_whole
+from foundation.files import owned, write_csv, write_json
 from foundation.words import writable
 from metrics.scores import SCORES, confusion_matrix
 
@@ -77,8 +77,7 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(references)} utterances")
-    with writing_whole(file) as beside:
-        figure.savefig(beside, dpi=120)
+    figure.savefig(file, dpi=120)
 
 
 def format_summary(metrics: dict[str, float], label_names: list[str], prefix: str = "eval") -> str:

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from foundation.errors import InputError, RunStopped
+from foundation.files import read_json
 from training.checkpoints import (
     FILE_LIST,
     FINISHED,
@@ -16,7 +17,6 @@ from training.checkpoints import (
     is_finished,
     is_half_written,
     list_checkpoints,
-    read_json,
     remove_half_written,
     rotate,
     seal,
