@@ -300,7 +300,7 @@ def test_what_is_not_finite_is_no_answer(finished, prepared_dir, tmp_path, caplo
 
     def forward_of_one_infinite_row(self, *args, **kwargs):
         output = forward(self, *args, **kwargs)
-        if not self.training and len(output.logits) > 1:
+        if "labels" in kwargs and not self.training and len(output.logits) > 1:
             output.logits[1] = torch.inf
             rows.append(1)
         return output

@@ -193,7 +193,7 @@ def load_saved(
     name: str, argument: str = "--model_name_or_path", **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     """A saved model, with `fields` in place of those of its configuration, and its processor, which have been tried on
-    a second of silence; else an InputError."""
+    a second of silence and the longest and a padded text; else an InputError."""
     report = logging.getLogger("transformers.modeling_utils")
     with loading(argument, name, SAVED):
         if Path(name, TOKENIZER_FILE).is_file():
@@ -205,8 +205,9 @@ def load_saved(
             report.removeFilter(_is_error)
         processor = RsaCfnProcessor.from_pretrained(name)
         silence = np.zeros(processor.feature_extractor.sampling_rate, dtype=np.float32)
+        texts = ["a " * processor.max_text_tokens, "a"]
         with torch.no_grad():
-            model(**processor(audio=silence, text="a", return_tensors="pt"))
+            model(**processor(audio=[silence, silence], text=texts, return_tensors="pt"))
         return model, processor
 
 

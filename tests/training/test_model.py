@@ -282,3 +282,13 @@ def test_a_file_of_weights_that_was_cut_is_one_line(name, size, make_model, proc
     with pytest.raises(InputError, match="can't be loaded; give a folder") as error:
         load_saved(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def test_positions_that_the_longest_text_would_not_have_are_told_at_once(tmp_path):
+    model, processor = load_model(ModelArguments(**TINY), DataArguments(), NAMES, TEXTS)
+    # RoBERTa counts positions from there on.
+    model.config.text_config.pad_token_id += 2
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path} can't be loaded; give a folder .*(IndexError|out of bounds)"):
+        load_saved(str(tmp_path))
