@@ -135,6 +135,8 @@ class DataArguments:
     audio_column_name: str = HfArg(default="audio", help="Column with the recordings.")
     text_column_name: str = HfArg(default="text", help="Column with the transcripts.")
     label_column_name: str = HfArg(default="label", help="Column with the classes.")
+    speaker_column_name: str = HfArg(default="speaker", help="Column with the speakers, if there is one.")
+    session_column_name: str = HfArg(default="session", help="Column with the sessions, if there is one.")
     split: str | None = HfArg(
         default=None,
         metadata={"choices": (*SPLITS, ALL)},

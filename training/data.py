@@ -207,13 +207,24 @@ def _find_columns(
             if role in ("label", *modalities, *data_args.eval_modalities) or column != role:
                 raise
     for role in OPTIONAL_COLUMNS:
-        kinds = {kind_of(part.features[role]) if role in part.column_names else None for part in parts.values()}
+        column = getattr(data_args, f"{role}_column_name", role)
+        kinds = {kind_of(part.features[column]) if column in part.column_names else None for part in parts.values()}
+        if column != role:
+            shown[role] = f"--{role}_column_name {column}"
+            if None in kinds:
+                legal = ", ".join(dict.fromkeys(name for part in parts.values() for name in part.column_names))
+                raise InputError(f"{shown[role]} isn't in every split; give one of {legal}")
         # Raters chose among the classes of `label`; and others call columns so that aren't about raters.
         is_of_raters = columns["label"] == "label" and kinds <= {*ROLES[role][1], "null"}
         if role in ("emotions", "votes") and not is_of_raters:
             continue
-        if role not in columns.values() and None not in kinds:
-            columns[role], shown[role] = role, f"column {role}"
+        if (column != role or role not in columns.values()) and None not in kinds:
+            columns[role] = column
+            shown.setdefault(role, f"column {role}")
+    for role, column in columns.items():
+        other = next(name for name, its in columns.items() if its == column)
+        if other != role:
+            raise InputError(f"{shown[role]} is the column of the {other} too; give another")
     return columns, shown
 
 

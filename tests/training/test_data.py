@@ -228,6 +228,7 @@ def test_any_column_names_and_labels_in_words(save):
     audio = [{"bytes": wav(), "path": None}] * 4
     columns = {"label": [9] * 4, "text": ["not this"] * 4, "speech": audio, "sentence": list("가나다라")}
     columns["mood"] = ["upset", "calm", "upset", "calm"]
+    columns |= {"speaker_id": ["a", "a", "b", "b"], "take": [1, 2, 1, 2], "speaker": ["not this"] * 4}
     # What raters chose was another column's classes.
     columns |= {"emotions": [[0]] * 4, "votes": [[4, 3, 3]] * 4}
     arguments = save(
@@ -236,8 +237,11 @@ def test_any_column_names_and_labels_in_words(save):
         audio_column_name="speech",
         text_column_name="sentence",
         label_column_name="mood",
+        speaker_column_name="speaker_id",
+        session_column_name="take",
     )
     splits = load_splits(arguments, with_validation=False)
+    assert splits.test["speaker"][:] == ["b", "b"] and splits.test["session"][:] == [1, 2]
     assert splits.label_names == ["calm", "upset"] and "votes" not in splits.tables["train"].column_names
     assert splits.train["text"][:] == ["가", "나"] and splits.train["label"][:] == [1, 0]
     assert splits.test["text"][:] == ["다", "라"]
@@ -334,6 +338,8 @@ def test_recordings_of_another_column_are_opened(prepared_dir, tmp_path, caplog)
         ({"text": [[1]] * 4}, {}, "--text_column_name text holds values of type list of int; give one transcript in e"),
         ({"audio": [1.5] * 4}, {}, "--audio_column_name audio holds values of type float; give recordings: paths, enc"),
         ({"mood": [[0, 1]] * 4}, {"label_column_name": "mood"}, "--label_column_name mood holds values of type list"),
+        ({}, {"speaker_column_name": "who"}, "--speaker_column_name who isn't in every split; give one of audio, "),
+        ({}, {"text_column_name": "label"}, "--label_column_name label is the column of the text too; give another"),
         ({"session": [[1]] * 4}, {}, "column session holds values of type list of int; give one name or whole number"),
         ({}, {"split": "session"}, "there is no column named session; give --split paper"),
         ({"session": [3] * 4}, {"split": "session"}, "there is only one session; give --split paper"),
