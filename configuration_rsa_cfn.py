@@ -14,6 +14,13 @@ except ImportError as error:
         f"RSA-CFN needs transformers 5.23 or later, here is {__version__}; pip install -U transformers"
     ) from error
 
+try:
+    from .encoders_rsa_cfn import Waveforms, audio_family
+except ImportError:
+    if __package__:
+        raise
+    from encoders_rsa_cfn import Waveforms, audio_family
+
 
 EMOTIONS = ("neutral", "happy", "angry", "surprise", "sad", "fear", "disgust")
 """The seven emotions of KEMDy20, in the order of the paper; the order of labels, votes and logits everywhere."""
@@ -77,7 +84,8 @@ class RsaCfnConfig(PretrainedConfig):
 
     Args:
         audio_config (`dict` or `PretrainedConfig`, *optional*):
-            A wav2vec2-family encoder of raw waveforms (wav2vec2, HuBERT, WavLM, ...), found by its `model_type`.
+            A wav2vec2-family encoder of raw waveforms (wav2vec2, HuBERT, WavLM, ...), Whisper, of which the encoder
+            alone is made, or w2v-BERT 2.0; found by its `model_type`.
         text_config (`dict` or `PretrainedConfig`, *optional*):
             A RoBERTa- or BERT-family encoder, found by its `model_type`.
         fusion (`str`, defaults to `"rsa_cfn"`):
@@ -138,8 +146,8 @@ class RsaCfnConfig(PretrainedConfig):
             Dropout in the MLPs and the classifier of `mlp_mixer`.
 
     Raises:
-        ValueError: The audio backbone doesn't read raw waveforms; `num_labels` contradicts `id2label`; or a size,
-            a probability, a weight or the number of attention heads of a backbone is outside its legal range.
+        ValueError: The audio backbone is of another family; `num_labels` contradicts `id2label`; or a size, a
+            probability, a weight or the number of attention heads of a backbone is outside its legal range.
         huggingface_hub.errors.StrictDataclassFieldValidationError: A field has a value outside its legal set.
     """
 
@@ -201,16 +209,12 @@ class RsaCfnConfig(PretrainedConfig):
         super().__post_init__(**kwargs)
         if not self.label2id:
             self.label2id = {label: index for index, label in self.id2label.items()}
-        if not hasattr(self.audio_config, "conv_kernel"):
-            raise ValueError(
-                f"audio_config.model_type={self.audio_config.model_type!r} doesn't read raw waveforms; "
-                "give a wav2vec2-family encoder: wav2vec2, hubert, wavlm, data2vec-audio, unispeech-sat, ..."
-            )
         self._check_ranges()
         if self.use_weighted_layer_sum:
-            self.audio_config.layerdrop = 0.0
+            setattr(self.audio_config, self.audio_family.layerdrop_field, 0.0)
 
     def _check_ranges(self):
+        family = self.audio_family
         names = [self.id2label.get(index) for index in range(self.num_labels)]
         if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
             raise ValueError(f"id2label={self.id2label!r} names no {len(names)} labels; give one name for each number.")
@@ -245,18 +249,27 @@ class RsaCfnConfig(PretrainedConfig):
                     f"freeze_{modality}_layers={value!r} is out of range; {modality}_config has "
                     f"{backbone.num_hidden_layers} layers, give 0 to {backbone.num_hidden_layers}."
                 )
-        if self.use_weighted_layer_sum and getattr(self.audio_config, "add_adapter", False):
+        if self.use_weighted_layer_sum and not family.has_layers_of_one_length:
             raise ValueError(
-                "use_weighted_layer_sum=True needs layers of one length; give audio_config.add_adapter=False."
+                "use_weighted_layer_sum=True needs layers of one length; give audio_config.add_adapter=False, and no "
+                "backbone of SEW."
+            )
+        if family.num_adapter_layers and self.audio_config.output_hidden_size != self.audio_config.hidden_size:
+            raise ValueError(
+                f"audio_config.output_hidden_size={self.audio_config.output_hidden_size} isn't "
+                f"audio_config.hidden_size={self.audio_config.hidden_size}; give an adapter of that width, or "
+                "audio_config.add_adapter=False."
             )
 
     @property
-    def audio_receptive_field(self) -> int:
-        """Samples that one frame of the feature encoder sees (400 for wav2vec2); no shorter clip gives a frame."""
-        field = 1
-        for kernel, stride in zip(reversed(self.audio_config.conv_kernel), reversed(self.audio_config.conv_stride)):
-            field = (field - 1) * stride + kernel
-        return field
+    def audio_family(self) -> Waveforms:
+        """What is known of the audio backbone's family."""
+        return audio_family(self.audio_config)
+
+    @property
+    def audio_input(self) -> str:
+        """What the audio backbone reads: `"input_values"`, waveforms, or `"input_features"`."""
+        return self.audio_family.input_name
 
 
 RsaCfnConfig.register_for_auto_class("AutoConfig")

@@ -1,10 +1,9 @@
 """RSA-CFN model: an audio and a text encoder → masked pooling → fusion → logits over emotions."""
 
 import math
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import filterfalse
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,17 +11,18 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
 
 try:
     from .configuration_rsa_cfn import RsaCfnConfig
+    from .encoders_rsa_cfn import freeze_lowest_layers, hold_statistics, rows_of_similar_length, valid_lengths
     from .fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig
+    from encoders_rsa_cfn import freeze_lowest_layers, hold_statistics, rows_of_similar_length, valid_lengths
     from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 
 if TYPE_CHECKING:
@@ -30,166 +30,8 @@ if TYPE_CHECKING:
     from .processing_rsa_cfn import RsaCfnPipeline  # noqa: F401
 
 
-# A backbone hands its feature encoder nothing but the waveforms, so the lengths of the clips come by this way.
-_num_samples: ContextVar[torch.Tensor | None] = ContextVar("num_samples", default=None)
-
-
-@contextmanager
-def valid_samples(num_samples: torch.Tensor):
-    """A context that tells layers within the backbone the samples of each row that are no padding, `(B, 1)`."""
-    token = _num_samples.set(num_samples)
-    try:
-        yield
-    finally:
-        _num_samples.reset(token)
-
-
-def conv_output_lengths(lengths, kernels, strides):
-    """Frames that convolutions of these kernels and strides make of `lengths` samples (a number or a tensor)."""
-    for kernel, stride in zip(kernels, strides):
-        lengths = (lengths - kernel) // stride + 1
-    return lengths
-
-
-def rows_of_similar_length(lengths: torch.Tensor, largest_waste: float = 0.1) -> list[torch.Tensor]:
-    """
-    Divide a batch so that padding is at most this share of each part.
-
-    Args:
-        lengths (`torch.Tensor` of shape `(batch_size,)`): Of the rows.
-
-    Returns:
-        Indices of the rows of each part, longest first.
-    """
-    parts, first, total = [], 0, 0
-    order = lengths.argsort(descending=True, stable=True)
-    for position, length in enumerate(ordered := lengths[order].tolist()):
-        if total + length < (1 - largest_waste) * ordered[first] * (position - first + 1):
-            parts.append(order[first:position])
-            first, total = position, 0
-        total += length
-    return [*parts, order[first:]]
-
-
-def masks_time(audio_config) -> bool:
-    """Whether SpecAugment puts its learned mask over stretches of time in training."""
-    # data2vec-audio has no such field, and augments.
-    return getattr(audio_config, "apply_spec_augment", True) and audio_config.mask_time_prob > 0
-
-
-def masked_group_norm(hidden_states: torch.Tensor, norm: nn.GroupNorm, num_frames: torch.Tensor) -> torch.Tensor:
-    """
-    Group norm of one channel a group, with mean and variance over the valid frames alone, in float32 at least.
-
-    Args:
-        hidden_states (`torch.Tensor` of shape `(batch_size, channels, frames)`):
-            Output of a convolution; what follows the valid frames has no effect.
-        norm (`nn.GroupNorm`):
-            Weight, bias and epsilon.
-        num_frames (`torch.Tensor` of shape `(batch_size, 1)`):
-            Valid frames of each row, at least 1.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, channels, frames)`; frames that aren't valid hold the bias.
-    """
-    with torch.autocast(hidden_states.device.type, enabled=False):
-        x = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
-        num_frames = num_frames.unsqueeze(-1)  # (B, 1, 1)
-        padding = torch.arange(x.shape[-1], device=x.device) >= num_frames  # (B, 1, frames)
-        # Relative to the first frame: silence is one value throughout, and the rounding of its mean would be scaled up.
-        shifted = (x - x[..., :1]).masked_fill(padding, 0.0)  # (B, channels, frames)
-        mean = shifted.sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
-        centred = (shifted - mean).masked_fill(padding, 0.0)  # (B, channels, frames)
-        variance = centred.square().sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
-        scale = norm.weight.to(x.dtype)[:, None] * (variance + norm.eps).rsqrt()  # (B, channels, 1)
-        return (centred * scale + norm.bias.to(x.dtype)[:, None]).to(hidden_states.dtype)
-
-
-class MaskedGroupNormConvLayer(GradientCheckpointingLayer):
-    """
-    The first layer of a "group" feature encoder (wav2vec2-base, HuBERT-base, WavLM-base) without its padding.
-
-    The library's layer takes its statistics over time, padding included, so a clip's features depend on the clips it
-    is batched with. This one is made of the same modules under the same names; checkpoints are interchangeable.
-
-    Args:
-        layer (`nn.Module`): The library's layer: `conv`, `layer_norm` (a group norm) and `activation`.
-    """
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        self.conv = layer.conv
-        self.layer_norm = layer.layer_norm
-        self.activation = layer.activation
-
-    def __call__(self, hidden_states):
-        # An argument, so that activation checkpointing recomputes with the lengths of this call, not a later one.
-        return super().__call__(hidden_states, _num_samples.get())
-
-    def forward(self, hidden_states, num_samples=None):
-        """Waveforms `(batch_size, 1, num_samples)` → features `(batch_size, channels, frames)`."""
-        hidden_states = self.conv(hidden_states)  # (B, channels, frames)
-        if num_samples is None:
-            hidden_states = self.layer_norm(hidden_states)
-        else:
-            num_frames = conv_output_lengths(num_samples, self.conv.kernel_size, self.conv.stride)  # (B, 1)
-            hidden_states = masked_group_norm(hidden_states, self.layer_norm, num_frames)
-        return self.activation(hidden_states)
-
-
-def mask_group_norm(audio_model: nn.Module):
-    """Put a [`MaskedGroupNormConvLayer`] into a backbone of the "group" family; leave the "layer" family alone."""
-    conv_layers = audio_model.feature_extractor.conv_layers
-    if isinstance(conv_layers[0].layer_norm, nn.GroupNorm):
-        conv_layers[0] = MaskedGroupNormConvLayer(conv_layers[0])
-
-
-def clear_padding(audio_model: nn.Module):
-    """
-    Have convolutions one after the other over frames, which are data2vec-audio's positions and an adapter, each read
-    zeros where the padding is, as at the end of a clip by itself.
-    """
-    positions = getattr(getattr(audio_model.encoder, "pos_conv_embed", None), "layers", ())
-    for layer in positions:
-        layer.register_forward_pre_hook(partial(_clear_padding, audio_model.config, 0))
-    adapter = getattr(audio_model, "adapter", None)
-    if adapter is not None:
-        adapter.layerdrop = 0.0  # a layer that is left out would leave out its stride
-        for number, layer in enumerate(adapter.layers):
-            layer.register_forward_pre_hook(partial(_clear_padding, audio_model.config, number))
-
-
-def _clear_padding(config, num_adapter_layers, layer, inputs):
-    hidden_states, num_samples = inputs[0], _num_samples.get()  # (B, channels, frames), (B, 1)
-    if num_samples is None:
-        return None
-    num_frames = conv_output_lengths(num_samples, config.conv_kernel, config.conv_stride)
-    for _ in range(num_adapter_layers):
-        num_frames = conv_output_lengths(num_frames, [1], [config.adapter_stride])  # (B, 1)
-    padding = torch.arange(hidden_states.shape[-1], device=hidden_states.device) >= num_frames  # (B, frames)
-    return hidden_states.masked_fill(padding.unsqueeze(1), 0.0)
-
-
-def freeze_lowest_layers(backbone: nn.Module, num_layers: int):
-    """
-    Freeze the lowest `num_layers` transformer layers of a backbone and everything below them, embeddings or feature
-    encoder and projection included, so that no gradient is computed there at all.
-    """
-    stacks = (item for item in backbone.named_modules() if item[0].rpartition(".")[2] in ("layer", "layers"))
-    stack_name, layers = next(stacks, (None, None))
-    if not isinstance(layers, nn.ModuleList):
-        raise ValueError(
-            f"model_type={backbone.config.model_type!r} has no layers of its own to freeze {num_layers} of; give 0."
-        )
-    layers[:num_layers].requires_grad_(False)
-    config = backbone.config
-    norm_is_last = getattr(config, "do_stable_layer_norm", False) or "conformer" in config.model_type
-    for name, parameter in backbone.named_parameters():
-        if name.startswith(f"{stack_name}."):
-            break
-        # Some encoders list the norm that follows their layers before them.
-        if not (norm_is_last and name.startswith("encoder.layer_norm.")):
-            parameter.requires_grad = False
+def _is_pooler(key: str) -> bool:
+    return key.startswith("pooler.")
 
 
 def weigh_layers(layers: tuple[torch.Tensor, ...], layer_weights: torch.Tensor) -> torch.Tensor:
@@ -318,15 +160,15 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
 
     def __init__(self, config: RsaCfnConfig):
         super().__init__(config)
+        self.main_input_name = config.audio_input
         fusion_class = FUSION_CLASSES[config.fusion]
-        self.audio_model = AutoModel.from_config(config.audio_config) if "audio" in fusion_class.modalities else None
+        self.audio_model = config.audio_family.make() if "audio" in fusion_class.modalities else None
         self.text_model = AutoModel.from_config(config.text_config) if "text" in fusion_class.modalities else None
         if getattr(self.text_model, "pooler", None) is not None:
             # Pooling is ours, so the backbone's pooler would be weights that never train.
             self.text_model.pooler = None
         if self.audio_model is not None and config.mask_padding:
-            mask_group_norm(self.audio_model)
-            clear_padding(self.audio_model)
+            config.audio_family.mask_padding(self.audio_model)
         self.audio_layer_weights = self._make_layer_weights(self.audio_model)
         self.text_layer_weights = self._make_layer_weights(self.text_model)
         self.fusion = fusion_class(config)
@@ -362,7 +204,14 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         return (model, info) if output_loading_info else model
 
     @classmethod
-    def from_audio_text_pretrained(cls, audio_model: str, text_model: str, **kwargs):
+    def from_audio_text_pretrained(
+        cls,
+        audio_model: str,
+        text_model: str,
+        trust_remote_code: bool = False,
+        output_loading_info: bool = False,
+        **kwargs,
+    ):
         """
         Join two pretrained backbones under a new, random fusion.
 
@@ -370,15 +219,20 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         encoder's dropouts are 0, both as in the paper.
 
         Args:
-            audio_model (`str`): Hub id or folder of a wav2vec2-family model.
+            audio_model (`str`): Hub id or folder of a model of the wav2vec2 family, of Whisper or of w2v-BERT 2.0.
             text_model (`str`): Hub id or folder of a RoBERTa- or BERT-family model.
+            trust_remote_code (`bool`, defaults to `False`): Run the code that comes with a backbone.
+            output_loading_info (`bool`, defaults to `False`): Give the model and, under `"audio_model"` and
+                `"text_model"`, what transformers tells of the loading of each that the fusion reads.
             kwargs: Fields of [`RsaCfnConfig`]; with the prefix `audio_` or `text_`, fields of the backbone's
                 configuration (`audio_layerdrop=0.0`, `text_hidden_dropout_prob=0.1`).
         """
         config_class = cls.config_class
         config_kwargs = {name: value for name, value in kwargs.items() if hasattr(config_class, name)}
         backbone_kwargs = {name: value for name, value in kwargs.items() if name not in config_kwargs}
-        audio_config, text_config = AutoConfig.from_pretrained(audio_model), AutoConfig.from_pretrained(text_model)
+        audio_config, text_config = (
+            AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code) for name in (audio_model, text_model)
+        )
         # In float32 whatever the files hold: a half-precision backbone would turn the whole model half on a reload.
         audio_config.dtype = text_config.dtype = torch.float32
         text_config.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
@@ -394,19 +248,24 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         config = config_class(
             audio_config=audio_config, text_config=text_config, **{"freeze_feature_encoder": True, **config_kwargs}
         )
-        model = cls(config)
-        for backbone, name in ((model.audio_model, audio_model), (model.text_model, text_model)):
+        model, loading_info = cls(config), {}
+        load_text = partial(AutoModel.from_pretrained, dtype=torch.float32, output_loading_info=True)
+        for name, path, load in (
+            ("audio_model", audio_model, config.audio_family.load),
+            ("text_model", text_model, partial(load_text, config=config.text_config)),
+        ):
+            backbone = getattr(model, name)
             if backbone is not None:
-                pretrained = AutoModel.from_pretrained(name, config=backbone.config, dtype=torch.float32)
-                backbone.load_state_dict(
-                    {key: value for key, value in pretrained.state_dict().items() if not key.startswith("pooler.")}
-                )
-        return model
+                pretrained, info = load(path, trust_remote_code=trust_remote_code)
+                weights = {key: value for key, value in pretrained.state_dict().items() if not _is_pooler(key)}
+                backbone.load_state_dict(weights)
+                loading_info[name] = info | {"missing_keys": {*filterfalse(_is_pooler, info["missing_keys"])}}
+        return (model, loading_info) if output_loading_info else model
 
     def freeze_feature_encoder(self):
         """Keep the convolutional feature encoder of the audio backbone from training; without one, do nothing."""
         if self.audio_model is not None:
-            self.audio_model.feature_extractor._freeze_parameters()
+            self.config.audio_family.freeze_feature_encoder(self.audio_model)
 
     def freeze_parameters(self):
         """
@@ -419,8 +278,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if self.audio_model is not None:
             if config.freeze_audio_layers:
                 freeze_lowest_layers(self.audio_model, config.freeze_audio_layers)
-            if hasattr(self.audio_model, "masked_spec_embed") and not masks_time(config.audio_config):
-                self.audio_model.masked_spec_embed.requires_grad = False
+            config.audio_family.freeze_fixed(self.audio_model)
         if self.text_model is not None and config.freeze_text_layers:
             freeze_lowest_layers(self.text_model, config.freeze_text_layers)
         for backbone in self._frozen_backbones():
@@ -437,6 +295,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
     def train(self, mode: bool = True):
         """As in [`torch.nn.Module`]; a backbone that is frozen whole stays without dropout and SpecAugment."""
         super().train(mode)
+        if self.audio_model is not None and self.config.mask_padding:
+            hold_statistics(self.audio_model)
         for backbone in self._frozen_backbones():
             backbone.eval()
         return self
@@ -460,6 +320,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        input_features: torch.Tensor | None = None,
         **kwargs,
     ) -> RsaCfnOutput:
         """The pooled vector of a missing modality is zeros.
@@ -470,7 +331,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 When left out, the audio of the whole batch is missing.
             audio_attention_mask (`torch.LongTensor` of shape `(batch_size, num_samples)`, *optional*):
                 1 for samples of the clip, 0 for padding at its end. All ones when left out. The audio of a row of
-                zeros is missing.
+                zeros is missing. Of `input_features`, `(batch_size, num_frames)`.
             input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
                 Tokens of the transcripts, padded at the end. When left out, the text of the whole batch is missing.
             attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
@@ -493,15 +354,20 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             num_items_in_batch (`torch.LongTensor` or `int`, *optional*):
                 The number of labelled rows in the optimiser step, over accumulated batches and processes; given by
                 the Trainer. The loss is a sum over it, so that accumulation changes nothing.
+            input_features (`torch.FloatTensor` of shape `(batch_size, num_frames, num_features)`, *optional*):
+                In place of `input_values`, for an audio backbone that reads features of frames
+                (`config.audio_input`): what the feature extractor makes of each clip by itself, padded at the end.
 
         Raises:
-            ValueError: A row has neither audio nor text (the masks are looked at where that is cheap, on a CPU), or
-                a modality comes as both inputs and embeds, or as pooled vectors to a fusion that reads sequences.
+            ValueError: The audio backbone doesn't read the inputs that are given, or takes none as long; a row has
+                neither audio nor text (the masks are looked at where that is cheap, on a CPU); or a modality comes as
+                both inputs and embeds, or as pooled vectors to a fusion that reads sequences.
         """
-        self._check_embeds("audio_embeds", audio_embeds, "input_values", input_values)
+        audio_inputs = self._audio_inputs(input_values, input_features)
+        self._check_embeds("audio_embeds", audio_embeds, self.config.audio_input, audio_inputs)
         self._check_embeds("text_embeds", text_embeds, "input_ids", input_ids)
         self._check_every_row_has_a_modality(
-            input_values if audio_embeds is None else audio_embeds,
+            audio_inputs if audio_embeds is None else audio_embeds,
             audio_attention_mask,
             input_ids if text_embeds is None else text_embeds,
             attention_mask,
@@ -509,11 +375,11 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        given = (input_values, audio_embeds, input_ids, text_embeds)
+        given = (audio_inputs, audio_embeds, input_ids, text_embeds)
         # Not len(), which makes a constant of it where the model is exported.
         batch_size = next(inputs for inputs in given if inputs is not None).shape[0]
         audio_states, audio_counts, audio_layers = self._encode_audio(
-            input_values, audio_attention_mask, batch_size, audio_embeds, output_hidden_states
+            audio_inputs, audio_attention_mask, batch_size, audio_embeds, output_hidden_states
         )
         text_states, text_counts, text_layers = self._encode_text(
             input_ids, attention_mask, batch_size, text_embeds, output_hidden_states
@@ -574,6 +440,17 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         )  # (B,)
         return (losses * is_labelled).sum() / num_items_in_batch.clamp(min=1)
 
+    def _audio_inputs(self, input_values, input_features):
+        """What is given of the two, and a ValueError if the audio backbone reads the other."""
+        inputs = {"input_values": input_values, "input_features": input_features}
+        given, read = [name for name, tensor in inputs.items() if tensor is not None], self.config.audio_input
+        if self.audio_model is not None and given not in ([], [read]):
+            raise ValueError(
+                f"audio_config.model_type={self.config.audio_config.model_type!r} reads {read}, not "
+                f"{' and '.join(given)}; give what its own feature extractor makes."
+            )
+        return input_values if input_features is None else input_features
+
     def _check_embeds(self, name, embeds, inputs_name, inputs):
         if embeds is None:
             return
@@ -585,13 +462,13 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 "hidden states of shape (batch_size, sequence_length, hidden_size) and their mask."
             )
 
-    def _check_every_row_has_a_modality(self, input_values, audio_attention_mask, input_ids, attention_mask):
-        if input_values is None and input_ids is None:
-            raise ValueError("input_values=None and input_ids=None; give at least one of them.")
+    def _check_every_row_has_a_modality(self, audio_inputs, audio_attention_mask, input_ids, attention_mask):
+        if audio_inputs is None and input_ids is None:
+            raise ValueError(f"{self.config.audio_input}=None and input_ids=None; give at least one of them.")
         if self.audio_model is None or self.text_model is None:
             return
         missing = []
-        for values, mask in ((input_values, audio_attention_mask), (input_ids, attention_mask)):
+        for values, mask in ((audio_inputs, audio_attention_mask), (input_ids, attention_mask)):
             if values is not None and mask is None:
                 return
             # Elsewhere, looking at the mask waits for the device or breaks a trace; the processor has checked it too.
@@ -603,24 +480,32 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             raise ValueError(f"rows {rows} have neither audio nor text: both masks are 0; leave these rows out.")
 
     def get_audio_features(
-        self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
+        self,
+        input_values: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
-        Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`.
+        Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`, or of
+        `input_features` and theirs.
 
-        A clip shorter than the receptive field of the feature encoder counts as one frame of itself and silence; a
-        clip of no samples is missing, and its vector is zeros.
+        A clip that is too short for a frame of the encoder counts as one frame of itself and silence; a clip of no
+        samples is missing, and its vector is zeros.
         """
-        return self._pool(*self.get_audio_states(input_values, audio_attention_mask))
+        return self._pool(*self.get_audio_states(input_values, audio_attention_mask, input_features))
 
     def get_audio_states(
-        self, input_values: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
+        self,
+        input_values: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Hidden states of the audio, `(batch_size, frames, audio_hidden_size)`, and how often each counts in pooling,
         `(batch_size, frames)`.
         """
-        return self._encode_audio(input_values, audio_attention_mask, len(input_values))[:2]
+        inputs = self._audio_inputs(input_values, input_features)
+        return self._encode_audio(inputs, audio_attention_mask, len(inputs))[:2]
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -671,57 +556,58 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             hidden_states = weigh_layers(layers, layer_weights)
         return hidden_states, layers
 
-    def _encode_audio(self, input_values, audio_attention_mask, batch_size, embeds=None, output_hidden_states=False):
+    def _encode_audio(self, inputs, audio_attention_mask, batch_size, embeds=None, output_hidden_states=False):
         """Hidden states `(batch_size, frames, A)`, how often each counts `(batch_size, frames)`, and all layers."""
         if self.audio_model is None:
             return None, None, None
         if embeds is not None:
             return self._given_states(embeds, audio_attention_mask)
-        if input_values is None:
+        if inputs is None:
             return self._missing_states(batch_size, self.config.audio_config.hidden_size)
         if audio_attention_mask is None:
-            audio_attention_mask = torch.ones_like(input_values, dtype=torch.long)
-        shortest = self.config.audio_receptive_field
+            audio_attention_mask = torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
+        family = self.config.audio_family
         lengths = audio_attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
         is_present = lengths > 0
-        padding = shortest - input_values.shape[1]
+        padding = family.shortest - inputs.shape[1]
         # A number, a symbol where the model is exported, a tensor where it is traced.
         padding = padding.clamp(min=0) if torch.is_tensor(padding) else torch.sym_max(padding, 0)
-        input_values = F.pad(input_values, (0, padding)).to(self.dtype)
-        backbone, spec_augment = self.audio_model, self._spec_augment_arguments(*input_values.shape)
+        inputs = F.pad(inputs, (0, 0) * (inputs.dim() - 2) + (0, padding)).to(self.dtype)
+        spec_augment = self._spec_augment_arguments(*inputs.shape[:2])
         if not self.config.mask_padding:
             hidden_states, layers = self._run_backbone(
-                backbone, self.audio_layer_weights, input_values, output_hidden_states, **spec_augment
+                self.audio_model, self.audio_layer_weights, inputs, output_hidden_states, **spec_augment
             )  # (B, frames, A)
             return hidden_states, is_present.expand(hidden_states.shape[:2]), layers
-        positions = torch.arange(input_values.shape[1], device=input_values.device)
+        positions = torch.arange(inputs.shape[1], device=inputs.device)
         # The one frame of a clip that is shorter than a frame ends in silence, whatever the padding holds.
-        input_values = input_values.masked_fill(positions >= lengths, 0.0)
+        is_padding = (positions >= lengths).view(*inputs.shape[:2], *[1] * (inputs.dim() - 2))
+        inputs = inputs.masked_fill(is_padding, 0.0)
         # The backbone takes a mask of zeros for one of ones, so a missing clip is encoded as silence and not counted.
-        lengths = lengths.clamp(min=shortest)
+        lengths = family.whole_lengths(lengths.clamp(min=family.shortest))
         audio_attention_mask = (positions < lengths).long()  # (B, samples)
         hidden_states, layers = self._run_audio(
-            input_values, audio_attention_mask, lengths, output_hidden_states, **spec_augment
+            inputs, audio_attention_mask, lengths, output_hidden_states, **spec_augment
         )  # (B, frames, A)
-        mask = backbone._get_feature_vector_attention_mask(hidden_states.shape[1], audio_attention_mask)
-        return hidden_states, mask & is_present, layers
+        frames = torch.arange(hidden_states.shape[1], device=inputs.device)
+        return hidden_states, (frames < family.num_frames(lengths)) & is_present, layers
 
-    def _run_audio(self, input_values, audio_attention_mask, lengths, output_hidden_states, **kwargs):
+    def _run_audio(self, inputs, audio_attention_mask, lengths, output_hidden_states, **kwargs):
         """The audio backbone on clips whose padding has no effect; on a CPU, apart where they differ in length."""
         is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        is_apart = input_values.device.type == "cpu" and not self.audio_model.training and not is_graph
+        is_apart = inputs.device.type == "cpu" and not self.audio_model.training and not is_graph
         parts = rows_of_similar_length(lengths[:, 0]) if is_apart else [slice(None)]
         if len(parts) == 1:
-            with valid_samples(lengths):
+            with valid_lengths(lengths):
                 kwargs["attention_mask"] = audio_attention_mask
                 return self._run_backbone(
-                    self.audio_model, self.audio_layer_weights, input_values, output_hidden_states, **kwargs
+                    self.audio_model, self.audio_layer_weights, inputs, output_hidden_states, **kwargs
                 )
         outputs = []
         for rows in parts:
             width = int(lengths[rows].max())
             hidden_states, layers = self._run_audio(
-                input_values[rows, :width], audio_attention_mask[rows, :width], lengths[rows], output_hidden_states
+                inputs[rows, :width], audio_attention_mask[rows, :width], lengths[rows], output_hidden_states
             )
             outputs.append((hidden_states, *(layers or ())))
         num_frames, back = outputs[0][0].shape[1], torch.cat(parts).argsort()
@@ -731,11 +617,11 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         )
         return hidden_states, tuple(layers) or None
 
-    def _spec_augment_arguments(self, batch_size, num_samples):
+    def _spec_augment_arguments(self, batch_size, length):
         """SpecAugment refuses clips of fewer frames than one of its masks; a batch of such clips goes without."""
-        config = self.config.audio_config
-        num_frames = conv_output_lengths(num_samples, config.conv_kernel, config.conv_stride)
-        if not (self.audio_model.training and masks_time(config)) or num_frames >= config.mask_time_length:
+        family, config = self.config.audio_family, self.config.audio_config
+        num_frames = family.num_frames(length, num_adapter_layers=0)
+        if not (self.audio_model.training and family.masks_time) or num_frames >= config.mask_time_length:
             return {}
         return {"mask_time_indices": torch.zeros(batch_size, num_frames, dtype=torch.bool, device=self.device)}
 

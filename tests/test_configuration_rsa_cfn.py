@@ -22,7 +22,7 @@ def test_defaults_are_the_papers():
     assert config.id2label == dict(enumerate(EMOTIONS))
     # Datasets are written with the labels in this order too.
     assert EMOTIONS == corpora.EMOTIONS
-    assert config.audio_receptive_field == 400
+    assert config.audio_family.shortest == 400
 
 
 def test_an_older_transformers_is_told_in_one_line(monkeypatch):
@@ -75,6 +75,7 @@ def test_a_value_out_of_range_is_refused(fields, message):
         RsaCfnConfig(**fields)
 
 
-def test_a_backbone_that_reads_no_waveform_is_refused():
-    with pytest.raises(ValueError, match="model_type='whisper' doesn't read raw waveforms"):
-        RsaCfnConfig(audio_config={"model_type": "whisper"})
+@pytest.mark.parametrize("model_type", ["speecht5", "moonshine", "roberta"])
+def test_a_backbone_of_another_family_is_refused(model_type):
+    with pytest.raises(ValueError, match=f"model_type='{model_type}' is no audio encoder .*; give one of .*, whisper"):
+        RsaCfnConfig(audio_config={"model_type": model_type})

@@ -42,7 +42,7 @@ def test_odd_inputs_through_the_processor(fusion, audio_config, make_model, proc
 @pytest.mark.parametrize("mask_padding", [True, False])
 def test_odd_inputs_directly(mask_padding, pooling_mode, make_model, odd_clips):
     model = make_model(pooling_mode=pooling_mode, mask_padding=mask_padding, audio_config=STEM)
-    assert model.config.audio_receptive_field == 400
+    assert model.config.audio_family.shortest == 400
     ids = torch.tensor([[0, 5, 2]])
     with torch.no_grad():
         logits = [model(input_values=torch.from_numpy(clip)[None], input_ids=ids).logits for clip in odd_clips]

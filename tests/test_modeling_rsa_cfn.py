@@ -212,7 +212,9 @@ def test_other_text_backbones(model_type, make_model, processor, clips, texts):
     assert torch.isfinite(logits).all()
 
 
-CODE_FILES = {f"{name}_rsa_cfn.py" for name in ("audio", "configuration", "fusion", "modeling", "processing")}
+CODE_FILES = {
+    f"{name}_rsa_cfn.py" for name in ("audio", "configuration", "encoders", "fusion", "modeling", "processing")
+}
 RELOAD = """
 import json, pathlib, sys
 import torch

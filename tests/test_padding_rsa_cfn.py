@@ -10,12 +10,8 @@ from torch import nn
 from transformers import AutoModel
 
 from configuration_rsa_cfn import FUSIONS
-from modeling_rsa_cfn import (
-    MaskedGroupNormConvLayer,
-    RsaCfnForSequenceClassification,
-    masked_group_norm,
-    rows_of_similar_length,
-)
+from encoders_rsa_cfn import MaskedGroupNormConvLayer, masked_group_norm, rows_of_similar_length
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
 
 
 LAYER = {"feat_extract_norm": "layer"}

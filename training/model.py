@@ -23,10 +23,11 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 
 from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
+from encoders_rsa_cfn import audio_family
 from foundation.errors import InputError
 from foundation.files import read_json
 from fusion_rsa_cfn import FUSION_CLASSES
-from modeling_rsa_cfn import RsaCfnForSequenceClassification, conv_output_lengths
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 from training.arguments import (
     AUDIO_MODEL,
@@ -234,8 +235,8 @@ def max_audio_frames(
     audio_config: PretrainedConfig, max_audio_seconds: float, sampling_rate: int = SAMPLING_RATE
 ) -> int:
     """Frames of the longest clip the processor lets through: the length `mlp_mixer` is made for."""
-    num_samples = round(max_audio_seconds * sampling_rate)
-    return max(conv_output_lengths(num_samples, audio_config.conv_kernel, audio_config.conv_stride), 1)
+    family = audio_family(audio_config)
+    return max(family.num_frames(family.input_length(round(max_audio_seconds * sampling_rate))), 1)
 
 
 def max_text_positions(text_config: PretrainedConfig) -> int:

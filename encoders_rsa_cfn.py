@@ -1,0 +1,437 @@
+"""The audio backbones: for each family how its inputs are named and counted, what in it would read padding, and how its
+encoder is made, loaded and frozen."""
+
+import re
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoderLayer
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+
+# A backbone hands its convolutions nothing but hidden states, so the lengths of the inputs come by this way.
+_lengths: ContextVar[torch.Tensor | None] = ContextVar("lengths", default=None)
+
+
+@contextmanager
+def valid_lengths(lengths: torch.Tensor | None):
+    """A context that tells layers within the backbone how much of each row of its inputs is no padding, `(B, 1)`."""
+    token = _lengths.set(lengths)
+    try:
+        yield
+    finally:
+        _lengths.reset(token)
+
+
+def conv_output_lengths(lengths, kernels, strides):
+    """Frames that convolutions of these kernels and strides make of `lengths` samples (a number or a tensor)."""
+    for kernel, stride in zip(kernels, strides):
+        lengths = (lengths - kernel) // stride + 1
+    return lengths
+
+
+def conv_input_length(num_frames: int, kernels, strides) -> int:
+    """The least samples of which convolutions make so many frames; of one, the receptive field."""
+    for kernel, stride in zip(reversed(kernels), reversed(strides)):
+        num_frames = (num_frames - 1) * stride + kernel
+    return num_frames
+
+
+def rows_of_similar_length(lengths: torch.Tensor, largest_waste: float = 0.1) -> list[torch.Tensor]:
+    """
+    Divide a batch so that padding is at most this share of each part.
+
+    Args:
+        lengths (`torch.Tensor` of shape `(batch_size,)`): Of the rows.
+
+    Returns:
+        Indices of the rows of each part, longest first.
+    """
+    parts, first, total = [], 0, 0
+    order = lengths.argsort(descending=True, stable=True)
+    for position, length in enumerate(ordered := lengths[order].tolist()):
+        if total + length < (1 - largest_waste) * ordered[first] * (position - first + 1):
+            parts.append(order[first:position])
+            first, total = position, 0
+        total += length
+    return [*parts, order[first:]]
+
+
+def masked_group_norm(hidden_states: torch.Tensor, norm: nn.GroupNorm, num_frames: torch.Tensor) -> torch.Tensor:
+    """
+    Group norm of one channel a group, with mean and variance over the valid frames alone, in float32 at least.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch_size, channels, frames)`):
+            Output of a convolution; what follows the valid frames has no effect.
+        norm (`nn.GroupNorm`):
+            Weight, bias and epsilon.
+        num_frames (`torch.Tensor` of shape `(batch_size, 1)`):
+            Valid frames of each row, at least 1.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, channels, frames)`; frames that aren't valid hold the bias.
+    """
+    with torch.autocast(hidden_states.device.type, enabled=False):
+        x = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+        num_frames = num_frames.unsqueeze(-1)  # (B, 1, 1)
+        padding = torch.arange(x.shape[-1], device=x.device) >= num_frames  # (B, 1, frames)
+        # Relative to the first frame: silence is one value throughout, and the rounding of its mean would be scaled up.
+        shifted = (x - x[..., :1]).masked_fill(padding, 0.0)  # (B, channels, frames)
+        mean = shifted.sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
+        centred = (shifted - mean).masked_fill(padding, 0.0)  # (B, channels, frames)
+        variance = centred.square().sum(dim=-1, keepdim=True) / num_frames  # (B, channels, 1)
+        scale = norm.weight.to(x.dtype)[:, None] * (variance + norm.eps).rsqrt()  # (B, channels, 1)
+        return (centred * scale + norm.bias.to(x.dtype)[:, None]).to(hidden_states.dtype)
+
+
+class MaskedGroupNormConvLayer(GradientCheckpointingLayer):
+    """
+    The first layer of a "group" feature encoder (wav2vec2-base, HuBERT-base, WavLM-base) without its padding.
+
+    The library's layer takes its statistics over time, padding included, so a clip's features depend on the clips it
+    is batched with. This one is made of the same modules under the same names; checkpoints are interchangeable.
+
+    Args:
+        layer (`nn.Module`): The library's layer: `conv`, `layer_norm` (a group norm) and `activation`.
+    """
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.conv = layer.conv
+        self.layer_norm = layer.layer_norm
+        self.activation = layer.activation
+
+    def __call__(self, hidden_states):
+        # An argument, so that activation checkpointing recomputes with the lengths of this call, not a later one.
+        return super().__call__(hidden_states, _lengths.get())
+
+    def forward(self, hidden_states, num_samples=None):
+        """Waveforms `(batch_size, 1, num_samples)` → features `(batch_size, channels, frames)`."""
+        hidden_states = self.conv(hidden_states)  # (B, channels, frames)
+        if num_samples is None:
+            hidden_states = self.layer_norm(hidden_states)
+        else:
+            num_frames = conv_output_lengths(num_samples, self.conv.kernel_size, self.conv.stride)  # (B, 1)
+            hidden_states = masked_group_norm(hidden_states, self.layer_norm, num_frames)
+        return self.activation(hidden_states)
+
+
+class MaskedConformerLayer(Wav2Vec2ConformerEncoderLayer):
+    """A layer of wav2vec2-conformer that knows the lengths of its rows when it is recomputed, too."""
+
+    def __call__(self, hidden_states, **kwargs):
+        return super().__call__(hidden_states, lengths=_lengths.get(), **kwargs)
+
+    def forward(self, hidden_states, lengths=None, **kwargs):
+        """As in [`Wav2Vec2ConformerEncoderLayer`]."""
+        with valid_lengths(lengths):
+            return super().forward(hidden_states, **kwargs)
+
+
+class WhisperAudioEncoder(WhisperEncoder):
+    """
+    Whisper's encoder on clips as long as they are: the positions end with the longest of the batch, and padding is
+    masked. Whisper's own runs on 30 s. SpecAugment isn't part of the encoder.
+
+    Args:
+        config ([`WhisperConfig`]): Of the whole model, whose decoder isn't made.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^proj_out\.", r"^projector\.", r"^classifier\."]
+    _keys_to_ignore_on_load_unexpected += [r"^layer_weights$"]
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(self, input_features, attention_mask=None, **kwargs) -> BaseModelOutput:
+        """Log-mel spectrograms, zeros where padded, `(batch_size, num_frames, num_mel_bins)` and their mask
+        `(batch_size, num_frames)` → states `(batch_size, frames, hidden_size)`, two frames of the input to one."""
+        if input_features.shape[1] > 2 * self.max_source_positions:
+            raise ValueError(
+                f"A clip of {input_features.shape[1]} frames is longer than the {2 * self.max_source_positions} that "
+                f"model_type={self.config.model_type!r} has positions for; give at most "
+                f"{Whisper(self.config).max_seconds:g} s."
+            )
+        hidden_states = F.gelu(self.conv1(input_features.transpose(1, 2)))  # (B, H, num_frames)
+        if attention_mask is not None:
+            hidden_states = hidden_states * attention_mask.unsqueeze(1).to(hidden_states.dtype)
+            attention_mask = attention_mask[:, ::2]  # (B, frames)
+        hidden_states = F.gelu(self.conv2(hidden_states)).transpose(1, 2)  # (B, frames, H)
+        hidden_states = hidden_states + self.embed_positions.weight[: hidden_states.shape[1]]
+        hidden_states = F.dropout(hidden_states, p=self.dropout, training=self.training)
+        attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
+        for layer in self.layers:
+            if not (self.training and self.layerdrop > 0 and torch.rand([]) < self.layerdrop):
+                hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
+
+
+class Waveforms:
+    """
+    wav2vec2 and its kin: convolutions over samples, the feature encoder, and layers over the frames that they make.
+
+    Args:
+        config (`PretrainedConfig`): Of the backbone.
+    """
+
+    input_name = "input_values"
+    layerdrop_field = "layerdrop"
+    max_seconds = float("inf")  # what it has positions for
+
+    def __init__(self, config):
+        self.config = config
+
+    @property
+    def shortest(self) -> int:
+        """The least length of an input that gives a frame; 400 samples for wav2vec2."""
+        return conv_input_length(1, self.config.conv_kernel, self.config.conv_stride)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one step of the input: a sample is a number."""
+        return ()
+
+    @property
+    def final_dropout(self) -> float:
+        return self.config.final_dropout
+
+    @property
+    def masks_time(self) -> bool:
+        """Whether SpecAugment puts its learned mask over stretches of time in training."""
+        # data2vec-audio has no such field, and augments.
+        return getattr(self.config, "apply_spec_augment", True) and self.config.mask_time_prob > 0
+
+    @property
+    def num_adapter_layers(self) -> int:
+        """Of the convolutions behind the layers, which make fewer frames."""
+        return self.config.num_adapter_layers if getattr(self.config, "add_adapter", False) else 0
+
+    @property
+    def has_layers_of_one_length(self) -> bool:
+        return not self.num_adapter_layers
+
+    def input_length(self, num_samples: int) -> int:
+        """The most steps of input that a clip of so many samples at 16 kHz becomes."""
+        return num_samples
+
+    def whole_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """The part of each input that the encoder reads, `(batch_size, 1)`: all of it."""
+        return lengths
+
+    def num_frames(self, lengths, num_adapter_layers: int | None = None):
+        """Hidden states of inputs of these lengths (a number or a tensor), or what an adapter's layer is given."""
+        frames = self._layer_frames(lengths)
+        for _ in range(self.num_adapter_layers if num_adapter_layers is None else num_adapter_layers):
+            frames = self._adapter_frames(frames)
+        return frames
+
+    def _layer_frames(self, lengths):
+        return conv_output_lengths(lengths, self.config.conv_kernel, self.config.conv_stride)
+
+    def _adapter_frames(self, frames):
+        return conv_output_lengths(frames, [1], [self.config.adapter_stride])
+
+    def make(self) -> nn.Module:
+        """The encoder, with random weights."""
+        return AutoModel.from_config(self.config)
+
+    def load(self, name: str, **kwargs) -> tuple[nn.Module, dict]:
+        """The encoder of a checkpoint in float32, and what transformers tells of its loading."""
+        return AutoModel.from_pretrained(
+            name, config=self.config, dtype=torch.float32, output_loading_info=True, **kwargs
+        )
+
+    def mask_padding(self, encoder: nn.Module):
+        """Keep from padding whatever in the encoder its attention mask doesn't."""
+        conv_layers = encoder.feature_extractor.conv_layers
+        if isinstance(conv_layers[0].layer_norm, nn.GroupNorm):
+            conv_layers[0] = MaskedGroupNormConvLayer(conv_layers[0])
+        positions = encoder.encoder.pos_conv_embed
+        # data2vec-audio's are one after the other; those of some HuBERTs stand behind a norm.
+        convolutions = getattr(positions, "layers", [positions.conv] if getattr(positions, "batch_norm", None) else [])
+        for convolution in convolutions:
+            self._clear_padding(convolution, 0)
+        for layer in encoder.encoder.modules():
+            if isinstance(layer, Wav2Vec2ConformerEncoderLayer):
+                layer.__class__ = MaskedConformerLayer
+                self._clear_padding(layer.conv_module.depthwise_conv, 0)
+        self._mask_adapter(encoder)
+
+    def _mask_adapter(self, encoder):
+        if self.num_adapter_layers:
+            encoder.adapter.layerdrop = 0.0  # a layer that is left out would leave out its stride
+            for number, layer in enumerate(encoder.adapter.layers):
+                for module in layer.modules():
+                    if isinstance(module, nn.Conv1d):
+                        self._clear_padding(module, number)
+
+    def _clear_padding(self, convolution, num_adapter_layers):
+        """Have a convolution over frames read zeros where the padding is, as at the end of a clip by itself."""
+        num_frames = partial(self.num_frames, num_adapter_layers=num_adapter_layers)
+        convolution.register_forward_pre_hook(partial(_cleared, num_frames))
+
+    def freeze_feature_encoder(self, encoder: nn.Module):
+        """Keep the convolutions below the layers from training; without any, do nothing."""
+        encoder.feature_extractor._freeze_parameters()
+
+    def freeze_fixed(self, encoder: nn.Module):
+        """Freeze what never trains."""
+        if hasattr(encoder, "masked_spec_embed") and not self.masks_time:
+            encoder.masked_spec_embed.requires_grad = False
+
+
+def _cleared(num_frames, convolution, inputs):
+    hidden_states, lengths = inputs[0], _lengths.get()  # (B, channels, frames), (B, 1)
+    if lengths is None:
+        return None
+    padding = torch.arange(hidden_states.shape[-1], device=hidden_states.device) >= num_frames(lengths)  # (B, frames)
+    return hidden_states.masked_fill(padding.unsqueeze(1), 0.0)
+
+
+class SqueezedWaveforms(Waveforms):
+    """SEW and SEW-D, whose layers run on means over some frames: what is over at the end of a clip isn't read."""
+
+    @property
+    def shortest(self) -> int:
+        return conv_input_length(self.config.squeeze_factor, self.config.conv_kernel, self.config.conv_stride)
+
+    @property
+    def has_layers_of_one_length(self) -> bool:
+        return False
+
+    def whole_lengths(self, lengths):
+        frames = self.num_frames(lengths) // self.config.squeeze_factor * self.config.squeeze_factor
+        return conv_input_length(frames, self.config.conv_kernel, self.config.conv_stride)
+
+
+class Wav2Vec2Bert(Waveforms):
+    """wav2vec2-BERT: layers over two frames of a filterbank at once, which stand for 20 ms."""
+
+    input_name = "input_features"
+    shortest = 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.config.feature_projection_input_dim,)
+
+    def input_length(self, num_samples):
+        return -(-num_samples // 320)
+
+    def _layer_frames(self, lengths):
+        return lengths
+
+    def _adapter_frames(self, frames):
+        kernel, stride = self.config.adapter_kernel_size, self.config.adapter_stride
+        return conv_output_lengths(frames + 2 * (stride // 2), [kernel], [stride])
+
+    def mask_padding(self, encoder):
+        self._mask_adapter(encoder)
+
+    def freeze_feature_encoder(self, encoder):
+        """It has none."""
+
+
+class Whisper(Wav2Vec2Bert):
+    """Whisper's encoder: two convolutions over frames of a log-mel spectrogram of 10 ms, and layers."""
+
+    layerdrop_field = "encoder_layerdrop"
+    masks_time = False
+    num_adapter_layers = 0
+
+    @property
+    def max_seconds(self) -> float:
+        return 2 * self.config.max_source_positions / 100
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return (self.config.num_mel_bins,)
+
+    @property
+    def final_dropout(self) -> float:
+        return self.config.dropout
+
+    def input_length(self, num_samples):
+        return -(-num_samples // 160)
+
+    def _layer_frames(self, lengths):
+        return (lengths + 1) // 2
+
+    def make(self):
+        return WhisperAudioEncoder._from_config(self.config)
+
+    def load(self, name, **kwargs):
+        return WhisperAudioEncoder.from_pretrained(
+            name,
+            config=self.config,
+            dtype=torch.float32,
+            key_mapping={r"^(model\.)?encoder\.": ""},
+            output_loading_info=True,
+            **kwargs,
+        )
+
+    def freeze_feature_encoder(self, encoder):
+        encoder.conv1.requires_grad_(False)
+        encoder.conv2.requires_grad_(False)
+
+    def freeze_fixed(self, encoder):
+        encoder.embed_positions.requires_grad_(False)
+
+
+def freeze_lowest_layers(backbone: nn.Module, num_layers: int):
+    """
+    Freeze the lowest `num_layers` transformer layers of a backbone and everything below them, embeddings or feature
+    encoder and projection included, so that no gradient is computed there at all.
+    """
+    # data2vec-audio has layers of positions before its own.
+    names = re.compile(r"(?!.*pos_conv_embed)(.*\.)?layers?")
+    stacks = (item for item in backbone.named_modules() if names.fullmatch(item[0]))
+    stack_name, layers = next(stacks, (None, None))
+    if not isinstance(layers, nn.ModuleList):
+        raise ValueError(
+            f"model_type={backbone.config.model_type!r} has no layers of its own to freeze {num_layers} of; give 0."
+        )
+    layers[:num_layers].requires_grad_(False)
+    config = backbone.config
+    norm_is_last = getattr(config, "do_stable_layer_norm", False) or "conformer" in config.model_type
+    for name, parameter in backbone.named_parameters():
+        if name.startswith(f"{stack_name}."):
+            break
+        # Some encoders list the norm that follows their layers before them.
+        if not (norm_is_last and name.startswith("encoder.layer_norm.")):
+            parameter.requires_grad = False
+
+
+def hold_statistics(backbone: nn.Module):
+    """Have batch norms go by their loaded statistics in training too: those of a batch would count its padding."""
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.eval()
+
+
+WAVEFORM_TYPES = ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wav2vec2-conformer", "wavlm")
+AUDIO_FAMILIES = dict.fromkeys(WAVEFORM_TYPES, Waveforms) | {
+    "sew": SqueezedWaveforms,
+    "sew-d": SqueezedWaveforms,
+    "wav2vec2-bert": Wav2Vec2Bert,
+    "whisper": Whisper,
+}
+
+
+def audio_family(config) -> Waveforms:
+    """The family of a backbone's configuration, found by its `model_type`; a `ValueError` if it has none."""
+    if config.model_type not in AUDIO_FAMILIES:
+        raise ValueError(
+            f"audio_config.model_type={config.model_type!r} is no audio encoder that is read here; give one of "
+            f"{', '.join(sorted(AUDIO_FAMILIES))}."
+        )
+    return AUDIO_FAMILIES[config.model_type](config)
