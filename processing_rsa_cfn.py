@@ -17,8 +17,9 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin, WhisperFeatureExtractor
 from transformers.pipelines.base import ChunkPipeline
+from transformers.processing_utils import ProcessingKwargs, Unpack
 
 
 try:
@@ -36,6 +37,9 @@ AUDIO_CROPS = ("center", "head")
 DOWNLOAD_TIMEOUT, DOWNLOAD_SECONDS = 30, 600
 # Of a transcript no more than this is tokenized for each token that is kept: a word without end would take minutes.
 LETTERS_PER_TOKEN = 100
+# Of sound that is made into features: w2v-BERT joins two frames of 400 samples, 160 apart, and normalises by their
+# variance. Whisper reflects 200 samples at either end.
+MIN_SAMPLES_OF_FEATURES = 560
 ROW_KEYS = ("audio", "text", "sampling_rate")
 # As the audio pipelines of transformers take them, beside the rate or the text.
 AUDIO_KEYS = ("array", "raw", "bytes", "path")
@@ -72,13 +76,19 @@ class RsaCfnProcessor(ProcessorMixin):
     An audio feature extractor and a tokenizer in one.
 
     Args:
-        feature_extractor ([`Wav2Vec2FeatureExtractor`]): Normalises and pads waveforms.
-        tokenizer ([`PreTrainedTokenizerBase`]): Tokenizes and pads transcripts.
+        feature_extractor ([`SequenceFeatureExtractor`]): Normalises waveforms, as [`Wav2Vec2FeatureExtractor`], or
+            makes features of them, as [`WhisperFeatureExtractor`] and [`SeamlessM4TFeatureExtractor`].
+        tokenizer ([`PreTrainedTokenizerBase`]): Tokenizes transcripts.
         max_audio_seconds (`float`, defaults to 6.0): Longer clips are cropped, in seconds. The paper's value.
         max_text_tokens (`int`, defaults to 256): Longer transcripts are cut, in tokens. The paper's value.
         audio_crop (`str`, defaults to `"center"`): The part of a longer clip that is kept, `"center"` or, as in the
             paper, `"head"`.
+        text_prefix (`str`, defaults to `""`): Put before every transcript, and cut with it: `"query: "` for E5.
     """
+
+    # Rather than the tokenizer's own, which are those of another task.
+    text_kwargs = {"padding": True, "truncation": True, "return_token_type_ids": False}
+    audio_kwargs = {"padding": True}
 
     def __init__(
         self,
@@ -87,12 +97,17 @@ class RsaCfnProcessor(ProcessorMixin):
         max_audio_seconds: float = 6.0,
         max_text_tokens: int = 256,
         audio_crop: str = "center",
+        text_prefix: str = "",
     ):
         super().__init__(feature_extractor, tokenizer)
         _check_audio_crop(audio_crop, AUDIO_CROPS)
+        self._check_length(
+            max_audio_seconds * feature_extractor.sampling_rate, f"max_audio_seconds={max_audio_seconds}"
+        )
         self.max_audio_seconds = max_audio_seconds
         self.max_text_tokens = max_text_tokens
         self.audio_crop = audio_crop
+        self.text_prefix = text_prefix
 
     @classmethod
     def from_args_and_dict(cls, args, processor_dict, **kwargs):
@@ -101,32 +116,36 @@ class RsaCfnProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self):
-        return ["input_values", "audio_attention_mask", "input_ids", "attention_mask"]
+        return [self.feature_extractor.model_input_names[0], "audio_attention_mask", "input_ids", "attention_mask"]
 
     def __call__(
         self,
         audio=None,
         text: str | list[str | None] | None = None,
-        sampling_rate: int | None = None,
-        padding: bool | str = True,
-        return_tensors: str | None = None,
+        *,
         audio_crop: str | None = None,
+        **kwargs: Unpack[ProcessingKwargs],
     ) -> BatchFeature:
         """
         Args:
             audio: One clip or a list of clips, in any form [`decode_audio`] takes; `None` for a row without audio.
             text (`str` or `list[str | None]`): One transcript or a list of them; `None` for a row without text.
+            audio_crop (`str`, *optional*): The part of a clip over `max_audio_seconds` that is kept, where it isn't
+                the processor's own: `"center"`, `"head"`, or `"random"`, by torch's random state.
             sampling_rate (`int`, *optional*): Of clips given as bare samples, in Hz.
             padding (`bool` or `str`, defaults to `True`): `True` pads each modality to its longest row, `"max_length"`
                 to `max_audio_seconds` and `max_text_tokens`.
+            truncation (`bool` or `str`, defaults to `True`): `False` keeps all of long clips and transcripts.
+            max_length (`int`, *optional*): Tokens, in place of `max_text_tokens`; in `audio_kwargs`, samples.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
-            audio_crop (`str`, *optional*): The part of a clip over `max_audio_seconds` that is kept, where it isn't
-                the processor's own: `"center"`, `"head"`, or `"random"`, by torch's random state.
+            kwargs: As other processors of transformers take them, and for one modality in `audio_kwargs` or
+                `text_kwargs`, which know all of [`AudioKwargs`] that is about lengths, and [`TextKwargs`].
 
         Returns:
-            [`BatchFeature`] with `input_values` and `audio_attention_mask` of shape `(batch_size, num_samples)`, and
-            `input_ids` and `attention_mask` of shape `(batch_size, num_tokens)`. The mask of a missing row is all 0,
-            and so is that of a clip of no samples; a modality that every row lacks has no key.
+            [`BatchFeature`] with `audio_attention_mask` of shape `(batch_size, audio_length)` beside `input_values` of
+            that shape or `input_features` of shape `(batch_size, audio_length, num_features)`, and `input_ids` and
+            `attention_mask` of shape `(batch_size, num_tokens)`. The mask of a missing row is all 0, and so is that of
+            a clip of no samples; a modality that every row lacks has no key.
 
         Raises:
             ValueError: A row has neither audio nor text, the modalities differ in their number of rows, or
@@ -135,6 +154,9 @@ class RsaCfnProcessor(ProcessorMixin):
         if audio_crop is None:
             audio_crop = self.audio_crop
         _check_audio_crop(audio_crop, (*AUDIO_CROPS, "random"))
+        options = self._merge_kwargs(**kwargs)
+        # A `max_length` for all is one of tokens: as samples, it would leave nothing of a clip.
+        options["audio_kwargs"]["max_length"] = kwargs.get("audio_kwargs", {}).get("max_length")
         is_one_clip = isinstance(audio, (list, tuple)) and len(audio) > 0 and isinstance(audio[0], numbers.Real)
         clips = list(audio) if isinstance(audio, (list, tuple)) and not is_one_clip else [audio]
         transcripts = [text] if text is None or isinstance(text, str) else list(text)
@@ -144,8 +166,8 @@ class RsaCfnProcessor(ProcessorMixin):
             transcripts = [None] * len(clips)
         if len(clips) != len(transcripts):
             raise ValueError(f"audio has {len(clips)} rows and text {len(transcripts)}; give as many of each.")
-        target = self.feature_extractor.sampling_rate
-        waveforms = [None if clip is None else decode_audio(clip, sampling_rate, target) for clip in clips]
+        target, rate = self.feature_extractor.sampling_rate, options["audio_kwargs"].get("sampling_rate")
+        waveforms = [None if clip is None else decode_audio(clip, rate, target) for clip in clips]
         # A clip of no samples needs a transcript only beside other transcripts: a model of audio alone has none.
         no_audio = [waveform is None or (text is not None and not len(waveform)) for waveform in waveforms]
         empty = [row for row, transcript in enumerate(transcripts) if transcript is None and no_audio[row]]
@@ -153,9 +175,45 @@ class RsaCfnProcessor(ProcessorMixin):
             raise ValueError(f"rows {empty} have neither audio nor text; give at least one of them.")
         features = {}
         if any(waveform is not None for waveform in waveforms):
-            features |= self._extract_audio(waveforms, padding, return_tensors, audio_crop)
+            features |= self._extract_audio(waveforms, audio_crop, **options["audio_kwargs"])
         if any(transcript is not None for transcript in transcripts):
-            features |= self._tokenize(transcripts, padding, return_tensors)
+            features |= self._tokenize(transcripts, **options["text_kwargs"])
+        return BatchFeature(features, tensor_type=None)
+
+    def pad(
+        self,
+        encoded_inputs,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """
+        One batch of rows that were processed before, as [`DataCollatorWithPadding`] asks for it.
+
+        Args:
+            encoded_inputs (`list[dict]` or `dict[str, list]`): Rows of what the processor gives, or a batch of them;
+                a modality that is `None` is missing. What else they have, such as `labels`, is kept as it is.
+            padding, max_length, pad_to_multiple_of, return_tensors: As in [`~RsaCfnProcessor.__call__`].
+        """
+        if not isinstance(encoded_inputs, Mapping):
+            names = {name: None for row in encoded_inputs for name in row}
+            encoded_inputs = {name: [row.get(name) for row in encoded_inputs] for name in names}
+        names = self.model_input_names
+        features = {name: rows for name, rows in encoded_inputs.items() if name not in names}
+        features = dict(BatchFeature(features, tensor_type=return_tensors))
+        limits = (1, 1)
+        if padding == "max_length":
+            limits = (self._num_frames(), max_length or self.max_text_tokens)
+        values = (np.float32(0), np.int64(self.tokenizer.pad_token_id))
+        for pair, limit, value in zip((names[:2], names[2:]), limits, values):
+            # What a mask keeps is one row, and of a batch of one too, as a dataset has it that was mapped row by row.
+            pairs = zip(*(encoded_inputs.get(name, []) for name in pair))
+            rows = [row if row is None else np.asarray(row, value.dtype)[np.asarray(mask) == 1] for row, mask in pairs]
+            nothing = next((row[:0] for row in rows if row is not None), None)
+            if nothing is not None:
+                rows = [nothing if row is None else row for row in rows]
+                features |= _pad(pair, rows, limit, value, padding, pad_to_multiple_of, return_tensors)
         return BatchFeature(features, tensor_type=None)
 
     def windows(self, audio, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
@@ -188,43 +246,70 @@ class RsaCfnProcessor(ProcessorMixin):
         else:
             yield np.concatenate([last, ahead[length - step :]])[-length:]
 
-    def _extract_audio(self, waveforms, padding, return_tensors, audio_crop) -> dict:
-        target = self.feature_extractor.sampling_rate
-        max_length = round(self.max_audio_seconds * target)
-        waveforms = [None if clip is None else crop_audio(clip, max_length, audio_crop) for clip in waveforms]
-        silence = np.zeros(1, dtype=np.float32)
-        extracted = self.feature_extractor(
-            # The feature extractor can't normalise a clip of no samples; give it silence, which is masked out below.
-            [silence if waveform is None or not len(waveform) else waveform for waveform in waveforms],
-            sampling_rate=target,
-            padding=padding,
-            max_length=max_length,
-            return_attention_mask=True,
-            return_tensors=return_tensors,
-        )
-        audio_attention_mask = extracted["attention_mask"]
-        for row, waveform in enumerate(waveforms):
-            if waveform is None or not len(waveform):
-                audio_attention_mask[row][0] = 0
-        return {"input_values": extracted["input_values"], "audio_attention_mask": audio_attention_mask}
+    def _extract_audio(
+        self, waveforms, crop, truncation=True, max_length=None, padding=True, pad_to_multiple_of=None, **options
+    ) -> dict:
+        num_samples = max_length or round(self.max_audio_seconds * self.feature_extractor.sampling_rate)
+        if truncation not in (False, "do_not_truncate"):
+            waveforms = [None if clip is None else crop_audio(clip, num_samples, crop) for clip in waveforms]
+        nothing = self._extract(np.zeros(1, np.float32))[:0]
+        rows = [nothing if clip is None or not len(clip) else self._extract(clip) for clip in waveforms]
+        names, return_tensors = self.model_input_names[:2], options.get("return_tensors")
+        limit = self._num_frames(num_samples) if padding == "max_length" else 1
+        return _pad(names, rows, limit, np.float32(0), padding, pad_to_multiple_of, return_tensors)
 
-    def _tokenize(self, transcripts, padding, return_tensors) -> dict:
-        num_letters = LETTERS_PER_TOKEN * self.max_text_tokens
-        texts = ["" if transcript is None else transcript for transcript in transcripts]
+    def _num_frames(self, num_samples: int | None = None) -> int:
+        num_samples = num_samples or round(self.max_audio_seconds * self.feature_extractor.sampling_rate)
+        return len(self._extract(np.zeros(num_samples, np.float32)))
+
+    def _extract(self, waveform: np.ndarray) -> np.ndarray:
+        """Of one clip by itself, so that it ends where it ends: samples `(T,)`, or features `(T, num_features)`."""
+        extractor = self.feature_extractor
+        name = extractor.model_input_names[0]
+        self._check_length(len(waveform), f"audio of {len(waveform) / extractor.sampling_rate:g} seconds")
+        if name == "input_features" and len(waveform) < MIN_SAMPLES_OF_FEATURES:
+            waveform = np.pad(waveform, (0, MIN_SAMPLES_OF_FEATURES - len(waveform)))
+        options = {"sampling_rate": extractor.sampling_rate, "padding": False, "return_tensors": "np"}
+        features = extractor(waveform, **options)[name][0]
+        return features.T if isinstance(extractor, WhisperFeatureExtractor) else features
+
+    def _check_length(self, num_samples: float, what: str) -> None:
+        # Whisper has positions for so much, and its feature extractor would drop the rest without a word.
+        extractor = self.feature_extractor
+        limit = getattr(extractor, "n_samples", num_samples)
+        if num_samples > limit:
+            seconds = limit / extractor.sampling_rate
+            raise ValueError(f"{what} is more than {type(extractor).__name__} takes; give at most {seconds:g}.")
+
+    def _tokenize(self, transcripts, truncation=True, max_length=None, **options) -> dict:
+        max_length = max_length or self.max_text_tokens
+        num_letters = LETTERS_PER_TOKEN * max_length
+        texts = ["" if text is None else text for text in transcripts]
+        if truncation in (False, "do_not_truncate"):
+            max_length = max_length if options.get("padding") == "max_length" else None
+        else:
+            texts = [text if len(text) <= num_letters else text.strip()[:num_letters] for text in texts]
+        texts = [self.text_prefix + text for text in texts]
         with _tokenizing:
-            encoded = self.tokenizer(
-                [text if len(text) <= num_letters else text.strip()[:num_letters] for text in texts],
-                padding=padding,
-                truncation=True,
-                max_length=self.max_text_tokens,
-                return_tensors=return_tensors,
-            )
+            encoded = self.tokenizer(texts, truncation=truncation, max_length=max_length, **options)
         for row, transcript in enumerate(transcripts):
             if transcript is None:  # the special tokens of the empty text that stood in for it
                 for position in range(len(encoded["input_ids"][row])):
                     encoded["input_ids"][row][position] = self.tokenizer.pad_token_id
                     encoded["attention_mask"][row][position] = 0
-        return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        return dict(encoded)
+
+
+def _pad(names, rows, limit, value, padding, pad_to_multiple_of, return_tensors) -> dict:
+    """Rows of one modality, at least `limit` long, and their masks; a missing row has no positions."""
+    lengths = [max(len(row), 1) for row in rows]
+    if padding not in (False, "do_not_pad"):
+        multiple = pad_to_multiple_of or 1
+        lengths = [-(-max(*lengths, limit) // multiple) * multiple] * len(rows)
+    filling = [np.full((length - len(row), *row.shape[1:]), value) for row, length in zip(rows, lengths)]
+    padded = [np.concatenate(parts) for parts in zip(rows, filling)]
+    masks = [np.repeat(np.int32([1, 0]), [len(row), len(more)]) for row, more in zip(rows, filling)]
+    return dict(BatchFeature(dict(zip(names, (padded, masks))), tensor_type=return_tensors))
 
 
 def _check_audio_crop(audio_crop: str, legal: tuple[str, ...]) -> None:

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from transformers import Wav2Vec2FeatureExtractor
+from datasets import Dataset
+from transformers import (
+    DataCollatorWithPadding,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
+)
 
 import processing_rsa_cfn
 from processing_rsa_cfn import RsaCfnProcessor
@@ -20,6 +26,20 @@ from processing_rsa_cfn import RsaCfnProcessor
 def tone():
     """One second of 440 Hz at 16 kHz."""
     return np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32) * 0.5
+
+
+# w2v-BERT's own pads with 1.
+EXTRACTORS = {
+    "wav2vec2": Wav2Vec2FeatureExtractor(return_attention_mask=True),
+    "whisper": WhisperFeatureExtractor(),
+    "w2v-bert": SeamlessM4TFeatureExtractor(padding_value=1),
+}
+
+
+@pytest.fixture(params=EXTRACTORS)
+def hearing(request, processor):
+    """A processor with the feature extractor of each kind of audio backbone."""
+    return RsaCfnProcessor(EXTRACTORS[request.param], processor.tokenizer, max_audio_seconds=0.25)
 
 
 def test_each_modality_keeps_its_mask(processor, clips, texts):
@@ -40,6 +60,49 @@ def test_each_clip_is_normalised_alone(processor, clips):
         assert (row[mask == 0] == 0).all()
 
 
+def test_a_clip_alone_is_as_in_any_batch(hearing):
+    name = hearing.model_input_names[0]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        lengths = [*rng.integers(1, 1000, size=4), *rng.integers(1000, 5000, size=3), None, 0]
+        clips = [None if n is None else rng.standard_normal(n).astype(np.float32) for n in rng.permutation(lengths)]
+        batch = hearing(audio=clips, text=["정말"] * len(clips), return_tensors="pt")
+        for clip, row, mask in zip(clips, batch[name], batch["audio_attention_mask"]):
+            if clip is None or not len(clip):
+                assert not mask.any() and not row.any()
+                continue
+            alone = hearing(audio=clip, return_tensors="pt")
+            assert alone["audio_attention_mask"].all()
+            (alone,) = alone[name]
+            assert torch.equal(row[: len(alone)], alone) and not row[len(alone) :].any()
+            assert mask.tolist() == [1] * len(alone) + [0] * (len(row) - len(alone))
+
+
+@pytest.mark.parametrize("kind, num_frames, frame", [("whisper", 25, (80,)), ("w2v-bert", 11, (160,))])
+def test_features_are_frames_of_the_clip_and_no_more(kind, num_frames, frame, processor, tone):
+    extractor = EXTRACTORS[kind]
+    short = RsaCfnProcessor(extractor, processor.tokenizer, max_audio_seconds=0.25, audio_crop="head")
+    batch = short(audio=[tone, tone[:700]], padding="max_length", return_tensors="pt")
+    assert list(batch) == short.model_input_names[:2] == ["input_features", "audio_attention_mask"]
+    assert batch["input_features"].dtype == torch.float32
+    assert batch["input_features"].shape == (2, num_frames, *frame)
+    own = extractor(tone[:4000], padding=False, sampling_rate=16000, return_tensors="np")["input_features"][0]
+    np.testing.assert_array_equal(batch["input_features"][0], own.T if kind == "whisper" else own)
+    # As many where every row is as short.
+    assert short(audio=tone[:700], padding="max_length", return_tensors="np")["input_features"].shape[1] == num_frames
+
+
+def test_no_more_is_heard_than_the_feature_extractor_takes(processor, tone):
+    extractor = WhisperFeatureExtractor(chunk_length=2)
+    message = "is more than WhisperFeatureExtractor takes; give at most 2"
+    with pytest.raises(ValueError, match=f"max_audio_seconds=2.5 {message}"):
+        RsaCfnProcessor(extractor, processor.tokenizer, max_audio_seconds=2.5)
+    longest = RsaCfnProcessor(extractor, processor.tokenizer, max_audio_seconds=2)
+    assert longest(audio=np.tile(tone, 3), return_tensors="np")["input_features"].shape == (1, 200, 80)
+    with pytest.raises(ValueError, match=f"audio of 3 seconds {message}"):
+        longest(audio=np.tile(tone, 3), truncation=False)
+
+
 def test_a_list_of_numbers_of_any_kind_is_one_clip(tone, processor):
     expected = processor(audio=tone, return_tensors="np")["input_values"]
     for clip in (tone.tolist(), list(tone), tuple(tone), list(tone.astype(np.float64))):
@@ -57,6 +120,17 @@ def test_windows_overlap_by_half_and_reach_to_the_end(num_samples, starts, sampl
     short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=10 / 16000)
     windows = [window.tolist() for window in short.windows(clip)]
     assert windows == [clip[start : start + 10].tolist() for start in starts]
+
+
+def test_a_prefix_stands_before_every_transcript(processor, tmp_path):
+    RsaCfnProcessor(
+        processor.feature_extractor, processor.tokenizer, max_text_tokens=5, text_prefix="안녕"
+    ).save_pretrained(tmp_path)
+    reloaded = RsaCfnProcessor.from_pretrained(tmp_path)
+    batch = reloaded(audio=[np.ones(800)] * 4, text=["하세요", None, "", "안"], return_tensors="pt")
+    expected = processor(text=["안녕하", "안녕", "안녕안"], return_tensors="pt")  # cut with its transcript
+    assert torch.equal(batch["input_ids"][[0, 2, 3]], expected["input_ids"])
+    assert batch["attention_mask"].sum(dim=1).tolist() == [5, 0, 4, 5]
 
 
 def test_threads_may_share_a_processor(processor):
@@ -140,15 +214,38 @@ def test_a_clip_is_cropped_before_it_is_normalised(processor):
     np.testing.assert_allclose(kept, expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("is_batched", [True, False])
+@pytest.mark.parametrize("padding", [True, "max_length"])
+def test_a_mapped_dataset_is_collated_as_by_transformers_own(is_batched, padding, hearing, clips, texts):
+    def encode(row):
+        return hearing(audio=row["audio"], text=row["text"], padding=False)
+
+    columns = {"audio": clips + clips[:1], "text": texts + texts[:1]}
+    if is_batched:  # row by row, datasets asks for the same columns of each
+        columns["audio"][3] = columns["text"][1] = None
+    rows = Dataset.from_dict({**columns, "label": [0, 1, 2, 3]})
+    rows = rows.map(encode, batched=is_batched, batch_size=2, remove_columns=list(columns))
+    batch = DataCollatorWithPadding(hearing, padding=padding)(list(rows))
+    expected = hearing(**columns, padding=padding, return_tensors="pt")
+    assert batch.pop("labels").tolist() == [0, 1, 2, 3]
+    for name, values in batch.items():
+        torch.testing.assert_close(values, expected[name], check_dtype=name == hearing.model_input_names[0])
+    assert list(batch) == hearing.model_input_names
+
+
 def test_one_clip_and_one_text_make_a_batch_of_one(processor, tone):
     batch = processor(audio=tone, text="정말", sampling_rate=16000, return_tensors="pt")
     assert {len(values) for values in batch.values()} == {1}
 
 
-def test_a_clip_of_no_samples_is_all_padding(processor, tone):
-    batch = processor(audio=[tone, np.zeros(0, dtype=np.float32)], return_tensors="pt")
-    assert batch["audio_attention_mask"].sum(dim=1).tolist() == [16000, 0]
-    assert torch.isfinite(batch["input_values"]).all()
+def test_a_clip_of_no_samples_is_all_padding(hearing, tone):
+    nothing, name = np.zeros(0, dtype=np.float32), hearing.model_input_names[0]
+    batch = hearing(audio=[tone, nothing], return_tensors="pt")
+    assert batch["audio_attention_mask"].any(dim=1).tolist() == [True, False]
+    assert torch.isfinite(batch[name]).all()
+    alone = hearing(audio=nothing, return_tensors="pt")
+    assert alone["audio_attention_mask"].tolist() == [[0]]
+    assert torch.equal(alone[name], torch.zeros_like(batch[name][1:, :1]))
 
 
 def test_round_trip(processor, tmp_path, clips, texts):
