@@ -271,7 +271,7 @@ print(*processor(audio=sys.argv[2], return_tensors="np")["input_values"].shape, 
 def test_a_saved_processor_brings_its_reader_of_recordings_along(processor, tone, tmp_path):
     processor.save_pretrained(tmp_path / "saved")
     saved = {file.name for file in (tmp_path / "saved").glob("*.py")}
-    assert saved == {f"{name}_rsa_cfn.py" for name in ("audio", "configuration", "processing")}
+    assert saved == {f"{name}_rsa_cfn.py" for name in ("audio", "configuration", "encoders", "processing")}
     soundfile.write(tmp_path / "tone.wav", tone[:8000], 8000)
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", LOAD_ELSEWHERE, str(tmp_path / "saved"), str(tmp_path / "tone.wav")]
