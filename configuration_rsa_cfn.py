@@ -249,16 +249,14 @@ class RsaCfnConfig(PretrainedConfig):
                     f"freeze_{modality}_layers={value!r} is out of range; {modality}_config has "
                     f"{backbone.num_hidden_layers} layers, give 0 to {backbone.num_hidden_layers}."
                 )
-        if self.use_weighted_layer_sum and not family.has_layers_of_one_length:
+        if self.use_weighted_layer_sum and family.num_adapter_layers:
             raise ValueError(
-                "use_weighted_layer_sum=True needs layers of one length; give audio_config.add_adapter=False, and no "
-                "backbone of SEW."
+                "use_weighted_layer_sum=True needs layers of one length; give audio_config.add_adapter=False."
             )
         if family.num_adapter_layers and self.audio_config.output_hidden_size != self.audio_config.hidden_size:
             raise ValueError(
-                f"audio_config.output_hidden_size={self.audio_config.output_hidden_size} isn't "
-                f"audio_config.hidden_size={self.audio_config.hidden_size}; give an adapter of that width, or "
-                "audio_config.add_adapter=False."
+                f"audio_config.output_hidden_size={self.audio_config.output_hidden_size} isn't its hidden_size, "
+                f"{self.audio_config.hidden_size}; give an adapter of that width, or audio_config.add_adapter=False."
             )
 
     @property

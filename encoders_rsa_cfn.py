@@ -1,6 +1,7 @@
 """The audio backbones: for each family how its inputs are named and counted, what in it would read padding, and how its
 encoder is made, loaded and frozen."""
 
+import math
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -38,13 +39,6 @@ def conv_output_lengths(lengths, kernels, strides):
     for kernel, stride in zip(kernels, strides):
         lengths = (lengths - kernel) // stride + 1
     return lengths
-
-
-def conv_input_length(num_frames: int, kernels, strides) -> int:
-    """The least samples of which convolutions make so many frames; of one, the receptive field."""
-    for kernel, stride in zip(reversed(kernels), reversed(strides)):
-        num_frames = (num_frames - 1) * stride + kernel
-    return num_frames
 
 
 def rows_of_similar_length(lengths: torch.Tensor, largest_waste: float = 0.1) -> list[torch.Tensor]:
@@ -134,7 +128,6 @@ class MaskedConformerLayer(Wav2Vec2ConformerEncoderLayer):
         return super().__call__(hidden_states, lengths=_lengths.get(), **kwargs)
 
     def forward(self, hidden_states, lengths=None, **kwargs):
-        """As in [`Wav2Vec2ConformerEncoderLayer`]."""
         with valid_lengths(lengths):
             return super().forward(hidden_states, **kwargs)
 
@@ -148,8 +141,16 @@ class WhisperAudioEncoder(WhisperEncoder):
         config ([`WhisperConfig`]): Of the whole model, whose decoder isn't made.
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^proj_out\.", r"^projector\.", r"^classifier\."]
-    _keys_to_ignore_on_load_unexpected += [r"^layer_weights$"]
+    _keys_to_ignore_on_load_unexpected = [
+        r"^(model\.)?decoder\.",
+        r"^proj_out\.",
+        r"^(projector|classifier)\.",
+        "^layer_weights$",
+    ]
+
+    @classmethod
+    def from_config(cls, config):
+        return cls._from_config(config)
 
     @merge_with_config_defaults
     @capture_outputs
@@ -158,9 +159,8 @@ class WhisperAudioEncoder(WhisperEncoder):
         `(batch_size, num_frames)` → states `(batch_size, frames, hidden_size)`, two frames of the input to one."""
         if input_features.shape[1] > 2 * self.max_source_positions:
             raise ValueError(
-                f"A clip of {input_features.shape[1]} frames is longer than the {2 * self.max_source_positions} that "
-                f"model_type={self.config.model_type!r} has positions for; give at most "
-                f"{Whisper(self.config).max_seconds:g} s."
+                f"A clip of {input_features.shape[1] / 100:g} s is longer than what model_type='whisper' has positions "
+                f"for; give at most {self.max_source_positions / 50:g} s."
             )
         hidden_states = F.gelu(self.conv1(input_features.transpose(1, 2)))  # (B, H, num_frames)
         if attention_mask is not None:
@@ -185,71 +185,41 @@ class Waveforms:
     """
 
     input_name = "input_values"
+    samples_per_step = 1  # of the input
+    feature_encoder = ("feature_extractor",)
+    encoder_class, renamed = AutoModel, None
     layerdrop_field = "layerdrop"
-    max_seconds = float("inf")  # what it has positions for
+    max_seconds = math.inf  # that it has positions for
 
     def __init__(self, config):
         self.config = config
-
-    @property
-    def shortest(self) -> int:
-        """The least length of an input that gives a frame; 400 samples for wav2vec2."""
-        return conv_input_length(1, self.config.conv_kernel, self.config.conv_stride)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Of one step of the input: a sample is a number."""
-        return ()
-
-    @property
-    def final_dropout(self) -> float:
-        return self.config.final_dropout
-
-    @property
-    def masks_time(self) -> bool:
-        """Whether SpecAugment puts its learned mask over stretches of time in training."""
-        # data2vec-audio has no such field, and augments.
-        return getattr(self.config, "apply_spec_augment", True) and self.config.mask_time_prob > 0
-
-    @property
-    def num_adapter_layers(self) -> int:
-        """Of the convolutions behind the layers, which make fewer frames."""
-        return self.config.num_adapter_layers if getattr(self.config, "add_adapter", False) else 0
-
-    @property
-    def has_layers_of_one_length(self) -> bool:
-        return not self.num_adapter_layers
+        self.kernels, self.strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())
+        self.input_shape = ()  # of one step of the input
+        self.num_adapter_layers = config.num_adapter_layers if getattr(config, "add_adapter", False) else 0
+        self.shortest = 1  # input that gives a frame, which is what that frame sees: 400 samples for wav2vec2
+        for kernel, stride in zip(reversed(self.kernels), reversed(self.strides)):
+            self.shortest = (self.shortest - 1) * stride + kernel
+        # Whether SpecAugment masks time in training. data2vec-audio has no such field, and augments.
+        self.masks_time = getattr(config, "apply_spec_augment", True) and config.mask_time_prob > 0
 
     def input_length(self, num_samples: int) -> int:
         """The most steps of input that a clip of so many samples at 16 kHz becomes."""
-        return num_samples
-
-    def whole_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
-        """The part of each input that the encoder reads, `(batch_size, 1)`: all of it."""
-        return lengths
+        return -(-num_samples // self.samples_per_step)
 
     def num_frames(self, lengths, num_adapter_layers: int | None = None):
-        """Hidden states of inputs of these lengths (a number or a tensor), or what an adapter's layer is given."""
-        frames = self._layer_frames(lengths)
+        """Hidden states of inputs of these lengths (a number or a tensor), behind so many layers of an adapter."""
+        frames = conv_output_lengths(lengths, self.kernels, self.strides)
         for _ in range(self.num_adapter_layers if num_adapter_layers is None else num_adapter_layers):
-            frames = self._adapter_frames(frames)
+            frames = conv_output_lengths(frames + 2, [self.config.adapter_kernel_size], [self.config.adapter_stride])
         return frames
-
-    def _layer_frames(self, lengths):
-        return conv_output_lengths(lengths, self.config.conv_kernel, self.config.conv_stride)
-
-    def _adapter_frames(self, frames):
-        return conv_output_lengths(frames, [1], [self.config.adapter_stride])
 
     def make(self) -> nn.Module:
         """The encoder, with random weights."""
-        return AutoModel.from_config(self.config)
+        return self.encoder_class.from_config(self.config)
 
     def load(self, name: str, **kwargs) -> tuple[nn.Module, dict]:
-        """The encoder of a checkpoint in float32, and what transformers tells of its loading."""
-        return AutoModel.from_pretrained(
-            name, config=self.config, dtype=torch.float32, output_loading_info=True, **kwargs
-        )
+        """The encoder of a checkpoint; `kwargs` are those of `from_pretrained`."""
+        return self.encoder_class.from_pretrained(name, config=self.config, key_mapping=self.renamed, **kwargs)
 
     def mask_padding(self, encoder: nn.Module):
         """Keep from padding whatever in the encoder its attention mask doesn't."""
@@ -257,37 +227,43 @@ class Waveforms:
         if isinstance(conv_layers[0].layer_norm, nn.GroupNorm):
             conv_layers[0] = MaskedGroupNormConvLayer(conv_layers[0])
         positions = encoder.encoder.pos_conv_embed
-        # data2vec-audio's are one after the other; those of some HuBERTs stand behind a norm.
-        convolutions = getattr(positions, "layers", [positions.conv] if getattr(positions, "batch_norm", None) else [])
-        for convolution in convolutions:
-            self._clear_padding(convolution, 0)
+        if hasattr(positions, "layers"):  # data2vec-audio's, one after the other
+            self._clear_padding(positions.layers)
+        elif getattr(positions, "batch_norm", None) is not None:  # of some HuBERTs
+            positions.batch_norm.register_forward_pre_hook(_hold_statistics)
+            self._clear_padding([positions.conv])
         for layer in encoder.encoder.modules():
             if isinstance(layer, Wav2Vec2ConformerEncoderLayer):
                 layer.__class__ = MaskedConformerLayer
-                self._clear_padding(layer.conv_module.depthwise_conv, 0)
+                layer.conv_module.batch_norm.register_forward_pre_hook(_hold_statistics)
+                self._clear_padding([layer.conv_module.depthwise_conv])
         self._mask_adapter(encoder)
 
     def _mask_adapter(self, encoder):
         if self.num_adapter_layers:
             encoder.adapter.layerdrop = 0.0  # a layer that is left out would leave out its stride
             for number, layer in enumerate(encoder.adapter.layers):
-                for module in layer.modules():
-                    if isinstance(module, nn.Conv1d):
-                        self._clear_padding(module, number)
+                self._clear_padding((module for module in layer.modules() if isinstance(module, nn.Conv1d)), number)
 
-    def _clear_padding(self, convolution, num_adapter_layers):
-        """Have a convolution over frames read zeros where the padding is, as at the end of a clip by itself."""
-        num_frames = partial(self.num_frames, num_adapter_layers=num_adapter_layers)
-        convolution.register_forward_pre_hook(partial(_cleared, num_frames))
+    def _clear_padding(self, convolutions, num_adapter_layers=0):
+        """Have convolutions over frames read zeros where the padding is, as at the end of a clip by itself."""
+        hook = partial(_cleared, partial(self.num_frames, num_adapter_layers=num_adapter_layers))
+        for convolution in convolutions:
+            convolution.register_forward_pre_hook(hook)
 
     def freeze_feature_encoder(self, encoder: nn.Module):
         """Keep the convolutions below the layers from training; without any, do nothing."""
-        encoder.feature_extractor._freeze_parameters()
+        for name in self.feature_encoder:
+            getattr(encoder, name).requires_grad_(False)._requires_grad = False  # no gradient of the input either
 
     def freeze_fixed(self, encoder: nn.Module):
         """Freeze what never trains."""
         if hasattr(encoder, "masked_spec_embed") and not self.masks_time:
             encoder.masked_spec_embed.requires_grad = False
+
+
+def _hold_statistics(norm, inputs):
+    norm.eval()  # the statistics of a batch would count its padding
 
 
 def _cleared(num_frames, convolution, inputs):
@@ -298,90 +274,36 @@ def _cleared(num_frames, convolution, inputs):
     return hidden_states.masked_fill(padding.unsqueeze(1), 0.0)
 
 
-class SqueezedWaveforms(Waveforms):
-    """SEW and SEW-D, whose layers run on means over some frames: what is over at the end of a clip isn't read."""
-
-    @property
-    def shortest(self) -> int:
-        return conv_input_length(self.config.squeeze_factor, self.config.conv_kernel, self.config.conv_stride)
-
-    @property
-    def has_layers_of_one_length(self) -> bool:
-        return False
-
-    def whole_lengths(self, lengths):
-        frames = self.num_frames(lengths) // self.config.squeeze_factor * self.config.squeeze_factor
-        return conv_input_length(frames, self.config.conv_kernel, self.config.conv_stride)
-
-
-class Wav2Vec2Bert(Waveforms):
-    """wav2vec2-BERT: layers over two frames of a filterbank at once, which stand for 20 ms."""
+class Filterbanks(Waveforms):
+    """w2v-BERT 2.0: layers over filterbanks, two frames of 10 ms to one step of the input."""
 
     input_name = "input_features"
-    shortest = 1
+    samples_per_step = 320
+    feature_encoder = ()
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.config.feature_projection_input_dim,)
-
-    def input_length(self, num_samples):
-        return -(-num_samples // 320)
-
-    def _layer_frames(self, lengths):
-        return lengths
-
-    def _adapter_frames(self, frames):
-        kernel, stride = self.config.adapter_kernel_size, self.config.adapter_stride
-        return conv_output_lengths(frames + 2 * (stride // 2), [kernel], [stride])
+    def __init__(self, config):
+        super().__init__(config)
+        self.input_shape = (config.feature_projection_input_dim,)
 
     def mask_padding(self, encoder):
         self._mask_adapter(encoder)
 
-    def freeze_feature_encoder(self, encoder):
-        """It has none."""
 
+class Whisper(Filterbanks):
+    """Whisper's encoder: two convolutions over log-mel spectrograms of 10 ms to a frame, and layers."""
 
-class Whisper(Wav2Vec2Bert):
-    """Whisper's encoder: two convolutions over frames of a log-mel spectrogram of 10 ms, and layers."""
-
+    samples_per_step = 160
+    feature_encoder = ("conv1", "conv2")
+    encoder_class, renamed = WhisperAudioEncoder, {r"^(model\.)?encoder\.": ""}
     layerdrop_field = "encoder_layerdrop"
-    masks_time = False
-    num_adapter_layers = 0
 
-    @property
-    def max_seconds(self) -> float:
-        return 2 * self.config.max_source_positions / 100
+    def __init__(self, config):
+        self.config = config
+        self.num_adapter_layers, self.shortest, self.masks_time = 0, 1, False
+        self.input_shape, self.max_seconds = (config.num_mel_bins,), config.max_source_positions / 50
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return (self.config.num_mel_bins,)
-
-    @property
-    def final_dropout(self) -> float:
-        return self.config.dropout
-
-    def input_length(self, num_samples):
-        return -(-num_samples // 160)
-
-    def _layer_frames(self, lengths):
+    def num_frames(self, lengths, num_adapter_layers=0):
         return (lengths + 1) // 2
-
-    def make(self):
-        return WhisperAudioEncoder._from_config(self.config)
-
-    def load(self, name, **kwargs):
-        return WhisperAudioEncoder.from_pretrained(
-            name,
-            config=self.config,
-            dtype=torch.float32,
-            key_mapping={r"^(model\.)?encoder\.": ""},
-            output_loading_info=True,
-            **kwargs,
-        )
-
-    def freeze_feature_encoder(self, encoder):
-        encoder.conv1.requires_grad_(False)
-        encoder.conv2.requires_grad_(False)
 
     def freeze_fixed(self, encoder):
         encoder.embed_positions.requires_grad_(False)
@@ -411,20 +333,8 @@ def freeze_lowest_layers(backbone: nn.Module, num_layers: int):
             parameter.requires_grad = False
 
 
-def hold_statistics(backbone: nn.Module):
-    """Have batch norms go by their loaded statistics in training too: those of a batch would count its padding."""
-    for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.eval()
-
-
 WAVEFORM_TYPES = ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wav2vec2-conformer", "wavlm")
-AUDIO_FAMILIES = dict.fromkeys(WAVEFORM_TYPES, Waveforms) | {
-    "sew": SqueezedWaveforms,
-    "sew-d": SqueezedWaveforms,
-    "wav2vec2-bert": Wav2Vec2Bert,
-    "whisper": Whisper,
-}
+AUDIO_FAMILIES = {**dict.fromkeys(WAVEFORM_TYPES, Waveforms), "wav2vec2-bert": Filterbanks, "whisper": Whisper}
 
 
 def audio_family(config) -> Waveforms:

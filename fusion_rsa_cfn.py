@@ -248,7 +248,7 @@ class AudioClassifier(Fusion):
     def __init__(self, config):
         super().__init__()
         audio_size = config.audio_config.hidden_size
-        self.dropout = nn.Dropout(config.audio_family.final_dropout)
+        self.dropout = nn.Dropout(getattr(config.audio_config, "final_dropout", 0.0))
         self.dense = nn.Linear(audio_size, audio_size)
         self.classifier = nn.Linear(audio_size, config.num_labels)
 

@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 from functools import partial
-from itertools import filterfalse
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,22 +15,18 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 try:
     from .configuration_rsa_cfn import RsaCfnConfig
-    from .encoders_rsa_cfn import freeze_lowest_layers, hold_statistics, rows_of_similar_length, valid_lengths
+    from .encoders_rsa_cfn import freeze_lowest_layers, rows_of_similar_length, valid_lengths
     from .fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig
-    from encoders_rsa_cfn import freeze_lowest_layers, hold_statistics, rows_of_similar_length, valid_lengths
+    from encoders_rsa_cfn import freeze_lowest_layers, rows_of_similar_length, valid_lengths
     from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 
 if TYPE_CHECKING:
     # Never run: a save copies the files that are imported so, and processor and pipeline belong to every checkpoint.
     from .processing_rsa_cfn import RsaCfnPipeline  # noqa: F401
-
-
-def _is_pooler(key: str) -> bool:
-    return key.startswith("pooler.")
 
 
 def weigh_layers(layers: tuple[torch.Tensor, ...], layer_weights: torch.Tensor) -> torch.Tensor:
@@ -249,17 +244,19 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             audio_config=audio_config, text_config=text_config, **{"freeze_feature_encoder": True, **config_kwargs}
         )
         model, loading_info = cls(config), {}
-        load_text = partial(AutoModel.from_pretrained, dtype=torch.float32, output_loading_info=True)
+        load_text = partial(AutoModel.from_pretrained, config=config.text_config)
         for name, path, load in (
             ("audio_model", audio_model, config.audio_family.load),
-            ("text_model", text_model, partial(load_text, config=config.text_config)),
+            ("text_model", text_model, load_text),
         ):
-            backbone = getattr(model, name)
-            if backbone is not None:
-                pretrained, info = load(path, trust_remote_code=trust_remote_code)
-                weights = {key: value for key, value in pretrained.state_dict().items() if not _is_pooler(key)}
-                backbone.load_state_dict(weights)
-                loading_info[name] = info | {"missing_keys": {*filterfalse(_is_pooler, info["missing_keys"])}}
+            if getattr(model, name) is not None:
+                pretrained, info = load(
+                    path, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
+                )
+                pretrained.pooler = None
+                getattr(model, name).load_state_dict(pretrained.state_dict())
+                missing = {key for key in info["missing_keys"] if not key.startswith("pooler.")}
+                loading_info[name] = {**info, "missing_keys": missing}
         return (model, loading_info) if output_loading_info else model
 
     def freeze_feature_encoder(self):
@@ -295,8 +292,6 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
     def train(self, mode: bool = True):
         """As in [`torch.nn.Module`]; a backbone that is frozen whole stays without dropout and SpecAugment."""
         super().train(mode)
-        if self.audio_model is not None and self.config.mask_padding:
-            hold_statistics(self.audio_model)
         for backbone in self._frozen_backbones():
             backbone.eval()
         return self
@@ -341,7 +336,9 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 In place of `input_values`, what [`~RsaCfnForSequenceClassification.get_audio_features`] made of them;
                 the audio encoder doesn't run. A fusion that reads sequences takes what
                 [`~RsaCfnForSequenceClassification.get_audio_states`] gives: hidden states of shape `(batch_size,
-                frames, audio_hidden_size)`, and their mask as `audio_attention_mask`.
+                frames, audio_hidden_size)`, and their mask as `audio_attention_mask`. With `use_weighted_layer_sum`
+                either may be that of each layer, `(batch_size, num_layers, frames, audio_hidden_size)`; a mean or a
+                sum over time, of 1 frame, is then weighed over its layers.
             text_embeds (`torch.FloatTensor` of shape `(batch_size, text_hidden_size)`, *optional*):
                 The same for `input_ids`, by `get_text_features` or `get_text_states`.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*):
@@ -442,12 +439,11 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
 
     def _audio_inputs(self, input_values, input_features):
         """What is given of the two, and a ValueError if the audio backbone reads the other."""
-        inputs = {"input_values": input_values, "input_features": input_features}
-        given, read = [name for name, tensor in inputs.items() if tensor is not None], self.config.audio_input
-        if self.audio_model is not None and given not in ([], [read]):
+        unread = input_features if self.config.audio_input == "input_values" else input_values
+        if self.audio_model is not None and unread is not None:
             raise ValueError(
-                f"audio_config.model_type={self.config.audio_config.model_type!r} reads {read}, not "
-                f"{' and '.join(given)}; give what its own feature extractor makes."
+                f"audio_config.model_type={self.config.audio_config.model_type!r} reads {self.config.audio_input}; "
+                "give what its own feature extractor makes, and nothing else of the audio."
             )
         return input_values if input_features is None else input_features
 
@@ -456,6 +452,10 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             return
         if inputs is not None:
             raise ValueError(f"{inputs_name} and {name} are both given; give one of them.")
+        if embeds.dim() == 4 and not self.config.use_weighted_layer_sum:
+            raise ValueError(
+                f"{name} has shape {tuple(embeds.shape)}, of layers; give those of one, or use_weighted_layer_sum=True."
+            )
         if embeds.dim() == 2 and not self.fusion.reads_pooled:
             raise ValueError(
                 f"{name} has shape {tuple(embeds.shape)}, but fusion={self.config.fusion!r} reads sequences; give "
@@ -479,15 +479,9 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if rows:
             raise ValueError(f"rows {rows} have neither audio nor text: both masks are 0; leave these rows out.")
 
-    def get_audio_features(
-        self,
-        input_values: torch.Tensor | None = None,
-        audio_attention_mask: torch.Tensor | None = None,
-        input_features: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def get_audio_features(self, input_values=None, audio_attention_mask=None, input_features=None) -> torch.Tensor:
         """
-        Pooled audio, `(batch_size, audio_hidden_size)`, of waveforms and their mask, `(batch_size, num_samples)`, or of
-        `input_features` and theirs.
+        Pooled audio, `(batch_size, audio_hidden_size)`, of what [`~RsaCfnForSequenceClassification.forward`] takes.
 
         A clip that is too short for a frame of the encoder counts as one frame of itself and silence; a clip of no
         samples is missing, and its vector is zeros.
@@ -495,17 +489,14 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         return self._pool(*self.get_audio_states(input_values, audio_attention_mask, input_features))
 
     def get_audio_states(
-        self,
-        input_values: torch.Tensor | None = None,
-        audio_attention_mask: torch.Tensor | None = None,
-        input_features: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, input_values=None, audio_attention_mask=None, input_features=None, each_layer: bool = False
+    ) -> tuple[torch.Tensor, ...]:
         """
         Hidden states of the audio, `(batch_size, frames, audio_hidden_size)`, and how often each counts in pooling,
-        `(batch_size, frames)`.
+        `(batch_size, frames)`; with `each_layer`, those of all layers besides, a tuple.
         """
         inputs = self._audio_inputs(input_values, input_features)
-        return self._encode_audio(inputs, audio_attention_mask, len(inputs))[:2]
+        return self._encode_audio(inputs, audio_attention_mask, len(inputs), None, each_layer)[: 2 + each_layer]
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
@@ -519,22 +510,24 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         return self._pool(*self.get_text_states(input_ids, attention_mask))
 
     def get_text_states(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, each_layer: bool = False
+    ) -> tuple[torch.Tensor, ...]:
         """
         Hidden states of the text, `(batch_size, num_tokens, text_hidden_size)`, and how often each counts in pooling,
-        `(batch_size, num_tokens)`.
+        `(batch_size, num_tokens)`; with `each_layer`, those of all layers besides, a tuple.
         """
-        return self._encode_text(input_ids, attention_mask, len(input_ids))[:2]
+        return self._encode_text(input_ids, attention_mask, len(input_ids), None, each_layer)[: 2 + each_layer]
 
     def _pool(self, hidden_states, counts):
         if hidden_states is None:
             return None
         return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
 
-    def _given_states(self, embeds, mask):
+    def _given_states(self, embeds, mask, layer_weights):
         """Features that were computed earlier, as an encoder gives them: a pooled vector is one position."""
         hidden_states = embeds.to(self.dtype).unsqueeze(1) if embeds.dim() == 2 else embeds.to(self.dtype)
+        if embeds.dim() == 4:
+            hidden_states = weigh_layers(hidden_states.unbind(dim=1), layer_weights)  # (B, S, H)
         if mask is None:
             mask = torch.ones(hidden_states.shape[:2], dtype=torch.long, device=hidden_states.device)
         return hidden_states, mask, None
@@ -561,7 +554,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if self.audio_model is None:
             return None, None, None
         if embeds is not None:
-            return self._given_states(embeds, audio_attention_mask)
+            return self._given_states(embeds, audio_attention_mask, self.audio_layer_weights)
         if inputs is None:
             return self._missing_states(batch_size, self.config.audio_config.hidden_size)
         if audio_attention_mask is None:
@@ -584,7 +577,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         is_padding = (positions >= lengths).view(*inputs.shape[:2], *[1] * (inputs.dim() - 2))
         inputs = inputs.masked_fill(is_padding, 0.0)
         # The backbone takes a mask of zeros for one of ones, so a missing clip is encoded as silence and not counted.
-        lengths = family.whole_lengths(lengths.clamp(min=family.shortest))
+        lengths = lengths.clamp(min=family.shortest)
         audio_attention_mask = (positions < lengths).long()  # (B, samples)
         hidden_states, layers = self._run_audio(
             inputs, audio_attention_mask, lengths, output_hidden_states, **spec_augment
@@ -630,7 +623,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if self.text_model is None:
             return None, None, None
         if embeds is not None:
-            return self._given_states(embeds, attention_mask)
+            return self._given_states(embeds, attention_mask, self.text_layer_weights)
         if input_ids is None:
             return self._missing_states(batch_size, self.config.text_config.hidden_size)
         if attention_mask is None:

@@ -1,6 +1,7 @@
 """One prediction taken apart: its probabilities with either modality withheld, and the relevance of words and time.
 Relevance is gradient × input (Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713)."""
 
+import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -71,10 +72,10 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
     """
     Explain one prediction.
 
-    The relevance of a sample or of a token's embedding is its product with the gradient of the target's logit, less the
-    mean of all logits: the share of each in the score, to first order. Relevances are summed over the samples of a
-    half-second and over the tokens of a word; those of special tokens belong to no word. They tell of small changes,
-    and what is withheld of the largest; the two may well differ in sign.
+    The relevance of a sample, of a frame's features or of a token's embedding is its product with the gradient of the
+    target's logit, less the mean of all logits: the share of each in the score, to first order. Relevances are summed
+    over a half-second and over the tokens of a word; those of special tokens belong to no word. They tell of small
+    changes, and what is withheld of the largest; the two may well differ in sign.
 
     Args:
         model ([`RsaCfnForSequenceClassification`]): In evaluation mode, on any device.
@@ -115,7 +116,7 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
         waveform=waveform,
         sampling_rate=sampling_rate,
         start=start,
-        segment_relevance=_sum_over_segments(relevance.get("audio", np.zeros(0)), sampling_rate),
+        segment_relevance=_sum_over_segments(relevance.get("audio", np.zeros(0)), len(waveform) / sampling_rate),
         words=words,
         word_relevance=word_relevance,
         num_words_left=num_words_left,
@@ -145,8 +146,9 @@ def _differentiate(model, inputs, labels, target):
         leaves["text"] = embeddings.detach().requires_grad_()
         return leaves["text"]
 
-    if "input_values" in inputs:
-        leaves["audio"] = inputs["input_values"] = inputs["input_values"].detach().requires_grad_()
+    name = model.config.audio_input
+    if name in inputs:
+        leaves["audio"] = inputs[name] = inputs[name].detach().requires_grad_()
     hook = None
     if "input_ids" in inputs:
         hook = model.get_input_embeddings().register_forward_hook(keep)
@@ -163,8 +165,8 @@ def _differentiate(model, inputs, labels, target):
         name: (gradient * leaf.detach())[0].double().cpu().numpy()
         for (name, leaf), gradient in zip(leaves.items(), gradients)
     }
-    if "text" in relevance:
-        relevance["text"] = relevance["text"].sum(axis=1)  # (num_tokens,)
+    # Over the embedding of a token and the features of a frame; a sample has none.
+    relevance = {name: values.reshape(len(values), -1).sum(axis=1) for name, values in relevance.items()}
     attentions = tuple(attention[0].detach().float().cpu().numpy() for attention in output.attentions)
     if not all(np.isfinite(values).all() for values in relevance.values()):
         raise ValueError(NOT_FINITE)
@@ -188,11 +190,12 @@ def _probabilities(output) -> np.ndarray:
     return logits.softmax(dim=0).cpu().numpy()
 
 
-def _sum_over_segments(relevance: np.ndarray, sampling_rate: int) -> np.ndarray:
-    """`(num_samples,)` → `(num_segments,)`."""
+def _sum_over_segments(relevance: np.ndarray, seconds: float) -> np.ndarray:
+    """Of the samples, or the frames of features, that so many seconds became, `(length,)` → `(num_segments,)`."""
     if not len(relevance):
         return np.zeros(0)
-    return np.add.reduceat(relevance, np.arange(0, len(relevance), round(SEGMENT_SECONDS * sampling_rate)))
+    starts = np.arange(math.ceil(seconds / SEGMENT_SECONDS)) * SEGMENT_SECONDS * len(relevance) / seconds
+    return np.add.reduceat(relevance, starts.round().astype(int).clip(max=len(relevance) - 1))
 
 
 def _sum_over_words(processor, text: str, relevance: np.ndarray) -> tuple[list[str], np.ndarray, int]:

@@ -10,6 +10,7 @@ python -m scripts.export_onnx models/rsa_cfn models/rsa_cfn_onnx/model.onnx
 import json
 import logging
 import warnings
+from bisect import bisect_right
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,16 +25,7 @@ from training.model import load_saved
 
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
-INPUT_AXES = {
-    "audio": {
-        "input_values": {0: "batch_size", 1: "num_samples"},
-        "audio_attention_mask": {0: "batch_size", 1: "num_samples"},
-    },
-    "text": {
-        "input_ids": {0: "batch_size", 1: "num_tokens"},
-        "attention_mask": {0: "batch_size", 1: "num_tokens"},
-    },
-}
+LENGTHS = {"input_values": "num_samples", "input_features": "num_frames"}
 
 
 class Logits(torch.nn.Module):
@@ -43,9 +35,12 @@ class Logits(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_values=None, audio_attention_mask=None, input_ids=None, attention_mask=None):
+    def forward(
+        self, input_values=None, audio_attention_mask=None, input_ids=None, attention_mask=None, input_features=None
+    ):
         """As in [`RsaCfnForSequenceClassification`] → `(batch_size, num_labels)`."""
-        return self.model(input_values, audio_attention_mask, input_ids, attention_mask).logits
+        inputs = (input_values, audio_attention_mask, input_ids, attention_mask)
+        return self.model(*inputs, input_features=input_features).logits
 
 
 def export(model: RsaCfnForSequenceClassification, file: Path, processor=None) -> float:
@@ -53,7 +48,8 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None) -
     a processor, it and the configuration are written beside the graph.
 
     The inputs are what the processor gives with `return_tensors="np"`: `input_values` and `audio_attention_mask`,
-    `(batch_size, num_samples)`, float32 and int32, and `input_ids` and `attention_mask`, `(batch_size, num_tokens)`,
+    `(batch_size, num_samples)`, float32 and int32, or `input_features` `(batch_size, num_frames, num_features)` and the
+    mask of its frames, and `input_ids` and `attention_mask`, `(batch_size, num_tokens)`,
     int64; a fusion of one modality has its two. All sizes are free, and a row whose mask is 0 lacks the modality. The
     output is `logits`, `(batch_size, num_labels)`. The labels are in the metadata, as JSON under `labels`. Over 1.5 GB
     the weights lie beside `file`, in one of the same name and `.data`.
@@ -63,7 +59,8 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None) -
     """
     model.eval()
     inputs = make_inputs(model, batch_size=2, length=0.6)
-    axes = {name: INPUT_AXES[modality][name] for modality in model.fusion.modalities for name in INPUT_AXES[modality]}
+    of_text, of_audio = ("input_ids", "attention_mask"), LENGTHS[model.config.audio_input]
+    axes = {name: {0: "batch_size", 1: "num_tokens" if name in of_text else of_audio} for name in inputs}
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             Logits(model).eval(),
@@ -111,9 +108,10 @@ def make_inputs(model: RsaCfnForSequenceClassification, batch_size: int, length:
     row 2 lacks the audio and row 3 the text. `length` is that of the longest row, from 0 to 1, where 1 is 2 s at 16 kHz
     and 24 tokens, or as much as the model takes."""
     config, generator = model.config, torch.Generator().manual_seed(batch_size)
-    longest = {"audio": 32_000, "text": min(24, config.max_text_tokens)}
+    family = config.audio_family
+    longest = {"audio": family.input_length(32_000), "text": min(24, config.max_text_tokens)}
     if not model.fusion.reads_pooled:
-        longest["audio"] = min(longest["audio"], _num_samples(config))
+        longest["audio"] = bisect_right(range(longest["audio"]), config.max_audio_frames, key=family.num_frames) - 1
     inputs = {}
     for modality in model.fusion.modalities:
         width = max(round(length * longest[modality]), 2)
@@ -124,8 +122,8 @@ def make_inputs(model: RsaCfnForSequenceClassification, batch_size: int, length:
             lengths[3:4] *= modality == "audio"
         mask = torch.arange(width) < lengths  # (B, width)
         if modality == "audio":
-            values = torch.randn(batch_size, width, generator=generator)
-            inputs |= {"input_values": values, "audio_attention_mask": mask.int()}
+            values = torch.randn(batch_size, width, *family.input_shape, generator=generator)
+            inputs |= {family.input_name: values, "audio_attention_mask": mask.int()}
         else:
             ids = torch.randint(config.text_config.vocab_size, (batch_size, width), generator=generator)
             # RoBERTa counts positions by the pad token, which stands nowhere else.
@@ -133,14 +131,6 @@ def make_inputs(model: RsaCfnForSequenceClassification, batch_size: int, length:
             ids = ids.masked_fill(ids == pad, (pad + 1) % config.text_config.vocab_size)
             inputs |= {"input_ids": ids.masked_fill(~mask, pad), "attention_mask": mask.long()}
     return inputs
-
-
-def _num_samples(config) -> int:
-    """The most samples that `max_audio_frames` frames are made of."""
-    hop = 1
-    for stride in config.audio_config.conv_stride:
-        hop *= stride
-    return config.audio_receptive_field + (config.max_audio_frames - 1) * hop
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def test_a_value_out_of_range_is_refused(fields, message):
         RsaCfnConfig(**fields)
 
 
-@pytest.mark.parametrize("model_type", ["speecht5", "moonshine", "roberta"])
+@pytest.mark.parametrize("model_type", ["sew", "sew-d", "speecht5", "moonshine", "clap", "roberta"])
 def test_a_backbone_of_another_family_is_refused(model_type):
     with pytest.raises(ValueError, match=f"model_type='{model_type}' is no audio encoder .*; give one of .*, whisper"):
         RsaCfnConfig(audio_config={"model_type": model_type})

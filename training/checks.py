@@ -217,10 +217,10 @@ def _check_model(model_args: ModelArguments, data_args: DataArguments) -> None:
 
 def _check_cacheable(config: RsaCfnConfig) -> None:
     """What frozen backbones make of a row has to be the same in every batch and after every step."""
-    if config.use_weighted_layer_sum:
+    if config.use_weighted_layer_sum and (config.fusion == "mlp_mixer" or config.pooling_mode == "max"):
         raise InputError(
-            "--cache_features can't go with use_weighted_layer_sum, whose weights of layers train; leave out one of "
-            "them, or freeze by --freeze_audio_encoder and --freeze_text_encoder"
+            "--cache_features can't go with use_weighted_layer_sum for fusion=mlp_mixer or pooling_mode=max: it keeps "
+            "no frames of all layers; freeze by --freeze_audio_encoder and --freeze_text_encoder instead"
         )
     if not config.mask_padding:
         raise InputError(

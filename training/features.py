@@ -1,5 +1,5 @@
 """What frozen backbones make of recordings and transcripts, computed once and kept in Arrow files that runs share:
-pooled vectors, or the hidden states for a fusion that reads sequences."""
+pooled vectors, those of each layer for a learned sum, or the hidden states for a fusion that reads sequences."""
 
 import json
 import logging
@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from foundation.errors import InputError
 from foundation.files import to_disk, write_json
+from modeling_rsa_cfn import pool
 from training.arguments import DataArguments
 from training.data import Splits
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
@@ -74,11 +75,14 @@ class CachedFeatures:
         self.features = dataset.select_columns("features").with_format("torch")
         self.modality = key["modality"]
         self.is_pooled = key["pooling_mode"] is not None
+        self.num_layers = key.get("num_layers")
         self.hidden_size = key["backbone"]["hidden_size"]
 
     def __getitem__(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """Rows → the model's `audio_embeds` or `text_embeds`, and for sequences their mask."""
         features = self.features[[self.position_of[row] for row in rows]]["features"]
+        if self.num_layers:
+            features = features.view(len(rows), self.num_layers, 1, -1)  # (B, L, 1, H)
         if self.is_pooled:
             return {f"{self.modality}_embeds": features}  # (B, H)
         states = [row.view(-1, self.hidden_size) for row in features]
@@ -128,6 +132,8 @@ def describe_features(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArg
         "column": getattr(data_args, f"{modality}_column_name"),
         "rows": _hash(splits.recordings["row"][:]),
     }
+    if model.config.use_weighted_layer_sum:
+        key["num_layers"] = backbone.config.num_hidden_layers + 1
     if modality == "audio":
         return key | {
             "feature_extractor": _without_provenance(processor.feature_extractor),
@@ -235,17 +241,19 @@ def _compute(
     )
     model.to(args.device)
     encode = model.get_audio_states if modality == "audio" else model.get_text_states
-    pool = model.get_audio_features if modality == "audio" else model.get_text_features
     # float16 keeps what autocast made of them; Arrow has no bfloat16.
     dtype = torch.float16 if trainer.accelerator.mixed_precision == "fp16" else torch.float32
     for rows, lost, inputs in tqdm(loader, desc=f"Caching {modality} features", disable=args.disable_tqdm):
-        inputs = [tensor.to(args.device) for tensor in inputs.values()]
+        inputs = {name: tensor.to(args.device) for name, tensor in inputs.items()}
+        is_weighed = model.config.use_weighted_layer_sum
         with trainer.compute_loss_context_manager():
-            features = pool(*inputs) if model.fusion.reads_pooled else encode(*inputs)
+            states, counts, *layers = encode(**inputs, each_layer=is_weighed)
         if model.fusion.reads_pooled:
-            values = list(features.float().cpu().numpy())
+            # A mean or a sum over time, and a weighted sum over layers, may change places.
+            pooled = [pool(states, counts, model.config.pooling_mode) for states in (layers[0] if layers else [states])]
+            values = list(torch.cat(pooled, dim=1).float().cpu().numpy())  # (B, L * H)
         else:
-            states, mask = (tensor.cpu() for tensor in features)
+            states, mask = states.cpu(), counts.cpu()
             values = [row[valid.bool()].to(dtype).flatten().numpy() for row, valid in zip(states, mask)]
         kept = [place for place in range(len(rows)) if place not in lost]
         if kept:

@@ -95,7 +95,10 @@ def assert_same_predictions(first, second):
         ("mlp_mixer", ()),
         pytest.param("audio", ("--pooling_mode", "max"), marks=pytest.mark.slow),
         pytest.param("text", ("--label_target", "soft"), marks=pytest.mark.slow),
-        ("early_fusion", ("--modality_dropout", "0.5", "--eval_modalities", "both", "audio", "text")),
+        (
+            "early_fusion",
+            ("--use_weighted_layer_sum", "--modality_dropout", "0.5", "--eval_modalities", "both", "audio", "text"),
+        ),
     ],
 )
 def test_a_cached_run_is_the_run_without_a_cache(fusion, arguments, run):
@@ -272,7 +275,8 @@ def test_half_precision_features_train(run):
 
 
 def test_saved_models_whose_features_would_change_are_refused(make_model, processor, tmp_path):
-    for name, fields in (("weighted", {"use_weighted_layer_sum": True}), ("padded", {"mask_padding": False})):
+    weighted = {"use_weighted_layer_sum": True, "pooling_mode": "max"}
+    for name, fields in (("weighted", weighted), ("padded", {"mask_padding": False})):
         make_model(**fields).save_pretrained(tmp_path / name)
         with pytest.raises(InputError, match="--cache_features (can't go with use_weighted|needs mask_padding)"):
             parse_arguments(["--model_name_or_path", str(tmp_path / name), "--cache_features"])
