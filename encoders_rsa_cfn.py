@@ -16,7 +16,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoderLayer
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 
@@ -148,11 +147,6 @@ class WhisperAudioEncoder(WhisperEncoder):
         "^layer_weights$",
     ]
 
-    @classmethod
-    def from_config(cls, config):
-        return cls._from_config(config)
-
-    @merge_with_config_defaults
     @capture_outputs
     def forward(self, input_features, attention_mask=None, **kwargs) -> BaseModelOutput:
         """Log-mel spectrograms, zeros where padded, `(batch_size, num_frames, num_mel_bins)` and their mask
@@ -193,7 +187,8 @@ class Waveforms:
 
     def __init__(self, config):
         self.config = config
-        self.kernels, self.strides = getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ())
+        convolutions = (config.conv_kernel, config.conv_stride) if self.input_name == "input_values" else ((), ())
+        self.kernels, self.strides = convolutions
         self.input_shape = ()  # of one step of the input
         self.num_adapter_layers = config.num_adapter_layers if getattr(config, "add_adapter", False) else 0
         self.shortest = 1  # input that gives a frame, which is what that frame sees: 400 samples for wav2vec2
@@ -215,7 +210,7 @@ class Waveforms:
 
     def make(self) -> nn.Module:
         """The encoder, with random weights."""
-        return self.encoder_class.from_config(self.config)
+        return AutoModel.from_config(self.config)
 
     def load(self, name: str, **kwargs) -> tuple[nn.Module, dict]:
         """The encoder of a checkpoint; `kwargs` are those of `from_pretrained`."""
@@ -260,6 +255,8 @@ class Waveforms:
         """Freeze what never trains."""
         if hasattr(encoder, "masked_spec_embed") and not self.masks_time:
             encoder.masked_spec_embed.requires_grad = False
+        if self.config.model_type == "wav2vec2-conformer":
+            encoder.encoder.pos_conv_embed.requires_grad_(False)  # it has other positions, and doesn't run these
 
 
 def _hold_statistics(norm, inputs):
@@ -304,6 +301,9 @@ class Whisper(Filterbanks):
 
     def num_frames(self, lengths, num_adapter_layers=0):
         return (lengths + 1) // 2
+
+    def make(self):
+        return WhisperAudioEncoder._from_config(self.config)
 
     def freeze_fixed(self, encoder):
         encoder.embed_positions.requires_grad_(False)

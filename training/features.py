@@ -52,7 +52,8 @@ def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: Dat
         for modality in trainer.model.fusion.modalities:
             key = describe_features(trainer, splits, data_args, modality)
             path = _find_or_make(trainer, splits.recordings, modality, key)
-            features[modality] = CachedFeatures(path, key)
+            backbone = getattr(trainer.model, f"{modality}_model")
+            features[modality] = CachedFeatures(path, key, backbone.config.hidden_size)
     trainer.data_collator = trainer.train_data_collator = CachedFeatureCollator(
         trainer.processing_class, features=features
     )
@@ -69,14 +70,14 @@ class CachedFeatures:
     """Features of one modality, looked up by the number of their row; they stay in the Arrow file, which lacks the rows
     that couldn't be read."""
 
-    def __init__(self, path: Path, key: dict):
+    def __init__(self, path: Path, key: dict, hidden_size: int):
         dataset = Dataset.from_file(str(path))
         self.position_of = {row: position for position, row in enumerate(dataset["row"][:])}
         self.features = dataset.select_columns("features").with_format("torch")
         self.modality = key["modality"]
         self.is_pooled = key["pooling_mode"] is not None
         self.num_layers = key.get("num_layers")
-        self.hidden_size = key["backbone"]["hidden_size"]
+        self.hidden_size = hidden_size
 
     def __getitem__(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """Rows → the model's `audio_embeds` or `text_embeds`, and for sequences their mask."""
