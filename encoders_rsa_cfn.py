@@ -1,7 +1,6 @@
 """The audio backbones: for each family how its inputs are named and counted, what in it would read padding, and how its
 encoder is made, loaded and frozen."""
 
-import math
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -135,9 +134,6 @@ class WhisperAudioEncoder(WhisperEncoder):
     """
     Whisper's encoder on clips as long as they are: the positions end with the longest of the batch, and padding is
     masked. Whisper's own runs on 30 s. SpecAugment isn't part of the encoder.
-
-    Args:
-        config ([`WhisperConfig`]): Of the whole model, whose decoder isn't made.
     """
 
     _keys_to_ignore_on_load_unexpected = [
@@ -179,17 +175,16 @@ class Waveforms:
     """
 
     input_name = "input_values"
-    samples_per_step = 1  # of the input
+    input_shape = ()  # of one step of the input
+    samples_per_step = 1
     feature_encoder = ("feature_extractor",)
     encoder_class, renamed = AutoModel, None
     layerdrop_field = "layerdrop"
-    max_seconds = math.inf  # that it has positions for
 
     def __init__(self, config):
         self.config = config
         convolutions = (config.conv_kernel, config.conv_stride) if self.input_name == "input_values" else ((), ())
         self.kernels, self.strides = convolutions
-        self.input_shape = ()  # of one step of the input
         self.num_adapter_layers = config.num_adapter_layers if getattr(config, "add_adapter", False) else 0
         self.shortest = 1  # input that gives a frame, which is what that frame sees: 400 samples for wav2vec2
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides)):
@@ -275,12 +270,9 @@ class Filterbanks(Waveforms):
     """w2v-BERT 2.0: layers over filterbanks, two frames of 10 ms to one step of the input."""
 
     input_name = "input_features"
+    input_shape = property(lambda self: (self.config.feature_projection_input_dim,))
     samples_per_step = 320
     feature_encoder = ()
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.input_shape = (config.feature_projection_input_dim,)
 
     def mask_padding(self, encoder):
         self._mask_adapter(encoder)
@@ -289,6 +281,7 @@ class Filterbanks(Waveforms):
 class Whisper(Filterbanks):
     """Whisper's encoder: two convolutions over log-mel spectrograms of 10 ms to a frame, and layers."""
 
+    input_shape = property(lambda self: (self.config.num_mel_bins,))
     samples_per_step = 160
     feature_encoder = ("conv1", "conv2")
     encoder_class, renamed = WhisperAudioEncoder, {r"^(model\.)?encoder\.": ""}
@@ -297,7 +290,6 @@ class Whisper(Filterbanks):
     def __init__(self, config):
         self.config = config
         self.num_adapter_layers, self.shortest, self.masks_time = 0, 1, False
-        self.input_shape, self.max_seconds = (config.num_mel_bins,), config.max_source_positions / 50
 
     def num_frames(self, lengths, num_adapter_layers=0):
         return (lengths + 1) // 2

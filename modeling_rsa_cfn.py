@@ -244,15 +244,11 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             audio_config=audio_config, text_config=text_config, **{"freeze_feature_encoder": True, **config_kwargs}
         )
         model, loading_info = cls(config), {}
-        load_text = partial(AutoModel.from_pretrained, config=config.text_config)
-        for name, path, load in (
-            ("audio_model", audio_model, config.audio_family.load),
-            ("text_model", text_model, load_text),
-        ):
+        loads = (config.audio_family.load, partial(AutoModel.from_pretrained, config=config.text_config))
+        options = {"dtype": torch.float32, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+        for name, path, load in zip(("audio_model", "text_model"), (audio_model, text_model), loads):
             if getattr(model, name) is not None:
-                pretrained, info = load(
-                    path, dtype=torch.float32, trust_remote_code=trust_remote_code, output_loading_info=True
-                )
+                pretrained, info = load(path, **options)
                 pretrained.pooler = None
                 getattr(model, name).load_state_dict(pretrained.state_dict())
                 missing = {key for key in info["missing_keys"] if not key.startswith("pooler.")}
