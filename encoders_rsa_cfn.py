@@ -136,12 +136,7 @@ class WhisperAudioEncoder(WhisperEncoder):
     masked. Whisper's own runs on 30 s. SpecAugment isn't part of the encoder.
     """
 
-    _keys_to_ignore_on_load_unexpected = [
-        r"^(model\.)?decoder\.",
-        r"^proj_out\.",
-        r"^(projector|classifier)\.",
-        "^layer_weights$",
-    ]
+    _keys_to_ignore_on_load_unexpected = [r"^(model\.)?decoder\.", r"^(proj_out|projector|classifier|layer_weights)"]
 
     @capture_outputs
     def forward(self, input_features, attention_mask=None, **kwargs) -> BaseModelOutput:
