@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin, WhisperFeatureExtractor
+from transformers import BatchFeature, PretrainedConfig, ProcessorMixin, WhisperFeatureExtractor
 from transformers.pipelines.base import ChunkPipeline
 from transformers.processing_utils import ProcessingKwargs, Unpack
 
@@ -108,6 +108,12 @@ class RsaCfnProcessor(ProcessorMixin):
         self.max_text_tokens = max_text_tokens
         self.audio_crop = audio_crop
         self.text_prefix = text_prefix
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        # Without a configuration, AutoTokenizer reads the model's, and asks whether to run the code that it names.
+        kwargs.setdefault("config", PretrainedConfig())
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_args_and_dict(cls, args, processor_dict, **kwargs):

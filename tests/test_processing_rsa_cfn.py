@@ -12,6 +12,7 @@ import soundfile
 import torch
 from datasets import Dataset
 from transformers import (
+    CONFIG_MAPPING,
     DataCollatorWithPadding,
     SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
@@ -258,6 +259,15 @@ def test_round_trip(processor, tmp_path, clips, texts):
     batch = reloaded(audio=clips, return_tensors="pt")["input_values"]
     assert batch.shape == (3, 8000)
     assert torch.equal(batch, short(audio=clips, return_tensors="pt")["input_values"])
+
+
+def test_the_class_at_hand_is_loaded_without_a_question(processor, make_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the folder's code"))
+    make_model().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert "rsa_cfn" not in CONFIG_MAPPING  # or nobody would be asked
+    reloaded = RsaCfnProcessor.from_pretrained(tmp_path)
+    assert reloaded.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
 
 
 LOAD_ELSEWHERE = """
