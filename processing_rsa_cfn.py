@@ -261,10 +261,10 @@ class RsaCfnProcessor(ProcessorMixin):
 
     def _extract_audio(self, waveforms, audio_crop, options) -> dict:
         num_samples = options["max_length"] or self._num_samples
+        waveforms = [np.zeros(0, np.float32) if clip is None else clip for clip in waveforms]
         if options.get("truncation") not in (False, "do_not_truncate"):
-            waveforms = [None if clip is None else crop_audio(clip, num_samples, audio_crop) for clip in waveforms]
-        nothing = self._extract(np.zeros(1, np.float32))[:0]
-        rows = [nothing if clip is None or not len(clip) else self._extract(clip) for clip in waveforms]
+            waveforms = [crop_audio(clip, num_samples, audio_crop) for clip in waveforms]
+        rows = [self._extract(clip) for clip in waveforms]
         limit = self._num_frames(num_samples) if options["padding"] == "max_length" else 1
         return _pad(self.model_input_names[:2], rows, limit, np.float32(0), **options)
 
@@ -273,14 +273,14 @@ class RsaCfnProcessor(ProcessorMixin):
 
     def _extract(self, waveform: np.ndarray) -> np.ndarray:
         """Of one clip by itself, so that it ends where it ends: samples `(T,)`, or features `(T, num_features)`."""
-        extractor = self.feature_extractor
-        name = extractor.model_input_names[0]
+        extractor, name = self.feature_extractor, self.model_input_names[0]
         self._check_length(len(waveform), f"audio of {len(waveform) / extractor.sampling_rate:g} seconds")
-        if name == "input_features" and len(waveform) < MIN_SAMPLES_OF_FEATURES:
-            waveform = np.pad(waveform, (0, MIN_SAMPLES_OF_FEATURES - len(waveform)))
+        shortest = MIN_SAMPLES_OF_FEATURES if name == "input_features" else 1
+        padded = waveform if len(waveform) >= shortest else np.pad(waveform, (0, shortest - len(waveform)))
         options = {"sampling_rate": extractor.sampling_rate, "padding": False, "return_tensors": "np"}
-        features = extractor(waveform, **options)[name][0]
-        return features.T if isinstance(extractor, WhisperFeatureExtractor) else features
+        features = extractor(padded, **options)[name][0]
+        features = features.T if isinstance(extractor, WhisperFeatureExtractor) else features
+        return features if len(waveform) else features[:0]
 
     def _check_length(self, num_samples: float, what: str) -> None:
         # Whisper has positions for so much, and its feature extractor would drop the rest without a word.
