@@ -71,8 +71,8 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
     Args:
         audio: A file path; encoded bytes; a binary file object, which need not be able to seek; a dict, such as a row
             of a `datasets` Audio column (`{"bytes", "path"}`, `{"array", "sampling_rate"}`) or `{"raw",
-            "sampling_rate"}`; a torchcodec decoder; or samples, an array, tensor or list of shape `(num_samples,)`,
-            floats or integers of 8, 16 or 32 bits, whose full scale becomes 1.
+            "sampling_rate"}`; a torchcodec decoder; or samples, an array, tensor or list of shape `(num_samples,)`, or
+            of one channel, floats or integers of 8, 16 or 32 bits, whose full scale becomes 1.
         sampling_rate (`int`, *optional*): Of bare samples, in Hz; `target_sampling_rate` when left out.
         target_sampling_rate (`int`): Hz of the result; a clip at another rate is resampled.
 
@@ -153,6 +153,8 @@ def read_samples(sound) -> np.ndarray:
                 f"audio is samples of {samples.dtype}, whose full scale isn't known; give floats between -1 and 1, or "
                 "an array of int16.",
             )
+        if samples.ndim == 2 and 1 in samples.shape:  # as torchaudio and soundfile have one channel
+            samples = samples.reshape(-1)
         if samples.ndim != 1:
             shape = f"audio has shape {samples.shape}"
             raise AudioError(UNREADABLE, f"{shape}; give one channel, of shape (num_samples,).")

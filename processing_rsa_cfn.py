@@ -17,9 +17,9 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
-from transformers import BatchFeature, ProcessorMixin, WhisperFeatureExtractor
+from transformers import BatchFeature, PretrainedConfig, ProcessorMixin, WhisperFeatureExtractor
 from transformers.pipelines.base import ChunkPipeline
-from transformers.processing_utils import ProcessingKwargs, Unpack
+from transformers.processing_utils import AudioKwargs, ProcessingKwargs, TextKwargs, Unpack
 
 
 try:
@@ -40,6 +40,8 @@ LETTERS_PER_TOKEN = 100
 # Of sound that is made into features: w2v-BERT joins two frames of 400 samples, 160 apart, and normalises by their
 # variance. Whisper reflects 200 samples at either end.
 MIN_SAMPLES_OF_FEATURES = 560
+# What transformers' processors take, beside audio and text.
+KEYWORDS = {*AudioKwargs.__annotations__, *TextKwargs.__annotations__, "audio_kwargs", "text_kwargs", "common_kwargs"}
 ROW_KEYS = ("audio", "text", "sampling_rate")
 # As the audio pipelines of transformers take them, beside the rate or the text.
 AUDIO_KEYS = ("array", "raw", "bytes", "path")
@@ -101,13 +103,17 @@ class RsaCfnProcessor(ProcessorMixin):
     ):
         super().__init__(feature_extractor, tokenizer)
         _check_audio_crop(audio_crop, AUDIO_CROPS)
-        self._check_length(
-            max_audio_seconds * feature_extractor.sampling_rate, f"max_audio_seconds={max_audio_seconds}"
-        )
         self.max_audio_seconds = max_audio_seconds
+        self._check_length(self._num_samples, f"max_audio_seconds={max_audio_seconds}")
         self.max_text_tokens = max_text_tokens
         self.audio_crop = audio_crop
         self.text_prefix = text_prefix
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        # Without a configuration, AutoTokenizer reads the model's, and asks whether to run the code that it names.
+        kwargs.setdefault("config", PretrainedConfig())
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_args_and_dict(cls, args, processor_dict, **kwargs):
@@ -117,6 +123,10 @@ class RsaCfnProcessor(ProcessorMixin):
     @property
     def model_input_names(self):
         return [self.feature_extractor.model_input_names[0], "audio_attention_mask", "input_ids", "attention_mask"]
+
+    @property
+    def _num_samples(self) -> int:
+        return round(self.max_audio_seconds * self.feature_extractor.sampling_rate)
 
     def __call__(
         self,
@@ -138,22 +148,26 @@ class RsaCfnProcessor(ProcessorMixin):
             truncation (`bool` or `str`, defaults to `True`): `False` keeps all of long clips and transcripts.
             max_length (`int`, *optional*): Tokens, in place of `max_text_tokens`; in `audio_kwargs`, samples.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
-            kwargs: As other processors of transformers take them, and for one modality in `audio_kwargs` or
-                `text_kwargs`, which know all of [`AudioKwargs`] that is about lengths, and [`TextKwargs`].
+            kwargs: As other processors of transformers take them: `pad_to_multiple_of`, what tokenizers know, and for
+                one modality `audio_kwargs` and `text_kwargs`.
 
         Returns:
-            [`BatchFeature`] with `audio_attention_mask` of shape `(batch_size, audio_length)` beside `input_values` of
-            that shape or `input_features` of shape `(batch_size, audio_length, num_features)`, and `input_ids` and
-            `attention_mask` of shape `(batch_size, num_tokens)`. The mask of a missing row is all 0, and so is that of
-            a clip of no samples; a modality that every row lacks has no key.
+            [`BatchFeature`] with `input_values` and `audio_attention_mask` of shape `(batch_size, num_samples)`, or
+            `input_features` of shape `(batch_size, num_frames, num_features)` and its mask of `(batch_size,
+            num_frames)`, and `input_ids` and `attention_mask` of shape `(batch_size, num_tokens)`. The mask of a
+            missing row is all 0, and so is that of a clip of no samples; a modality that every row lacks has no key.
 
         Raises:
-            ValueError: A row has neither audio nor text, the modalities differ in their number of rows, or
-                `audio_crop` is unknown.
+            ValueError: A row has neither audio nor text, the modalities differ in their number of rows, `audio_crop` is
+                unknown, or a clip is longer than the feature extractor takes.
+            TypeError: A keyword is unknown.
         """
         if audio_crop is None:
             audio_crop = self.audio_crop
         _check_audio_crop(audio_crop, (*AUDIO_CROPS, "random"))
+        unknown = {*kwargs, *kwargs.get("audio_kwargs", {}), *kwargs.get("text_kwargs", {})} - KEYWORDS
+        if unknown:
+            raise TypeError(f"{', '.join(sorted(unknown))} is unknown; give some of {', '.join(sorted(KEYWORDS))}.")
         options = self._merge_kwargs(**kwargs)
         # A `max_length` for all is one of tokens: as samples, it would leave nothing of a clip.
         options["audio_kwargs"]["max_length"] = kwargs.get("audio_kwargs", {}).get("max_length")
@@ -175,7 +189,7 @@ class RsaCfnProcessor(ProcessorMixin):
             raise ValueError(f"rows {empty} have neither audio nor text; give at least one of them.")
         features = {}
         if any(waveform is not None for waveform in waveforms):
-            features |= self._extract_audio(waveforms, audio_crop, **options["audio_kwargs"])
+            features |= self._extract_audio(waveforms, audio_crop, options["audio_kwargs"])
         if any(transcript is not None for transcript in transcripts):
             features |= self._tokenize(transcripts, **options["text_kwargs"])
         return BatchFeature(features, tensor_type=None)
@@ -204,7 +218,7 @@ class RsaCfnProcessor(ProcessorMixin):
         features = dict(BatchFeature(features, tensor_type=return_tensors))
         limits = (1, 1)
         if padding == "max_length":
-            limits = (self._num_frames(), max_length or self.max_text_tokens)
+            limits = (self._num_frames(self._num_samples), max_length or self.max_text_tokens)
         values = (np.float32(0), np.int64(self.tokenizer.pad_token_id))
         for pair, limit, value in zip((names[:2], names[2:]), limits, values):
             # What a mask keeps is one row, and of a batch of one too, as a dataset has it that was mapped row by row.
@@ -232,8 +246,7 @@ class RsaCfnProcessor(ProcessorMixin):
         Raises:
             ValueError: As [`decode_audio`].
         """
-        target = self.feature_extractor.sampling_rate
-        length = round(self.max_audio_seconds * target)
+        target, length = self.feature_extractor.sampling_rate, self._num_samples
         step = max(length // 2, 1)
         last, ahead = None, np.zeros(0, np.float32)
         for block in decode_blocks(audio, sampling_rate, target):
@@ -246,32 +259,28 @@ class RsaCfnProcessor(ProcessorMixin):
         else:
             yield np.concatenate([last, ahead[length - step :]])[-length:]
 
-    def _extract_audio(
-        self, waveforms, crop, truncation=True, max_length=None, padding=True, pad_to_multiple_of=None, **options
-    ) -> dict:
-        num_samples = max_length or round(self.max_audio_seconds * self.feature_extractor.sampling_rate)
-        if truncation not in (False, "do_not_truncate"):
-            waveforms = [None if clip is None else crop_audio(clip, num_samples, crop) for clip in waveforms]
-        nothing = self._extract(np.zeros(1, np.float32))[:0]
-        rows = [nothing if clip is None or not len(clip) else self._extract(clip) for clip in waveforms]
-        names, return_tensors = self.model_input_names[:2], options.get("return_tensors")
-        limit = self._num_frames(num_samples) if padding == "max_length" else 1
-        return _pad(names, rows, limit, np.float32(0), padding, pad_to_multiple_of, return_tensors)
+    def _extract_audio(self, waveforms, audio_crop, options) -> dict:
+        num_samples = options["max_length"] or self._num_samples
+        waveforms = [np.zeros(0, np.float32) if clip is None else clip for clip in waveforms]
+        if options.get("truncation") not in (False, "do_not_truncate"):
+            waveforms = [crop_audio(clip, num_samples, audio_crop) for clip in waveforms]
+        rows = [self._extract(clip) for clip in waveforms]
+        limit = self._num_frames(num_samples) if options["padding"] == "max_length" else 1
+        return _pad(self.model_input_names[:2], rows, limit, np.float32(0), **options)
 
-    def _num_frames(self, num_samples: int | None = None) -> int:
-        num_samples = num_samples or round(self.max_audio_seconds * self.feature_extractor.sampling_rate)
+    def _num_frames(self, num_samples: int) -> int:
         return len(self._extract(np.zeros(num_samples, np.float32)))
 
     def _extract(self, waveform: np.ndarray) -> np.ndarray:
         """Of one clip by itself, so that it ends where it ends: samples `(T,)`, or features `(T, num_features)`."""
-        extractor = self.feature_extractor
-        name = extractor.model_input_names[0]
+        extractor, name = self.feature_extractor, self.model_input_names[0]
         self._check_length(len(waveform), f"audio of {len(waveform) / extractor.sampling_rate:g} seconds")
-        if name == "input_features" and len(waveform) < MIN_SAMPLES_OF_FEATURES:
-            waveform = np.pad(waveform, (0, MIN_SAMPLES_OF_FEATURES - len(waveform)))
+        shortest = MIN_SAMPLES_OF_FEATURES if name == "input_features" else 1
+        padded = waveform if len(waveform) >= shortest else np.pad(waveform, (0, shortest - len(waveform)))
         options = {"sampling_rate": extractor.sampling_rate, "padding": False, "return_tensors": "np"}
-        features = extractor(waveform, **options)[name][0]
-        return features.T if isinstance(extractor, WhisperFeatureExtractor) else features
+        features = extractor(padded, **options)[name][0]
+        features = features.T if isinstance(extractor, WhisperFeatureExtractor) else features
+        return features if len(waveform) else features[:0]
 
     def _check_length(self, num_samples: float, what: str) -> None:
         # Whisper has positions for so much, and its feature extractor would drop the rest without a word.
@@ -300,7 +309,7 @@ class RsaCfnProcessor(ProcessorMixin):
         return dict(encoded)
 
 
-def _pad(names, rows, limit, value, padding, pad_to_multiple_of, return_tensors) -> dict:
+def _pad(names, rows, limit, value, padding=True, pad_to_multiple_of=None, return_tensors=None, **_) -> dict:
     """Rows of one modality, at least `limit` long, and their masks; a missing row has no positions."""
     lengths = [max(len(row), 1) for row in rows]
     if padding not in (False, "do_not_pad"):

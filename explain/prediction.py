@@ -204,14 +204,14 @@ def _sum_over_words(processor, text: str, relevance: np.ndarray) -> tuple[list[s
     tokenizer = processor.tokenizer
     if not tokenizer.is_fast:
         raise ValueError(f"{type(tokenizer).__name__} doesn't tell where its tokens are; give a fast tokenizer.")
-    encoded = tokenizer(
-        text, truncation=True, max_length=processor.max_text_tokens, return_offsets_mapping=True, padding=False
-    )
+    prefix, options = processor.text_prefix, {"max_length": processor.max_text_tokens, "return_offsets_mapping": True}
+    encoded = tokenizer(prefix + text, truncation=True, padding=False, **options)
     matches = list(re.finditer(r"\S+", text))
     ends = [match.end() for match in matches]
     sums: dict[int, float] = {}
     for (start, end), value in zip(encoded["offset_mapping"], relevance, strict=True):
-        # A token may begin with the space before its word; a special one is empty.
+        # A token may begin with the space before its word, one of the prefix before the text; a special one is empty.
+        start, end = start - len(prefix), end - len(prefix)
         place = bisect_right(ends, start)
         if start < end and place < len(matches) and matches[place].start() < end:
             sums[place] = sums.get(place, 0.0) + value

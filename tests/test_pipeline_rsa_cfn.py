@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import torch
 from datasets import Audio, Dataset
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
 import processing_rsa_cfn
 from configuration_rsa_cfn import EMOTIONS
@@ -371,6 +371,35 @@ def test_a_model_of_one_modality_needs_that_one(fusion, other, make_model, short
 def test_a_model_in_training_mode_doesnt_answer_at_random(make_model, short, texts):
     pipe = RsaCfnPipeline(make_model(fusion="rsa_cfn").train(), short, device="cpu")
     assert pipe({"text": texts[0]}) == pipe({"text": texts[0]})
+
+
+FEATURES = {
+    "whisper": (
+        {"d_model": 16, "encoder_attention_heads": 2, "encoder_ffn_dim": 24, "encoder_layers": 2, "num_mel_bins": 8},
+        WhisperFeatureExtractor(feature_size=8),
+    ),
+    "wav2vec2-bert": (
+        {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2},
+        SeamlessM4TFeatureExtractor(),
+    ),
+}
+
+
+@pytest.mark.parametrize("model_type", FEATURES)
+def test_a_model_of_features_answers_alike_in_batches_and_in_threads(model_type, make_model, short, clips, texts):
+    sizes, extractor = FEATURES[model_type]
+    model = make_model(fusion="early_fusion", audio_config={"model_type": model_type, **sizes})
+    pipe = RsaCfnPipeline(model, RsaCfnProcessor(extractor, short.tokenizer, 0.5, max_text_tokens=16), device="cpu")
+    long = np.concatenate(clips)
+    rows = [row(long, texts[0]), row(long[:100]), {"text": texts[1]}, row(clips[1], texts[2]), row(clips[2])]
+    expected = [pipe(given) for given in rows]
+    windows = [pipe(row(window, texts[0])) for window in pipe.processor.windows(long)]
+    np.testing.assert_allclose(
+        by_label(expected[0]), np.mean([by_label(window) for window in windows], axis=0), atol=1e-6
+    )
+    assert_same(pipe(rows, batch_size=4), expected)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(pipe, rows * 4)) == expected * 4
 
 
 @pytest.mark.parametrize("num_calls", [150, pytest.param(1000, marks=pytest.mark.slow)])

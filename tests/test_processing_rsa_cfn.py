@@ -12,6 +12,7 @@ import soundfile
 import torch
 from datasets import Dataset
 from transformers import (
+    CONFIG_MAPPING,
     DataCollatorWithPadding,
     SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
@@ -158,6 +159,31 @@ def test_limits_cut_and_pad(processor, tone, texts):
     assert batch["input_ids"].shape == (2, 5)
 
 
+def test_options_are_for_all_or_for_one_modality(processor, tone):
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=0.25, max_text_tokens=4)
+    text = "정말 반가워요"
+
+    def shapes(**options):
+        batch = short(audio=tone, text=text, return_tensors="np", **options)
+        return batch["input_values"].shape[1], batch["input_ids"].shape[1]
+
+    assert shapes(truncation=False) == (16000, 9)
+    assert shapes(max_length=6) == (4000, 6)  # tokens; a clip of 6 samples would be none
+    assert shapes(text_kwargs={"max_length": 6}, audio_kwargs={"max_length": 800}) == (800, 6)
+    assert shapes(pad_to_multiple_of=2) == (4000, 4)
+    assert shapes(audio_kwargs={"pad_to_multiple_of": 7}) == (4004, 4)
+    assert shapes(text_kwargs={"padding": "max_length", "max_length": 12}) == (4000, 12)
+    assert shapes(audio_kwargs={"truncation": False}, text_kwargs={"add_special_tokens": False}) == (16000, 4)
+    assert shapes(common_kwargs={"padding": "max_length"}, truncation=False) == (16000, 9)
+    assert "offset_mapping" in short(text=text, return_offsets_mapping=True)
+
+
+@pytest.mark.parametrize("options", [{"sample_rate": 8000}, {"audio_kwargs": {"sample_rate": 8000}}])
+def test_an_unknown_option_is_refused(options, processor, tone):
+    with pytest.raises(TypeError, match="sample_rate is unknown; give some of .*sampling_rate"):
+        processor(audio=tone, **options)
+
+
 def test_of_a_text_without_end_only_the_beginning_is_tokenized(processor, monkeypatch):
     monkeypatch.setattr(processing_rsa_cfn, "LETTERS_PER_TOKEN", 1)
     short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_text_tokens=4)
@@ -233,6 +259,13 @@ def test_a_mapped_dataset_is_collated_as_by_transformers_own(is_batched, padding
     assert list(batch) == hearing.model_input_names
 
 
+def test_samples_of_one_channel_may_have_its_axis(processor, tone):
+    expected = processor(audio=tone, return_tensors="pt")["input_values"]
+    for clip in (torch.from_numpy(tone)[None], tone[:, None]):  # of torchaudio and of soundfile
+        assert torch.equal(processor(audio=clip, return_tensors="pt")["input_values"], expected)
+        assert torch.equal(processor(audio=[clip], return_tensors="pt")["input_values"], expected)
+
+
 def test_one_clip_and_one_text_make_a_batch_of_one(processor, tone):
     batch = processor(audio=tone, text="정말", sampling_rate=16000, return_tensors="pt")
     assert {len(values) for values in batch.values()} == {1}
@@ -258,6 +291,15 @@ def test_round_trip(processor, tmp_path, clips, texts):
     batch = reloaded(audio=clips, return_tensors="pt")["input_values"]
     assert batch.shape == (3, 8000)
     assert torch.equal(batch, short(audio=clips, return_tensors="pt")["input_values"])
+
+
+def test_the_class_at_hand_is_loaded_without_a_question(processor, make_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the folder's code"))
+    make_model().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert "rsa_cfn" not in CONFIG_MAPPING  # or nobody would be asked
+    reloaded = RsaCfnProcessor.from_pretrained(tmp_path)
+    assert reloaded.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
 
 
 LOAD_ELSEWHERE = """

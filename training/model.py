@@ -74,10 +74,6 @@ TINY_TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4
 TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64, "mixer_size": 64, "mixer_classifier_size": 128}
 
 
-# Loading a saved tokenizer reads the model's configuration; registered, it doesn't ask to trust the folder's code.
-AutoConfig.register(RsaCfnConfig.model_type, RsaCfnConfig)
-
-
 @contextmanager
 def loading(argument: str, name: str, legal: str):
     """A context that loads a model; what goes wrong is an InputError."""

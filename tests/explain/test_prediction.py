@@ -7,6 +7,7 @@ import torch
 
 from configuration_rsa_cfn import FUSIONS
 from explain import explain
+from processing_rsa_cfn import RsaCfnProcessor
 
 
 ATTENTION_MAPS = {"rsa": [28], "rsa_cfn": [6, 6], "hybrid_fusion": [6, 6]}
@@ -117,6 +118,16 @@ def test_a_long_clip_and_a_long_text(make_model, processor, texts, tmp_path):
     assert explanation.word_relevance.all()
     with pytest.raises(ValueError, match="text has 1,601 letters; give at most 1,600"):
         explain(make_model(fusion="rsa"), processor, text="정" * 1601)
+
+
+@pytest.mark.parametrize("prefix", ["정말 ", "정말"])
+def test_the_words_are_those_behind_a_prefix(prefix, make_model, processor):
+    asking = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_text_tokens=16, text_prefix=prefix)
+    explanation = explain(make_model(fusion="text"), asking, text="반가워요 정말 안녕하세요")
+    assert explanation.words == ["반가워요", "정말", "안녕하세요"] and explanation.word_relevance.all()
+    plain = explain(make_model(fusion="text"), processor, text=f"{prefix}반가워요 정말 안녕하세요")
+    np.testing.assert_allclose(explanation.probabilities, plain.probabilities, atol=1e-6)
+    np.testing.assert_allclose(explanation.word_relevance[1:], plain.word_relevance[-2:], atol=1e-6)
 
 
 @pytest.mark.parametrize("given", [{"text": "정말"}, {"audio": np.ones(16000)}])
