@@ -4,7 +4,10 @@ import copy
 from typing import Literal, get_args
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PretrainedConfig, __version__
+from transformers import AutoConfig, AutoModel, PretrainedConfig, __version__
+from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME as DYNAMIC
 
 
 try:
@@ -72,6 +75,19 @@ CUSTOM_PIPELINES = {
         "type": "multimodal",
     }
 }
+
+
+def register_own_code(config_dict: dict, name: str, trust_remote_code: bool, **kwargs):
+    """Have the Auto classes know a text backbone that transformers doesn't, by the code that lies with its weights in
+    the folder or Hub repository `name`; it runs where it is trusted, and is a ValueError where it isn't."""
+    auto_map = config_dict.get("auto_map") or {}
+    if "AutoConfig" not in auto_map or config_dict.get("model_type") in CONFIG_MAPPING:
+        return
+    if not trust_remote_code:
+        raise ValueError(f"{name} has code of its own, which runs as you; read it, then give trust_remote_code=True.")
+    config_class = get_class_from_dynamic_module(auto_map["AutoConfig"], name, **kwargs)
+    AutoConfig.register(config_class.model_type, config_class)
+    AutoModel.register(config_class, get_class_from_dynamic_module(auto_map["AutoModel"], name, **kwargs))
 
 
 @strict
@@ -212,6 +228,26 @@ class RsaCfnConfig(PretrainedConfig):
         self._check_ranges()
         if self.use_weighted_layer_sum:
             setattr(self.audio_config, self.audio_family.layerdrop_field, 0.0)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, trust_remote_code=False, **kwargs):
+        """As in [`PretrainedConfig`]; the code of a backbone is run if it is trusted."""
+        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        # An Auto class that was told to trust a folder runs this code from there, and hands nothing on.
+        trusted = trust_remote_code or (kwargs.get("_from_auto") and __name__.startswith(DYNAMIC))
+        register_own_code(config_dict.get("text_config") or {}, pretrained_model_name_or_path, trusted, **kwargs)
+        return config_dict, unused
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As in [`PretrainedConfig`], and the code of a text backbone that has its own."""
+        own = type(self.text_config)
+        if not own.__module__.startswith(DYNAMIC):
+            return super().save_pretrained(save_directory, **kwargs)
+        files = self.text_config.auto_map  # of a repository on the Hub with its name before them
+        self.text_config.auto_map = {name: files[name].rpartition("--")[2] for name in ("AutoConfig", "AutoModel")}
+        super().save_pretrained(save_directory, **kwargs)
+        for code in (own, AutoModel._model_mapping[own]):
+            custom_object_save(code, save_directory)
 
     def _check_ranges(self):
         family = self.audio_family

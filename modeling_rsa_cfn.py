@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 
 try:
-    from .configuration_rsa_cfn import RsaCfnConfig
+    from .configuration_rsa_cfn import RsaCfnConfig, register_own_code
     from .encoders_rsa_cfn import freeze_lowest_layers, rows_of_similar_length, valid_lengths
     from .fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 except ImportError:
     if __package__:
         raise
-    from configuration_rsa_cfn import RsaCfnConfig
+    from configuration_rsa_cfn import RsaCfnConfig, register_own_code
     from encoders_rsa_cfn import freeze_lowest_layers, rows_of_similar_length, valid_lengths
     from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 
@@ -161,7 +161,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         self.text_model = AutoModel.from_config(config.text_config) if "text" in fusion_class.modalities else None
         if getattr(self.text_model, "pooler", None) is not None:
             # Pooling is ours, so the backbone's pooler would be weights that never train.
-            self.text_model.pooler = None
+            self.text_model.pooler = nn.Identity()
         if self.audio_model is not None and config.mask_padding:
             config.audio_family.mask_padding(self.audio_model)
         self.audio_layer_weights = self._make_layer_weights(self.audio_model)
@@ -183,6 +183,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         As in [`PreTrainedModel`], but weights that are missing, unexpected or of another size are a `RuntimeError`:
         random ones in their place would answer too. Either of the two named arguments takes what there is.
         """
+        if kwargs.get("trust_remote_code"):  # which PreTrainedModel doesn't hand on to the configuration
+            cls.config_class.get_config_dict(pretrained_model_name_or_path, **kwargs)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
@@ -215,8 +217,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
 
         Args:
             audio_model (`str`): Hub id or folder of a model of the wav2vec2 family, of Whisper or of w2v-BERT 2.0.
-            text_model (`str`): Hub id or folder of a RoBERTa- or BERT-family model.
-            trust_remote_code (`bool`, defaults to `False`): Run the code that comes with a backbone.
+            text_model (`str`): Hub id or folder of a text encoder, such as BERT, RoBERTa, DeBERTa or ModernBERT.
+            trust_remote_code (`bool`, defaults to `False`): Run the code that comes with a text model.
             output_loading_info (`bool`, defaults to `False`): Give the model and, under `"audio_model"` and
                 `"text_model"`, what transformers tells of the loading of each that the fusion reads.
             kwargs: Fields of [`RsaCfnConfig`]; with the prefix `audio_` or `text_`, fields of the backbone's
@@ -225,12 +227,15 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         config_class = cls.config_class
         config_kwargs = {name: value for name, value in kwargs.items() if hasattr(config_class, name)}
         backbone_kwargs = {name: value for name, value in kwargs.items() if name not in config_kwargs}
+        register_own_code(PretrainedConfig.get_config_dict(text_model)[0], text_model, trust_remote_code)
         audio_config, text_config = (
-            AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code) for name in (audio_model, text_model)
+            AutoConfig.from_pretrained(name, trust_remote_code=False) for name in (audio_model, text_model)
         )
         # In float32 whatever the files hold: a half-precision backbone would turn the whole model half on a reload.
         audio_config.dtype = text_config.dtype = torch.float32
-        text_config.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+        for name, value in text_config.to_dict().items():
+            if "drop" in name and isinstance(value, float):
+                setattr(text_config, name, 0.0)
         for name, value in backbone_kwargs.items():
             modality, _, field = name.partition("_")
             backbone_config = {"audio": audio_config, "text": text_config}.get(modality)
@@ -245,7 +250,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         )
         model, loading_info = cls(config), {}
         loads = (config.audio_family.load, partial(AutoModel.from_pretrained, config=config.text_config))
-        options = {"dtype": torch.float32, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+        options = {"dtype": torch.float32, "trust_remote_code": False, "output_loading_info": True}
         for name, path, load in zip(("audio_model", "text_model"), (audio_model, text_model), loads):
             if getattr(model, name) is not None:
                 pretrained, info = load(path, **options)
@@ -638,7 +643,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 )
             width = min(longest + 1, limit)
         pads = max(width - input_ids.shape[1], 0)
-        input_ids = F.pad(input_ids, (0, pads), value=self.config.text_config.pad_token_id)[:, :width]
+        pad_token_id = getattr(self.config.text_config, "pad_token_id", None)  # there may be none: any is masked
+        input_ids = F.pad(input_ids, (0, pads), value=pad_token_id)[:, :width]
         attention_mask = F.pad(attention_mask, (0, pads))[:, :width]  # (B, width)
         counts = attention_mask.clone()
         if not self.config.mask_padding:

@@ -28,6 +28,7 @@ from training.labels import class_weights, target_shares
 from training.model import check_models, load_model, saved_classes
 from training.opening import describe_run
 from training.parsing import parse_arguments
+from training.preflight import preflight
 from training.recipe import make_recipe
 from training.run_folder import format_closing, owned_by_run, write_split
 from training.scoring import ScoredPart, compute_metrics, score, validate
@@ -170,6 +171,8 @@ def make_trainer(
     start = time.perf_counter()
     texts = [text for text in splits.tables["train"]["text"] if text is not None] if "train" in splits.tables else []
     model, processor = load_model(model_args, data_args, splits.label_names, texts, weights)
+    if training_args.do_train:  # what is only scored, `load_model` has tried
+        preflight(model, processor, texts, model_args, training_args)
     model_seconds = time.perf_counter() - start
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))

@@ -29,8 +29,8 @@ PAPER_BATCH_SIZES = {"audio": 16, "text": 16, "rsa_cfn": 4, "hybrid_fusion": 4}
 OF_THE_WEIGHTS = ("fusion", "pooling_mode", "cross_fusion_rank", "use_weighted_layer_sum")
 OF_THE_TRAINING = ("modality_dropout", "label_smoothing", "freeze_feature_encoder", "freeze_audio_encoder")
 OF_THE_TRAINING += ("freeze_text_encoder", "freeze_audio_layers", "freeze_text_layers")
-# How the processor cuts clips and transcripts.
-LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop")
+# How the processor cuts clips and transcripts, and begins the latter.
+LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop", "text_prefix")
 ABOVE_ZERO, BELOW_ONE = sys.float_info.min, 1 - sys.float_info.epsilon
 # The least and the most of numbers; the default is legal too, and the configuration looks at its own.
 RANGES = {
@@ -65,6 +65,9 @@ class ModelArguments:
         default=None,
         help="A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones; what "
         "isn't given is as it was saved.",
+    )
+    trust_remote_code: bool = HfArg(
+        default=False, help="Run the code that comes with a text model, its tokenizer, or a saved model made of them."
     )
     pooling_mode: PoolingMode = HfArg(
         default="mean", help=f"How hidden states become one vector: {', '.join(POOLING_MODES)}."
@@ -191,6 +194,9 @@ class DataArguments:
         "head: the head, as in the paper.",
     )
     max_text_tokens: int = HfArg(default=256, help="Longer transcripts are cut, in tokens.")
+    text_prefix: str = HfArg(
+        default="", help="What every transcript begins with, where the text model was trained so: 'query: ' for E5."
+    )
     predict_file: str | None = HfArg(
         default=None,
         help="Predict for these instead of a dataset, with --model_name_or_path: a csv with the columns audio "

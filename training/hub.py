@@ -24,7 +24,7 @@ CURVE_FILE = "training_curve.png"
 # names of rows, predictions, states of the optimizer, and the pickled arguments of the Trainer.
 MODEL_FILES = (
     "config.json",
-    "*_rsa_cfn.py",
+    "*.py",
     "*.safetensors",
     "*.safetensors.index.json",
     "processor_config.json",

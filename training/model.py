@@ -1,6 +1,7 @@
 """The processor and the model of a run: pretrained backbones, tiny random ones, or a saved RSA-CFN model."""
 
 import logging
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,13 +20,15 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config, tokenizer_class_from_name
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, has_file
 
 from audio_rsa_cfn import SAMPLING_RATE
-from configuration_rsa_cfn import RsaCfnConfig
-from encoders_rsa_cfn import audio_family
+from configuration_rsa_cfn import RsaCfnConfig, register_own_code
+from encoders_rsa_cfn import AUDIO_FAMILIES, audio_family
 from foundation.errors import InputError
 from foundation.files import read_json
+from foundation.words import first_names
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
@@ -48,6 +51,7 @@ SCORED_CROPS = {"random": "center", "head": "head"}
 VOCAB_SIZE = 800
 SAVED = "a folder or Hub id of a saved RSA-CFN model"
 RECOGNISER = "a folder or Hub id of a speech recogniser, such as openai/whisper-small"
+MAY_BE_RANDOM = re.compile(r"masked_spec_embed|(^|\.)pooler\.|position_ids")  # of SpecAugment alone, or not used
 TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 # They learn on two cores in minutes. At this size it matters to have no SpecAugment, no layerdrop, a hop of 20 ms, and
@@ -76,7 +80,9 @@ TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64, "mixer_size": 6
 
 @contextmanager
 def loading(argument: str, name: str, legal: str):
-    """A context that loads a model; what goes wrong is an InputError."""
+    """A context that loads a model; what goes wrong is an InputError, weights that are missing not a table."""
+    report = logging.getLogger("transformers.modeling_utils")
+    report.addFilter(_is_error)
     try:
         yield
     except Exception as error:  # whatever the libraries make of a file
@@ -86,15 +92,23 @@ def loading(argument: str, name: str, legal: str):
                 "is no folder here and can't be reached: there is no network, or HF_HUB_OFFLINE is set, and it isn't "
                 f"in the cache of huggingface_hub; download it first by `hf download {name}`, or give {legal}"
             )
+        elif "trust_remote_code" in str(error):
+            message = f"brings code of its own; read it, then give --trust_remote_code, or give {legal}"
         raise InputError(f"{argument} {name} {message}") from error
+    finally:
+        report.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def check_models(model_args: ModelArguments, data_args: DataArguments) -> None:
     """Refuse by an InputError models that can't be loaded, before rows are read; no weights are downloaded."""
     if data_args.asr_model is not None:
         with loading("--asr_model", data_args.asr_model, RECOGNISER):
-            AutoConfig.from_pretrained(data_args.asr_model)
-            AutoFeatureExtractor.from_pretrained(data_args.asr_model)
+            AutoConfig.from_pretrained(data_args.asr_model, trust_remote_code=False)
+            AutoFeatureExtractor.from_pretrained(data_args.asr_model, trust_remote_code=False)
             _check_weights(data_args.asr_model)
     if model_args.model_name_or_path is not None:
         with loading("--model_name_or_path", model_args.model_name_or_path, SAVED):
@@ -122,10 +136,10 @@ def _check_weights(name: str) -> None:
         raise FileNotFoundError(f"there is no {SAFE_WEIGHTS_NAME}, nor weights of another name; {hint}")
 
 
-def read_config(name: str) -> RsaCfnConfig:
-    """The configuration of a saved model; an InputError if there is none."""
+def read_config(name: str, trust_remote_code: bool = False) -> RsaCfnConfig:
+    """The configuration of a saved model, whose own code is known from then on; an InputError if there is none."""
     with loading("--model_name_or_path", name, SAVED):
-        return RsaCfnConfig.from_pretrained(name)
+        return RsaCfnConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
 
 
 def read_saved(name: str, config: RsaCfnConfig) -> dict:
@@ -159,6 +173,7 @@ def load_model(
         fields = {name: getattr(model_args, name) for name in OF_THE_TRAINING}
         if class_weights is not None:
             fields["class_weights"] = class_weights
+        fields["trust_remote_code"] = model_args.trust_remote_code
         model, processor = load_saved(model_args.model_name_or_path, **fields)
         saved = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if saved != label_names:
@@ -180,6 +195,7 @@ def load_model(
         "max_audio_seconds": data_args.max_audio_seconds,
         "max_text_tokens": data_args.max_text_tokens,
         "audio_crop": SCORED_CROPS[data_args.audio_crop],
+        "text_prefix": data_args.text_prefix,
     }
     if model_args.is_tiny:
         return _tiny_model(texts, fields, limits)
@@ -187,20 +203,15 @@ def load_model(
 
 
 def load_saved(
-    name: str, argument: str = "--model_name_or_path", **fields
+    name: str, argument: str = "--model_name_or_path", trust_remote_code: bool = False, **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     """A saved model, with `fields` in place of those of its configuration, and its processor, which have been tried on
     a second of silence and the longest and a padded text; else an InputError."""
-    report = logging.getLogger("transformers.modeling_utils")
     with loading(argument, name, SAVED):
         if Path(name, TOKENIZER_FILE).is_file():
             read_json(Path(name, TOKENIZER_FILE))  # tokenizers ends the process where one is nested too deeply
-        report.addFilter(_is_error)  # no table of weights that are missing, which the error names in one line
-        try:
-            model = RsaCfnForSequenceClassification.from_pretrained(name, **fields)
-        finally:
-            report.removeFilter(_is_error)
-        processor = RsaCfnProcessor.from_pretrained(name)
+        model = RsaCfnForSequenceClassification.from_pretrained(name, trust_remote_code=trust_remote_code, **fields)
+        processor = RsaCfnProcessor.from_pretrained(name, trust_remote_code=trust_remote_code)
         silence = np.zeros(processor.feature_extractor.sampling_rate, dtype=np.float32)
         texts = ["a " * processor.max_text_tokens, "a"]
         with torch.no_grad():
@@ -208,13 +219,9 @@ def load_saved(
         return model, processor
 
 
-def _is_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
-
-
 def set_limits(config: RsaCfnConfig, processor: RsaCfnProcessor, data_args: DataArguments) -> None:
     """Have a saved model cut clips and transcripts where the arguments say, which `check_limits` has looked at."""
-    processor.audio_crop = SCORED_CROPS[data_args.audio_crop]
+    processor.audio_crop, processor.text_prefix = SCORED_CROPS[data_args.audio_crop], data_args.text_prefix
     is_padded_to_limits = config.fusion == "mlp_mixer"
     if data_args.max_text_tokens != processor.max_text_tokens:
         processor.max_text_tokens = data_args.max_text_tokens
@@ -235,11 +242,14 @@ def max_audio_frames(
     return max(family.num_frames(family.input_length(round(max_audio_seconds * sampling_rate))), 1)
 
 
-def max_text_positions(text_config: PretrainedConfig) -> int:
+def max_text_positions(text_config: PretrainedConfig) -> float:
     """Tokens of the longest transcript that a text backbone takes."""
-    # RoBERTa counts positions from the pad token's index on.
-    start = text_config.pad_token_id + 1 if "roberta" in text_config.model_type else 0
-    return text_config.max_position_embeddings - start
+    with torch.device("meta"):
+        modules = AutoModel.from_config(text_config).named_modules()
+    # Where pad tokens have a position, as in the families of RoBERTa, those of the text begin behind it.
+    pads = [module.padding_idx for name, module in modules if name.endswith("position_embeddings")]
+    limit = getattr(text_config, "max_position_embeddings", None) or -1  # XLNet, without a limit, says -1
+    return (np.inf if limit < 0 else limit) - (pads[0] + 1 if pads and pads[0] is not None else 0)
 
 
 def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
@@ -290,22 +300,31 @@ def _read_backbones(model_args: ModelArguments, max_text_tokens: int):
     other. An InputError where it isn't there, is of another kind, or has no weights."""
     name, modalities = model_args.audio_model, FUSION_CLASSES[model_args.fusion].modalities
     with loading("--audio_model", name, f"a wav2vec2-family model, or {TINY}"):
-        audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(name)).audio_config
-        feature_extractor = AutoFeatureExtractor.from_pretrained(name, return_attention_mask=True)
+        untrusted = {"trust_remote_code": False}
+        audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(name, **untrusted)).audio_config
+        feature_extractor = AutoFeatureExtractor.from_pretrained(name, return_attention_mask=True, **untrusted)
         if "audio" in modalities:
             _check_weights(name)
     name = model_args.text_model
-    with loading("--text_model", name, f"a RoBERTa- or BERT-family model, or {TINY}"):
-        text_config = AutoConfig.from_pretrained(name)
-        if hasattr(text_config, "conv_kernel"):
-            raise ValueError(f"model_type={text_config.model_type!r} hears speech and reads no text")
-        tokenizer = AutoTokenizer.from_pretrained(name)
+    with loading("--text_model", name, f"a text encoder, such as BERT, RoBERTa, DeBERTa or ModernBERT, or {TINY}"):
+        trust = model_args.trust_remote_code
+        register_own_code(PretrainedConfig.get_config_dict(name)[0], name, trust)
+        text_config = AutoConfig.from_pretrained(name, **untrusted)
+        if text_config.model_type in AUDIO_FAMILIES or text_config.is_encoder_decoder:
+            raise ValueError(f"model_type={text_config.model_type!r} is no encoder of text alone")
+        own = get_tokenizer_config(name)
+        is_own = isinstance(own.get("auto_map"), list) or "AutoTokenizer" in own.get("auto_map", {})
+        if is_own and not trust and tokenizer_class_from_name(own.get("tokenizer_class") or "") is None:
+            raise ValueError("its tokenizer needs trust_remote_code")
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust)
+        tokenizer.padding_side = "right"
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # it is masked: any does
         if "text" in modalities:
             _check_weights(name)
-    if max_text_tokens > tokenizer.model_max_length:
+        limit = min(tokenizer.model_max_length, max_text_positions(text_config))
+    if max_text_tokens > limit:
         raise InputError(
-            f"--max_text_tokens {max_text_tokens} is more than the {tokenizer.model_max_length} that {name} takes; "
-            "give at most that"
+            f"--max_text_tokens {max_text_tokens} is more than the {limit} that {name} takes; give at most that"
         )
     return audio_config, feature_extractor, tokenizer
 
@@ -318,6 +337,14 @@ def _pretrained_model(
     fields["max_audio_frames"] = max_audio_frames(
         audio_config, limits["max_audio_seconds"], feature_extractor.sampling_rate
     )
+    fields["output_loading_info"] = True
     with loading("--audio_model and --text_model", " and ".join(names), "models whose weights are there"):
-        model = RsaCfnForSequenceClassification.from_audio_text_pretrained(*names, **fields)
+        model, infos = RsaCfnForSequenceClassification.from_audio_text_pretrained(*names, **fields)
+    for argument, info in infos.items():
+        name, total = getattr(model_args, argument), len(model.get_submodule(argument).state_dict())
+        random = sorted(key for key in info["missing_keys"] if not MAY_BE_RANDOM.search(key))
+        if random:
+            told = f"lacks {len(random)} of the {total} tensors of its model, which would be random"
+            raise InputError(f"--{argument} {name} {told}: {first_names(random)}; give a whole checkpoint")
+        logger.info(f"--{argument} {name}: {total - len(info['missing_keys'])} of {total} tensors loaded.")
     return model, RsaCfnProcessor(feature_extractor, tokenizer, **limits)

@@ -120,7 +120,7 @@ def resolve(given: dict) -> tuple[dict, str | None]:
     else:
         if "audio_model" in given or "text_model" in given:
             raise InputError("--model_name_or_path brings its own backbones; leave out --audio_model and --text_model")
-        config = read_config(given["model_name_or_path"])
+        config = read_config(given["model_name_or_path"], given.get("trust_remote_code", False))
         saved = read_saved(given["model_name_or_path"], config)
         check_saved_model(given, saved, config)
         defaults |= saved

@@ -16,7 +16,7 @@ from tests.hub_server import READ_TOKEN, TOKEN
 from training.hub import check_destination, model_files
 
 
-CODE = {f"{name}_rsa_cfn.py" for name in ("audio", "configuration", "fusion", "modeling", "processing")}
+CODE = {f"{name}_rsa_cfn.py" for name in ("audio", "configuration", "encoders", "fusion", "modeling", "processing")}
 MODEL = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 RESULTS = {"README.md", "all_results.json", "confusion_matrix.png", "training_curve.png"}
 

@@ -1,6 +1,8 @@
 """The model of a run: tiny, pretrained from folders, or saved; and what can't be loaded."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,14 @@ def test_a_saved_model_takes_other_limits(fusion, saved):
     assert torch.isfinite(model(**batch).logits).all()
 
 
+def test_a_text_prefix_is_as_it_was_saved_unless_it_is_given(saved):
+    for arguments, prefix in (("", "내일 "), ("--text_prefix 정말", "정말")):
+        _, processor = saved(arguments, text_prefix="내일 ")
+        assert processor.text_prefix == prefix
+        prefixed = processor(text="만나요")["input_ids"]
+        assert prefixed == [processor.tokenizer(f"{prefix}만나요")["input_ids"]]
+
+
 def test_a_truncated_saved_model_is_said_in_one_line(tmp_path):
     model, processor = load_model(ModelArguments(**TINY), DataArguments(), NAMES, TEXTS)
     model.save_pretrained(tmp_path)
@@ -191,8 +201,8 @@ def test_layers_that_are_not_there_are_said_in_one_line():
         ("--audio_model no/such --text_model text", "--audio_model no/such is no folder here and can't be reached"),
         ("--audio_model audio --text_model no/such", "--text_model no/such is no folder here and can't be reached"),
         ("--audio_model text --text_model text", "--audio_model text can't be loaded; give a wav2vec2-family model"),
-        ("--audio_model audio --text_model audio", "model_type='wav2vec2' hears speech and reads no text"),
-        ("--audio_model audio --text_model empty", "--text_model empty can't be loaded; give a RoBERTa- or BERT-"),
+        ("--audio_model audio --text_model audio", "model_type='wav2vec2' is no encoder of text alone"),
+        ("--audio_model audio --text_model empty", "--text_model empty can't be loaded; give a text encoder"),
         ("--audio_model audio --text_model text --max_text_tokens 2000000", "is more than the 64 that text takes"),
         ("--audio_model audio --text_model light", "(FileNotFoundError: there is no model.safetensors, nor weights"),
         ("--audio_model tiny --text_model text", "--audio_model tiny and --text_model text don't go together"),
@@ -292,3 +302,130 @@ def test_positions_that_the_longest_text_would_not_have_are_told_at_once(tmp_pat
     processor.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=f"{tmp_path} can't be loaded; give a folder .*(IndexError|out of bounds)"):
         load_saved(str(tmp_path))
+
+
+OWN = {
+    "configuration_own.py": """
+from transformers import PretrainedConfig
+
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own_text"
+
+    def __init__(self, vocab_size=64, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, **kwargs):
+        super().__init__(**kwargs)
+        self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+""",
+    "modeling_own.py": """
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from .configuration_own import OwnConfig
+
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layer = nn.ModuleList(nn.Linear(config.hidden_size, config.hidden_size) for _ in range(1))
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embeddings
+
+    def forward(self, input_ids, attention_mask=None, output_hidden_states=False):
+        return BaseModelOutput(last_hidden_state=self.layer[0](self.embeddings(input_ids)))
+""",
+    "tokenization_own.py": """
+from transformers import PreTrainedTokenizer
+
+
+class OwnTokenizer(PreTrainedTokenizer):
+    def __init__(self, pad_token="<pad>", unk_token="<unk>", **kwargs):
+        super().__init__(pad_token=pad_token, unk_token=unk_token, **kwargs)
+
+    vocab_size = 64
+
+    def get_vocab(self):
+        return dict(self.added_tokens_encoder)
+
+    def _tokenize(self, text):
+        return list(text)
+
+    def _convert_token_to_id(self, token):
+        return 2 + ord(token) % 62
+
+    def _convert_id_to_token(self, index):
+        return chr(index)
+
+    def save_vocabulary(self, save_directory, filename_prefix=None):
+        return ()
+""",
+}
+
+
+@pytest.fixture
+def own_code(backbones, tmp_path, monkeypatch):
+    """Arguments of a text model with a configuration, a model and a tokenizer of its own."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the folder's code"))
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name, code in OWN.items():
+        (folder / name).write_text(code)
+    names = {"AutoConfig": "configuration_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
+    config = {"model_type": "own_text", "auto_map": names, "vocab_size": 64, "hidden_size": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer = {
+        "tokenizer_class": "OwnTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_own.OwnTokenizer", None]},
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    weights = {
+        "embeddings.weight": torch.randn(64, 8),
+        "layer.0.weight": torch.randn(8, 8),
+        "layer.0.bias": torch.randn(8),
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return {"audio_model": str(tmp_path / "audio"), "text_model": str(folder), "fusion": "early_fusion"}
+
+
+def test_code_of_its_own_runs_only_where_it_is_trusted(own_code, tmp_path):
+    data_args = DataArguments(max_text_tokens=16)
+    with pytest.raises(
+        InputError, match=f"--text_model {tmp_path / 'own'} brings code of its own.* --trust_remote_code"
+    ):
+        check_models(ModelArguments(**own_code), data_args)
+    # A model that transformers knows, and a tokenizer that it would replace by another.
+    shutil.copytree(tmp_path / "text", tmp_path / "half")
+    shutil.copy(tmp_path / "own" / "tokenizer_config.json", tmp_path / "half")
+    with pytest.raises(InputError, match="brings code of its own"):
+        check_models(ModelArguments(**own_code | {"text_model": str(tmp_path / "half")}), data_args)
+
+
+def test_code_of_its_own_travels_with_the_checkpoint(own_code, processes, tmp_path):
+    trusted = ModelArguments(**own_code, trust_remote_code=True)
+    model, processor = load_model(trusted, DataArguments(max_text_tokens=16), NAMES, TEXTS)
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    logits = model.eval()(**processor(text=TEXTS, return_tensors="pt")).logits
+    again, _ = load_saved(str(tmp_path / "saved"), trust_remote_code=True)
+    assert torch.equal(again(**processor(text=TEXTS, return_tensors="pt")).logits, logits)
+    shutil.rmtree(tmp_path / "own")
+    code = f"""
+import sys
+from transformers import AutoModel, AutoProcessor
+folder = sys.argv[1]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+print(model(**processor(text={TEXTS!r}, return_tensors="pt")).logits.tolist())
+model.save_pretrained(folder + "_again")
+processor.save_pretrained(folder + "_again")
+"""
+    for folder in ("saved", "saved_again"):
+        finished = processes.run("-c", code, str(tmp_path / folder), cwd=tmp_path)
+        assert finished.returncode == 0, finished.stderr
+        assert torch.allclose(torch.tensor(json.loads(finished.stdout)), logits, atol=1e-6)
