@@ -3,9 +3,27 @@
 import torch
 import torch.nn.functional as F
 
-from benchmarks.scalar_attention import plain_self_attention
+from fusion_rsa_cfn import ScalarSelfAttention
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor, decode_audio
+
+
+def plain_self_attention(attention: ScalarSelfAttention, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The definition, softmax(q kᵀ / √H) v with q, k and v linear in one feature each.
+
+    Args:
+        attention ([`ScalarSelfAttention`]): Holds the weights.
+        features (`torch.Tensor` of shape `(batch_size, num_features)`)
+
+    Returns:
+        The attended features, `(batch_size, num_features)`, and the map, `(batch_size, num_features, num_features)`.
+    """
+    maps = (attention.query, attention.key, attention.value)
+    x = features.unsqueeze(-1)  # (B, N, 1)
+    query, key, value = (F.linear(x, each.weight, each.bias) for each in maps)  # (B, N, H), (B, N, H), (B, N, 1)
+    weights = torch.softmax(query @ key.mT / attention.attention_size**0.5, dim=-1)  # (B, N, N)
+    return (weights @ value).squeeze(-1), weights
 
 
 class PlainBaseline:

@@ -13,7 +13,6 @@ from processing_rsa_cfn import RsaCfnProcessor
 from scripts.fusion_table import full_size_config
 
 
-SIZES = ("full", "small")
 SAMPLING_RATE = 16_000
 # Share of the utterances of KEMDy20 that are shorter than these seconds.
 DURATIONS = {0.0: 0.66, 0.45: 4.1, 0.74: 7.6, 0.87: 11.0, 0.945: 14.5, 0.976: 18.0, 0.992: 21.4, 1.0: 35.0}

@@ -9,25 +9,22 @@ python -m benchmarks.inference --size small
 """
 
 import argparse
-import statistics
-import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baseline import PlainBaseline
-from benchmarks.clips import SIZES, benchmark_config, draw_durations, make_processor, make_rows
+from benchmarks.clips import benchmark_config, draw_durations, make_processor, make_rows
 from benchmarks.measure import (
     GIBIBYTE,
-    FlopCount,
     ProductPeaks,
-    check_memory,
     describe_run,
     is_emulated,
     median_seconds,
+    parse_arguments,
     peak_memory_bytes,
     synchronize,
 )
@@ -43,15 +40,6 @@ GRID_SECONDS, GRID_SIZES = (1.0, 2.0, 4.0, 6.0), (1, 2, 4)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass
-class Measured:
-    """What running the clips came to."""
-
-    peak_bytes: int
-    flops: int
-    seconds: list[float] = field(default_factory=list)
-
-
 class InferenceBenchmark:
     """
     One model that both ways run, so that its weights are there once.
@@ -65,7 +53,7 @@ class InferenceBenchmark:
         torch.manual_seed(0)
         self.device = device
         self.config = benchmark_config(size)
-        self.model = RsaCfnForSequenceClassification(self.config).to(device).eval()
+        self.model = RsaCfnForSequenceClassification(self.config).to(device).eval().requires_grad_(False)
         processor = make_processor(self.config.text_config.vocab_size)
         self.baseline = PlainBaseline(self.model, processor)
         self.collate = RsaCfnDataCollator(processor)
@@ -90,54 +78,30 @@ class InferenceBenchmark:
         num_clips = NUM_CLIPS[batch_size]
         durations = np.quantile(draw_durations(10_000, seed=0), (np.arange(num_clips) + 0.5) / num_clips)
         rows = make_rows(durations, np.random.default_rng(0).permutation(num_clips), self.config)
-        variants = {
-            f"{name} {dtype}": (is_baseline, DTYPES[dtype])
-            for dtype in dtypes
-            for name, is_baseline in (("baseline", True), ("ours", False))
-        }
-        measured = self.measure(variants, rows, batch_size, repeats, peaks)
-        medians = {name: statistics.median(result.seconds) for name, result in measured.items()}
-        reference = next(iter(medians.values()))
+        runs, dtype_of, flops, peak_bytes = {}, {}, {}, {}
+        for dtype in dtypes:
+            for way, is_baseline in (("baseline", True), ("ours", False)):
+                name = f"{way} {dtype}"
+                dtype_of[name] = DTYPES[dtype]
+                runs[name] = partial(self.run, is_baseline, DTYPES[dtype], rows, batch_size)
+                with FlopCounterMode(display=False) as count:
+                    peak_bytes[name] = peak_memory_bytes(self.device, runs[name])
+                flops[name] = count.get_total_flops()
+        seconds = median_seconds(runs | {"products": peaks.measure}, repeats)
         lines = []
-        for name, seconds in medians.items():
-            result = measured[name]
+        for name in runs:
             cells = [
                 f"{batch_size}",
                 name,
-                f"{num_clips / seconds:.2f}",
-                f"{reference / seconds:.2f}",
-                f"{1000 * seconds / num_clips:.0f}",
-                f"{result.peak_bytes / GIBIBYTE:.2f}",
-                f"{result.flops / num_clips / 1e9:.1f}",
-                f"{result.flops / seconds / peaks[variants[name][1]]:.0%}",
+                f"{num_clips / seconds[name]:.2f}",
+                f"{next(iter(seconds.values())) / seconds[name]:.2f}",
+                f"{1000 * seconds[name] / num_clips:.0f}",
+                f"{peak_bytes[name] / GIBIBYTE:.2f}",
+                f"{flops[name] / num_clips / 1e9:.1f}",
+                f"{flops[name] / seconds[name] / peaks[dtype_of[name]]:.0%}",
             ]
             lines.append(f"| {' | '.join(cells)} |")
         return lines
-
-    def measure(
-        self, variants: dict, rows: list[dict], batch_size: int, repeats: int, peaks: ProductPeaks
-    ) -> dict[str, Measured]:
-        """
-        What each variant comes to; they take turns, after a first call of each that is measured for memory.
-
-        The baseline is timed in that call alone where the device emulates its products: all its batches are alike.
-        """
-        measured = {}
-        for repeat in range(repeats + 1):
-            peaks.measure()
-            for name, (is_baseline, dtype) in variants.items():
-                is_timed_once = is_baseline and is_emulated(self.device, dtype)
-                run = partial(self.run, is_baseline, dtype, rows, batch_size)
-                start = time.perf_counter()
-                if not repeat:
-                    with FlopCount() as count:
-                        peak = peak_memory_bytes(self.device, run)
-                    measured[name] = Measured(peak, count.flops)
-                elif not is_timed_once:
-                    run()
-                if is_timed_once == (not repeat):
-                    measured[name].seconds.append(time.perf_counter() - start)
-        return measured
 
     def grid(self, repeats: int) -> list[str]:
         """A Markdown table of milliseconds a clip in float32, by batch size and length of all clips."""
@@ -158,21 +122,18 @@ class InferenceBenchmark:
 
 def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description="Inference of rsa_cfn against the plain baseline.")
-    parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: fp32, and bf16 if it isn't emulated")
     parser.add_argument("--repeats", type=int, default=1, help="timed calls of each variant, of which the median is")
-    arguments = parser.parse_args(argv)
-    device = torch.device(arguments.device)
-    if arguments.size == "full" and device.type == "cpu":
-        check_memory(parser, FULL_SIZE_GIBIBYTES)
+    arguments = parse_arguments(parser, argv, FULL_SIZE_GIBIBYTES)
+    device = arguments.device
+    dtypes = arguments.dtypes or ["fp32", *["bf16"] * (not is_emulated(device, torch.bfloat16))]
     benchmark = InferenceBenchmark(arguments.size, device)
-    peaks = ProductPeaks(device, {DTYPES[dtype] for dtype in arguments.dtypes})
+    peaks = ProductPeaks(device, {DTYPES[dtype] for dtype in dtypes})
     print(f"{describe_run(device)}; {arguments.size} size\n")
     columns = ["batch", "variant", "clips/s", "ratio", "ms/clip", "peak GiB", "GFLOP/clip", "of peak"]
     print(f"| {' | '.join(columns)} |\n|---:|---|{'---:|' * (len(columns) - 2)}", flush=True)
     for batch_size in NUM_CLIPS:
-        print("\n".join(benchmark.compare(arguments.dtypes, batch_size, arguments.repeats, peaks)), flush=True)
+        print("\n".join(benchmark.compare(dtypes, batch_size, arguments.repeats, peaks)), flush=True)
     print(f"\n{peaks}")
     print("\nMilliseconds a clip in fp32; the baseline pads every clip to 6 s\n")
     print("\n".join(benchmark.grid(arguments.repeats)))
