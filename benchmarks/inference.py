@@ -23,6 +23,7 @@ from benchmarks.measure import (
     ProductPeaks,
     describe_run,
     is_emulated,
+    markdown_table,
     median_seconds,
     parse_arguments,
     peak_memory_bytes,
@@ -41,13 +42,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class InferenceBenchmark:
-    """
-    One model that both ways run, so that its weights are there once.
-
-    Args:
-        size (`str`): `"full"` or `"small"`.
-        device (`torch.device`): Where the model is.
-    """
+    """One model that both ways run, so that its weights are there once."""
 
     def __init__(self, size: str, device: torch.device):
         torch.manual_seed(0)
@@ -73,8 +68,8 @@ class InferenceBenchmark:
                 self.baseline.logits(**batch) if is_baseline else self.model(**batch)
         synchronize(self.device)
 
-    def compare(self, dtypes: list[str], batch_size: int, repeats: int, peaks: ProductPeaks) -> list[str]:
-        """Rows of a Markdown table of both ways, on clips at even quantiles of the durations, in random order."""
+    def compare(self, dtypes: list[str], batch_size: int, repeats: int, peaks: ProductPeaks) -> list[dict[str, str]]:
+        """Both ways, on clips at even quantiles of the durations, in random order."""
         num_clips = NUM_CLIPS[batch_size]
         durations = np.quantile(draw_durations(10_000, seed=0), (np.arange(num_clips) + 0.5) / num_clips)
         rows = make_rows(durations, np.random.default_rng(0).permutation(num_clips), self.config)
@@ -88,36 +83,34 @@ class InferenceBenchmark:
                     peak_bytes[name] = peak_memory_bytes(self.device, runs[name])
                 flops[name] = count.get_total_flops()
         seconds = median_seconds(runs | {"products": peaks.measure}, repeats)
-        lines = []
-        for name in runs:
-            cells = [
-                f"{batch_size}",
-                name,
-                f"{num_clips / seconds[name]:.2f}",
-                f"{next(iter(seconds.values())) / seconds[name]:.2f}",
-                f"{1000 * seconds[name] / num_clips:.0f}",
-                f"{peak_bytes[name] / GIBIBYTE:.2f}",
-                f"{flops[name] / num_clips / 1e9:.1f}",
-                f"{flops[name] / seconds[name] / peaks[dtype_of[name]]:.0%}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-        return lines
-
-    def grid(self, repeats: int) -> list[str]:
-        """A Markdown table of milliseconds a clip in float32, by batch size and length of all clips."""
-        lines = [
-            f"| batch | baseline | {' | '.join(f'ours, {seconds:g} s' for seconds in GRID_SECONDS)} |",
-            f"|---:|{'---:|' * (len(GRID_SECONDS) + 1)}",
+        return [
+            {
+                "variant": name,
+                "batch": f"{batch_size}",
+                "clips/s": f"{num_clips / seconds[name]:.2f}",
+                "ratio": f"{next(iter(seconds.values())) / seconds[name]:.2f}",
+                "ms/clip": f"{1000 * seconds[name] / num_clips:.0f}",
+                "peak GiB": f"{peak_bytes[name] / GIBIBYTE:.2f}",
+                "GFLOP/clip": f"{flops[name] / num_clips / 1e9:.1f}",
+                "of peak": f"{flops[name] / seconds[name] / peaks[dtype_of[name]]:.0%}",
+            }
+            for name in runs
         ]
+
+    def grid(self, repeats: int) -> list[dict[str, str]]:
+        """Milliseconds a clip in float32, by batch size and length of all clips."""
+        table = []
         for batch_size in GRID_SIZES:
-            functions = {}
-            for is_baseline, duration in [(True, GRID_SECONDS[-1]), *((False, seconds) for seconds in GRID_SECONDS)]:
+            runs = {}
+            for name, duration in {
+                "baseline": 6.0,
+                **{f"ours, {length:g} s": length for length in GRID_SECONDS},
+            }.items():
                 rows = make_rows(np.full(batch_size, duration), np.arange(batch_size), self.config)
-                functions[is_baseline, duration] = lambda b=is_baseline, r=rows: self.run(b, torch.float32, r, len(r))
-            seconds = median_seconds(functions, repeats)
-            cells = [f"{1000 * duration / batch_size:.0f}" for duration in seconds.values()]
-            lines.append(f"| {batch_size} | {' | '.join(cells)} |")
-        return lines
+                runs[name] = partial(self.run, name == "baseline", torch.float32, rows, batch_size)
+            cells = {name: f"{1000 * x / batch_size:.0f}" for name, x in median_seconds(runs, repeats).items()}
+            table.append({"batch": f"{batch_size}"} | cells)
+        return table
 
 
 def main(argv: list[str] | None = None):
@@ -130,13 +123,10 @@ def main(argv: list[str] | None = None):
     benchmark = InferenceBenchmark(arguments.size, device)
     peaks = ProductPeaks(device, {DTYPES[dtype] for dtype in dtypes})
     print(f"{describe_run(device)}; {arguments.size} size\n")
-    columns = ["batch", "variant", "clips/s", "ratio", "ms/clip", "peak GiB", "GFLOP/clip", "of peak"]
-    print(f"| {' | '.join(columns)} |\n|---:|---|{'---:|' * (len(columns) - 2)}", flush=True)
-    for batch_size in NUM_CLIPS:
-        print("\n".join(benchmark.compare(dtypes, batch_size, arguments.repeats, peaks)), flush=True)
-    print(f"\n{peaks}")
+    rows = [row for size in NUM_CLIPS for row in benchmark.compare(dtypes, size, arguments.repeats, peaks)]
+    print(f"{markdown_table(rows)}\n\n{peaks}")
     print("\nMilliseconds a clip in fp32; the baseline pads every clip to 6 s\n")
-    print("\n".join(benchmark.grid(arguments.repeats)))
+    print(markdown_table(benchmark.grid(arguments.repeats)))
 
 
 if __name__ == "__main__":

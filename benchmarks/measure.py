@@ -55,6 +55,13 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None, gib
     return arguments
 
 
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Cells by the names of their columns, of which the first holds words."""
+    lines = [" | ".join(cells) for cells in (rows[0], *(row.values() for row in rows))]
+    lines = [f"| {line} |" for line in lines]
+    return "\n".join([lines[0], f"|---|{'---:|' * (len(rows[0]) - 1)}", *lines[1:]])
+
+
 def is_emulated(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the device takes several times as long over products of this type as over those of float32."""
     return device.type == "cpu" and dtype != torch.float32 and not has_units_for(dtype)
@@ -120,13 +127,8 @@ def matrix_product_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class ProductPeaks:
-    """
-    The device's best speed in matrix products, measured again and again between what is compared with it.
-
-    Args:
-        device (`torch.device`): Where the products run.
-        dtypes (`Iterable[torch.dtype]`): Of the factors; float32 is measured in any case.
-    """
+    """The device's best speed in matrix products, of float32 and other types, measured again and again between what is
+    compared with it."""
 
     def __init__(self, device: torch.device, dtypes: Iterable[torch.dtype]):
         self.device = device
@@ -154,10 +156,6 @@ class SectionTimer:
 
     The encoders' own sections are found by hooks. Backward goes through the head, then through the encoder that ran
     last, and then through the other, so each is left when the gradient of the next one's result is there.
-
-    Args:
-        encoders (`dict[str, nn.Module]`): By the name of the section.
-        device (`torch.device`): Waited for where a section ends.
     """
 
     def __init__(self, encoders: dict[str, nn.Module], device: torch.device):

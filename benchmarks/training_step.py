@@ -26,6 +26,7 @@ from benchmarks.measure import (
     SectionTimer,
     describe_run,
     is_emulated,
+    markdown_table,
     parse_arguments,
     peak_memory_bytes,
 )
@@ -52,24 +53,14 @@ class Variant:
 VARIANTS = {
     "baseline fp32": Variant(True, torch.float32),
     "baseline bf16": Variant(True, torch.bfloat16),
-    "baseline fp16": Variant(True, torch.float16),
     "ours fp32, random order": Variant(False, torch.float32),
     "ours fp32": Variant(False, torch.float32, grouped=True),
     "ours bf16": Variant(False, torch.bfloat16, grouped=True),
-    "ours fp16": Variant(False, torch.float16, grouped=True),
 }
 
 
 class TrainingBenchmark:
-    """
-    One model and one optimizer, whose state all variants share, so that weights of gigabytes are there once.
-
-    Args:
-        size (`str`): `"full"` or `"small"`.
-        device (`torch.device`): Where the model is.
-        batch_size (`int`): Rows of a step.
-        steps (`int`): Timed steps of each variant.
-    """
+    """One model and one optimizer, whose state all variants share, so that weights of gigabytes are there once."""
 
     def __init__(self, size: str, device: torch.device, batch_size: int, steps: int):
         torch.manual_seed(0)
@@ -80,7 +71,6 @@ class TrainingBenchmark:
         self.baseline = PlainBaseline(self.model, self.processor)
         self.collate = RsaCfnDataCollator(self.processor, audio_crop="random")
         self.optimizer = torch.optim.AdamW((p for p in self.model.parameters() if p.requires_grad), lr=1e-5)
-        self.scaler = torch.amp.GradScaler(device.type)
         self.timer = SectionTimer({"audio": self.model.audio_model, "text": self.model.text_model}, device)
         durations = draw_durations(NUM_UTTERANCES, seed=0)
         lengths = durations.clip(max=self.processor.max_audio_seconds)
@@ -96,7 +86,6 @@ class TrainingBenchmark:
             rows, collate = self.baseline.load(rows), self.baseline.collate
         self.model.set_attn_implementation("eager" if variant.is_baseline else "sdpa")
         self._set_fused(not variant.is_baseline)
-        scaler = self.scaler if variant.dtype == torch.float16 else None
         self.timer.start()
         start, cpu_start = time.perf_counter(), time.process_time()
         batch = {name: tensor.to(self.device) for name, tensor in collate(rows).items()}
@@ -106,12 +95,8 @@ class TrainingBenchmark:
             with functions, torch.autocast(self.device.type, variant.dtype, enabled=variant.dtype != torch.float32):
                 loss = self.baseline.loss(**batch) if variant.is_baseline else self.model(**batch).loss
             self.timer.end("head")
-            self.timer.backward(loss if scaler is None else scaler.scale(loss))
-        if scaler is None:
-            self.optimizer.step()
-        else:
-            scaler.step(self.optimizer)
-            scaler.update()
+            self.timer.backward(loss)
+        self.optimizer.step()
         self.optimizer.zero_grad()
         self.timer.end("optimizer")
         seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu_start}
@@ -151,28 +136,23 @@ def format_table(measured: DataFrame, peaks: ProductPeaks) -> str:
     A Markdown table. Ratios are to the first variant. "of peak" is the operations a second against those of a matrix
     product; "at peak" is the ratio if the variant's products took their time at the peak, and nothing else took any.
     """
-    columns = ["variant", "steps", "samples/s", "ratio", "s/step", "CPU s/step", "peak GiB", "TFLOP/step"]
-    columns += ["of peak", "at peak"]
-    lines = [f"| {' | '.join([*columns, *SECTIONS])} |", f"|---|{'---:|' * (len(columns) - 1 + len(SECTIONS))}"]
-    speeds = measured.rows / measured.seconds
-    reference = speeds.iloc[0]
+    speeds, rows = measured.rows / measured.seconds, []
     for name, total in measured.iterrows():
         peak = peaks[VARIANTS[name].dtype]
-        cells = [
-            name,
-            f"{total.steps:.0f}",
-            f"{speeds[name]:.3f}",
-            f"{speeds[name] / reference:.2f}",
-            f"{total.seconds / total.steps:.2f}",
-            f"{total.cpu_seconds / total.steps:.2f}",
-            f"{total.peak_bytes / GIBIBYTE:.2f}",
-            f"{total.flops / total.steps / 1e12:.2f}",
-            f"{total.flops / total.seconds / peak:.0%}",
-            f"{total.rows / (total.flops / peak) / reference:.2f}",
-            *(f"{total[section] / total.seconds:.0%}" for section in SECTIONS),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        cells = {
+            "variant": name,
+            "steps": f"{total.steps:.0f}",
+            "samples/s": f"{speeds[name]:.3f}",
+            "ratio": f"{speeds[name] / speeds.iloc[0]:.2f}",
+            "s/step": f"{total.seconds / total.steps:.2f}",
+            "CPU s/step": f"{total.cpu_seconds / total.steps:.2f}",
+            "peak GiB": f"{total.peak_bytes / GIBIBYTE:.2f}",
+            "TFLOP/step": f"{total.flops / total.steps / 1e12:.2f}",
+            "of peak": f"{total.flops / total.seconds / peak:.0%}",
+            "at peak": f"{total.rows / (total.flops / peak) / speeds.iloc[0]:.2f}",
+        }
+        rows.append(cells | {section: f"{total[section] / total.seconds:.0%}" for section in SECTIONS})
+    return markdown_table(rows)
 
 
 def main(argv: list[str] | None = None):
