@@ -45,24 +45,16 @@ class PlainBaseline:
 
     def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """`input_values` `(batch_size, 96000)`, `input_ids` and mask `(batch_size, 256)`, `labels` `(batch_size,)`."""
-        processor = self.processor
+        processor, options = self.processor, {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
         rate = processor.feature_extractor.sampling_rate
         audio = processor.feature_extractor(
             [row["audio"] for row in rows],
             sampling_rate=rate,
-            padding="max_length",
             max_length=round(processor.max_audio_seconds * rate),
-            truncation=True,
             return_attention_mask=False,
-            return_tensors="pt",
+            **options,
         )
-        text = processor.tokenizer(
-            [row["text"] for row in rows],
-            padding="max_length",
-            max_length=processor.max_text_tokens,
-            truncation=True,
-            return_tensors="pt",
-        )
+        text = processor.tokenizer([row["text"] for row in rows], max_length=processor.max_text_tokens, **options)
         return {
             "input_values": audio["input_values"],
             "input_ids": text["input_ids"],
@@ -74,13 +66,6 @@ class PlainBaseline:
         """Tensors of [`collate`] → logits `(batch_size, num_labels)`."""
         audio = self.model.audio_model(input_values).last_hidden_state.mean(dim=1)  # (B, A)
         text = self.model.text_model(input_ids, attention_mask=attention_mask).last_hidden_state.mean(dim=1)  # (B, T)
-        return self._classify(audio, text)
-
-    def loss(self, labels: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
-        """Tensors of [`collate`] → mean cross entropy."""
-        return F.cross_entropy(self.logits(**inputs).float(), labels)
-
-    def _classify(self, audio, text):
         fusion = self.model.fusion
         audio, text = fusion.audio_projection(audio), fusion.text_projection(text)  # (B, P)
         audio = fusion.audio_norm(plain_self_attention(fusion.audio_attention, audio)[0] + audio)
@@ -93,3 +78,7 @@ class PlainBaseline:
         update = block.dropout(F.relu(block.output(torch.cat([crossed, residual], dim=1))))  # (B, (P + 1)²)
         hidden_states = fusion.dropout(F.relu(fusion.cross_network.dense(crossed + update)))  # (B, R)
         return fusion.classifier(hidden_states)
+
+    def loss(self, labels: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        """Tensors of [`collate`] → mean cross entropy."""
+        return F.cross_entropy(self.logits(**inputs).float(), labels)

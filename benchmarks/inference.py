@@ -73,11 +73,10 @@ class InferenceBenchmark:
         num_clips = NUM_CLIPS[batch_size]
         durations = np.quantile(draw_durations(10_000, seed=0), (np.arange(num_clips) + 0.5) / num_clips)
         rows = make_rows(durations, np.random.default_rng(0).permutation(num_clips), self.config)
-        runs, dtype_of, flops, peak_bytes = {}, {}, {}, {}
+        runs, flops, peak_bytes = {}, {}, {}
         for dtype in dtypes:
             for way, is_baseline in (("baseline", True), ("ours", False)):
                 name = f"{way} {dtype}"
-                dtype_of[name] = DTYPES[dtype]
                 runs[name] = partial(self.run, is_baseline, DTYPES[dtype], rows, batch_size)
                 with FlopCounterMode(display=False) as count:
                     peak_bytes[name] = peak_memory_bytes(self.device, runs[name])
@@ -92,7 +91,7 @@ class InferenceBenchmark:
                 "ms/clip": f"{1000 * seconds[name] / num_clips:.0f}",
                 "peak GiB": f"{peak_bytes[name] / GIBIBYTE:.2f}",
                 "GFLOP/clip": f"{flops[name] / num_clips / 1e9:.1f}",
-                "of peak": f"{flops[name] / seconds[name] / peaks[dtype_of[name]]:.0%}",
+                "of peak": f"{flops[name] / seconds[name] / peaks[DTYPES[name.split()[1]]]:.0%}",
             }
             for name in runs
         ]

@@ -41,13 +41,6 @@ def convert(corpus_dir: Path, num_proc: int) -> tuple[int, float, int]:
     return report["rows_written"], seconds, 1024 * usage.ru_maxrss
 
 
-def seconds_with_soundfile(files: list[Path]) -> float:
-    start = time.perf_counter()
-    for file in files:
-        soundfile.read(file)
-    return time.perf_counter() - start
-
-
 def measure(corpus_dir: Path, num_procs: list[int], repeats: int) -> None:
     """Print medians of runs that take turns."""
     files = sorted(corpus_dir.glob("wav/*/*"))
@@ -56,7 +49,11 @@ def measure(corpus_dir: Path, num_procs: list[int], repeats: int) -> None:
         file.read_bytes()
     reading, runs = [], {num_proc: [] for num_proc in num_procs}
     for _ in range(repeats):
-        reading.append(seconds_with_soundfile([file for file in files if file.suffix == ".wav"]))
+        start = time.perf_counter()
+        for file in files:
+            if file.suffix == ".wav":
+                soundfile.read(file)
+        reading.append(time.perf_counter() - start)
         for num_proc, timed in runs.items():
             timed.append(convert(corpus_dir, num_proc))
     for num_proc, timed in runs.items():

@@ -46,13 +46,6 @@ def full_size_config(fusion: str) -> RsaCfnConfig:
     return RsaCfnConfig(audio_config=AUDIO_CONFIG, text_config=TEXT_CONFIG, fusion=fusion)
 
 
-def count_parameters(config: RsaCfnConfig) -> tuple[int, int]:
-    """Parameters of the fusion and of the whole model, counted without allocating them."""
-    with torch.device("meta"):
-        model = RsaCfnForSequenceClassification(config)
-    return sum(p.numel() for p in model.fusion.parameters()), model.num_parameters()
-
-
 def head_step_seconds(config: RsaCfnConfig, batch_size: int, repeats: int) -> float:
     """Median seconds of forward and backward of the fusion alone on random encodings of full length."""
     fusion = FUSION_CLASSES[config.fusion](config).train()
@@ -81,8 +74,11 @@ def main(argv: list[str] | None = None) -> int:
     rows = []
     for fusion in FUSIONS:
         config = full_size_config(fusion)
-        head, whole = count_parameters(config)
-        rows.append({"fusion": f"`{fusion}`", "head parameters": f"{head:,}", "parameters": f"{whole:,}"})
+        with torch.device("meta"):  # counted without allocating them
+            model = RsaCfnForSequenceClassification(config)
+        counts = {"head parameters": sum(p.numel() for p in model.fusion.parameters())}
+        counts["parameters"] = model.num_parameters()
+        rows.append({"fusion": f"`{fusion}`"} | {name: f"{count:,}" for name, count in counts.items()})
         if arguments.repeats:
             seconds = head_step_seconds(config, arguments.batch_size, arguments.repeats)
             rows[-1][f"head step, B = {arguments.batch_size} (ms)"] = f"{1000 * seconds:.1f}"
