@@ -3,9 +3,27 @@
 import torch
 import torch.nn.functional as F
 
-from benchmarks.scalar_attention import plain_self_attention
+from fusion_rsa_cfn import ScalarSelfAttention
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor, decode_audio
+
+
+def plain_self_attention(attention: ScalarSelfAttention, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The definition, softmax(q kᵀ / √H) v with q, k and v linear in one feature each.
+
+    Args:
+        attention ([`ScalarSelfAttention`]): Holds the weights.
+        features (`torch.Tensor` of shape `(batch_size, num_features)`)
+
+    Returns:
+        The attended features, `(batch_size, num_features)`, and the map, `(batch_size, num_features, num_features)`.
+    """
+    maps = (attention.query, attention.key, attention.value)
+    x = features.unsqueeze(-1)  # (B, N, 1)
+    query, key, value = (F.linear(x, each.weight, each.bias) for each in maps)  # (B, N, H), (B, N, H), (B, N, 1)
+    weights = torch.softmax(query @ key.mT / attention.attention_size**0.5, dim=-1)  # (B, N, N)
+    return (weights @ value).squeeze(-1), weights
 
 
 class PlainBaseline:
@@ -27,24 +45,16 @@ class PlainBaseline:
 
     def collate(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         """`input_values` `(batch_size, 96000)`, `input_ids` and mask `(batch_size, 256)`, `labels` `(batch_size,)`."""
-        processor = self.processor
+        processor, options = self.processor, {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
         rate = processor.feature_extractor.sampling_rate
         audio = processor.feature_extractor(
             [row["audio"] for row in rows],
             sampling_rate=rate,
-            padding="max_length",
             max_length=round(processor.max_audio_seconds * rate),
-            truncation=True,
             return_attention_mask=False,
-            return_tensors="pt",
+            **options,
         )
-        text = processor.tokenizer(
-            [row["text"] for row in rows],
-            padding="max_length",
-            max_length=processor.max_text_tokens,
-            truncation=True,
-            return_tensors="pt",
-        )
+        text = processor.tokenizer([row["text"] for row in rows], max_length=processor.max_text_tokens, **options)
         return {
             "input_values": audio["input_values"],
             "input_ids": text["input_ids"],
@@ -56,13 +66,6 @@ class PlainBaseline:
         """Tensors of [`collate`] → logits `(batch_size, num_labels)`."""
         audio = self.model.audio_model(input_values).last_hidden_state.mean(dim=1)  # (B, A)
         text = self.model.text_model(input_ids, attention_mask=attention_mask).last_hidden_state.mean(dim=1)  # (B, T)
-        return self._classify(audio, text)
-
-    def loss(self, labels: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
-        """Tensors of [`collate`] → mean cross entropy."""
-        return F.cross_entropy(self.logits(**inputs).float(), labels)
-
-    def _classify(self, audio, text):
         fusion = self.model.fusion
         audio, text = fusion.audio_projection(audio), fusion.text_projection(text)  # (B, P)
         audio = fusion.audio_norm(plain_self_attention(fusion.audio_attention, audio)[0] + audio)
@@ -75,3 +78,7 @@ class PlainBaseline:
         update = block.dropout(F.relu(block.output(torch.cat([crossed, residual], dim=1))))  # (B, (P + 1)²)
         hidden_states = fusion.dropout(F.relu(fusion.cross_network.dense(crossed + update)))  # (B, R)
         return fusion.classifier(hidden_states)
+
+    def loss(self, labels: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        """Tensors of [`collate`] → mean cross entropy."""
+        return F.cross_entropy(self.logits(**inputs).float(), labels)

@@ -13,15 +13,13 @@ from processing_rsa_cfn import RsaCfnProcessor
 from scripts.fusion_table import full_size_config
 
 
-SIZES = ("full", "small")
 SAMPLING_RATE = 16_000
 # Share of the utterances of KEMDy20 that are shorter than these seconds.
 DURATIONS = {0.0: 0.66, 0.45: 4.1, 0.74: 7.6, 0.87: 11.0, 0.945: 14.5, 0.976: 18.0, 0.992: 21.4, 1.0: 35.0}
 TOKENS_PER_SECOND = 4.2  # about 25 of an utterance of mean length
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
-SMALL_AUDIO = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 SMALL_CONVOLUTIONS = {"conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
-SMALL_TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 
 
 def benchmark_config(size: str) -> RsaCfnConfig:
@@ -30,8 +28,8 @@ def benchmark_config(size: str) -> RsaCfnConfig:
     audio, text = config.audio_config.to_dict(), config.text_config.to_dict()
     fields = {}
     if size == "small":
-        audio |= SMALL_AUDIO | SMALL_CONVOLUTIONS
-        text |= SMALL_TEXT
+        audio |= SMALL | SMALL_CONVOLUTIONS
+        text |= SMALL
         fields = {"projection_size": 16, "cross_residual_size": 64}
     text |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     audio["layerdrop"] = 0.0  # every step does all of the work

@@ -9,25 +9,23 @@ python -m benchmarks.inference --size small
 """
 
 import argparse
-import statistics
-import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.baseline import PlainBaseline
-from benchmarks.clips import SIZES, benchmark_config, draw_durations, make_processor, make_rows
+from benchmarks.clips import benchmark_config, draw_durations, make_processor, make_rows
 from benchmarks.measure import (
     GIBIBYTE,
-    FlopCount,
     ProductPeaks,
-    check_memory,
     describe_run,
     is_emulated,
+    markdown_table,
     median_seconds,
+    parse_arguments,
     peak_memory_bytes,
     synchronize,
 )
@@ -43,29 +41,14 @@ GRID_SECONDS, GRID_SIZES = (1.0, 2.0, 4.0, 6.0), (1, 2, 4)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass
-class Measured:
-    """What running the clips came to."""
-
-    peak_bytes: int
-    flops: int
-    seconds: list[float] = field(default_factory=list)
-
-
 class InferenceBenchmark:
-    """
-    One model that both ways run, so that its weights are there once.
-
-    Args:
-        size (`str`): `"full"` or `"small"`.
-        device (`torch.device`): Where the model is.
-    """
+    """One model that both ways run, so that its weights are there once."""
 
     def __init__(self, size: str, device: torch.device):
         torch.manual_seed(0)
         self.device = device
         self.config = benchmark_config(size)
-        self.model = RsaCfnForSequenceClassification(self.config).to(device).eval()
+        self.model = RsaCfnForSequenceClassification(self.config).to(device).eval().requires_grad_(False)
         processor = make_processor(self.config.text_config.vocab_size)
         self.baseline = PlainBaseline(self.model, processor)
         self.collate = RsaCfnDataCollator(processor)
@@ -85,97 +68,64 @@ class InferenceBenchmark:
                 self.baseline.logits(**batch) if is_baseline else self.model(**batch)
         synchronize(self.device)
 
-    def compare(self, dtypes: list[str], batch_size: int, repeats: int, peaks: ProductPeaks) -> list[str]:
-        """Rows of a Markdown table of both ways, on clips at even quantiles of the durations, in random order."""
+    def compare(self, dtypes: list[str], batch_size: int, repeats: int, peaks: ProductPeaks) -> list[dict[str, str]]:
+        """Both ways, on clips at even quantiles of the durations, in random order."""
         num_clips = NUM_CLIPS[batch_size]
         durations = np.quantile(draw_durations(10_000, seed=0), (np.arange(num_clips) + 0.5) / num_clips)
         rows = make_rows(durations, np.random.default_rng(0).permutation(num_clips), self.config)
-        variants = {
-            f"{name} {dtype}": (is_baseline, DTYPES[dtype])
-            for dtype in dtypes
-            for name, is_baseline in (("baseline", True), ("ours", False))
-        }
-        measured = self.measure(variants, rows, batch_size, repeats, peaks)
-        medians = {name: statistics.median(result.seconds) for name, result in measured.items()}
-        reference = next(iter(medians.values()))
-        lines = []
-        for name, seconds in medians.items():
-            result = measured[name]
-            cells = [
-                f"{batch_size}",
-                name,
-                f"{num_clips / seconds:.2f}",
-                f"{reference / seconds:.2f}",
-                f"{1000 * seconds / num_clips:.0f}",
-                f"{result.peak_bytes / GIBIBYTE:.2f}",
-                f"{result.flops / num_clips / 1e9:.1f}",
-                f"{result.flops / seconds / peaks[variants[name][1]]:.0%}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-        return lines
-
-    def measure(
-        self, variants: dict, rows: list[dict], batch_size: int, repeats: int, peaks: ProductPeaks
-    ) -> dict[str, Measured]:
-        """
-        What each variant comes to; they take turns, after a first call of each that is measured for memory.
-
-        The baseline is timed in that call alone where the device emulates its products: all its batches are alike.
-        """
-        measured = {}
-        for repeat in range(repeats + 1):
-            peaks.measure()
-            for name, (is_baseline, dtype) in variants.items():
-                is_timed_once = is_baseline and is_emulated(self.device, dtype)
-                run = partial(self.run, is_baseline, dtype, rows, batch_size)
-                start = time.perf_counter()
-                if not repeat:
-                    with FlopCount() as count:
-                        peak = peak_memory_bytes(self.device, run)
-                    measured[name] = Measured(peak, count.flops)
-                elif not is_timed_once:
-                    run()
-                if is_timed_once == (not repeat):
-                    measured[name].seconds.append(time.perf_counter() - start)
-        return measured
-
-    def grid(self, repeats: int) -> list[str]:
-        """A Markdown table of milliseconds a clip in float32, by batch size and length of all clips."""
-        lines = [
-            f"| batch | baseline | {' | '.join(f'ours, {seconds:g} s' for seconds in GRID_SECONDS)} |",
-            f"|---:|{'---:|' * (len(GRID_SECONDS) + 1)}",
+        runs, flops, peak_bytes = {}, {}, {}
+        for dtype in dtypes:
+            for way, is_baseline in (("baseline", True), ("ours", False)):
+                name = f"{way} {dtype}"
+                runs[name] = partial(self.run, is_baseline, DTYPES[dtype], rows, batch_size)
+                with FlopCounterMode(display=False) as count:
+                    peak_bytes[name] = peak_memory_bytes(self.device, runs[name])
+                flops[name] = count.get_total_flops()
+        seconds = median_seconds(runs | {"products": peaks.measure}, repeats)
+        return [
+            {
+                "variant": name,
+                "batch": f"{batch_size}",
+                "clips/s": f"{num_clips / seconds[name]:.2f}",
+                "ratio": f"{next(iter(seconds.values())) / seconds[name]:.2f}",
+                "ms/clip": f"{1000 * seconds[name] / num_clips:.0f}",
+                "peak GiB": f"{peak_bytes[name] / GIBIBYTE:.2f}",
+                "GFLOP/clip": f"{flops[name] / num_clips / 1e9:.1f}",
+                "of peak": f"{flops[name] / seconds[name] / peaks[DTYPES[name.split()[1]]]:.0%}",
+            }
+            for name in runs
         ]
+
+    def grid(self, repeats: int) -> list[dict[str, str]]:
+        """Milliseconds a clip in float32, by batch size and length of all clips."""
+        table = []
         for batch_size in GRID_SIZES:
-            functions = {}
-            for is_baseline, duration in [(True, GRID_SECONDS[-1]), *((False, seconds) for seconds in GRID_SECONDS)]:
+            runs = {}
+            for name, duration in {
+                "baseline": 6.0,
+                **{f"ours, {length:g} s": length for length in GRID_SECONDS},
+            }.items():
                 rows = make_rows(np.full(batch_size, duration), np.arange(batch_size), self.config)
-                functions[is_baseline, duration] = lambda b=is_baseline, r=rows: self.run(b, torch.float32, r, len(r))
-            seconds = median_seconds(functions, repeats)
-            cells = [f"{1000 * duration / batch_size:.0f}" for duration in seconds.values()]
-            lines.append(f"| {batch_size} | {' | '.join(cells)} |")
-        return lines
+                runs[name] = partial(self.run, name == "baseline", torch.float32, rows, batch_size)
+            cells = {name: f"{1000 * x / batch_size:.0f}" for name, x in median_seconds(runs, repeats).items()}
+            table.append({"batch": f"{batch_size}"} | cells)
+        return table
 
 
 def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description="Inference of rsa_cfn against the plain baseline.")
-    parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: fp32, and bf16 if it isn't emulated")
     parser.add_argument("--repeats", type=int, default=1, help="timed calls of each variant, of which the median is")
-    arguments = parser.parse_args(argv)
-    device = torch.device(arguments.device)
-    if arguments.size == "full" and device.type == "cpu":
-        check_memory(parser, FULL_SIZE_GIBIBYTES)
+    arguments = parse_arguments(parser, argv, FULL_SIZE_GIBIBYTES)
+    device = arguments.device
+    dtypes = arguments.dtypes or ["fp32", *["bf16"] * (not is_emulated(device, torch.bfloat16))]
     benchmark = InferenceBenchmark(arguments.size, device)
-    peaks = ProductPeaks(device, {DTYPES[dtype] for dtype in arguments.dtypes})
+    peaks = ProductPeaks(device, {DTYPES[dtype] for dtype in dtypes})
     print(f"{describe_run(device)}; {arguments.size} size\n")
-    columns = ["batch", "variant", "clips/s", "ratio", "ms/clip", "peak GiB", "GFLOP/clip", "of peak"]
-    print(f"| {' | '.join(columns)} |\n|---:|---|{'---:|' * (len(columns) - 2)}", flush=True)
-    for batch_size in NUM_CLIPS:
-        print("\n".join(benchmark.compare(arguments.dtypes, batch_size, arguments.repeats, peaks)), flush=True)
-    print(f"\n{peaks}")
+    rows = [row for size in NUM_CLIPS for row in benchmark.compare(dtypes, size, arguments.repeats, peaks)]
+    print(f"{markdown_table(rows)}\n\n{peaks}")
     print("\nMilliseconds a clip in fp32; the baseline pads every clip to 6 s\n")
-    print("\n".join(benchmark.grid(arguments.repeats)))
+    print(markdown_table(benchmark.grid(arguments.repeats)))
 
 
 if __name__ == "__main__":

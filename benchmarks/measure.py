@@ -16,15 +16,18 @@ import psutil
 import torch
 import transformers
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import register_flop_formula, sdpa_backward_flop, sdpa_flop
 
 from training.cpu import has_units_for
 
 
 GIBIBYTE = 2**30
 PRODUCT_SIZE = 2048
+# torch's own list lacks the kernels of the CPU.
+register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, get_raw=True)(sdpa_flop)
+register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward, get_raw=True)(
+    sdpa_backward_flop
+)
 
 
 def describe_run(device: torch.device) -> str:
@@ -41,11 +44,22 @@ def describe_run(device: torch.device) -> str:
     return f"{name}; {versions}; {time.strftime('%Y-%m-%d')}"
 
 
-def check_memory(parser: argparse.ArgumentParser, gibibytes: float):
-    """End with one line where less memory is free than a benchmark at full size takes."""
+def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None, gibibytes: float) -> argparse.Namespace:
+    """With `--size` and `--device`; ends with one line where less memory is free than the full size takes on a CPU."""
+    parser.add_argument("--size", choices=("full", "small"), default="full")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
+    arguments = parser.parse_args(argv)
     available = psutil.virtual_memory().available / GIBIBYTE
-    if available < gibibytes:
+    if arguments.size == "full" and arguments.device.type == "cpu" and available < gibibytes:
         parser.error(f"{available:.0f} GiB of memory are free, and --size full takes {gibibytes}; give --size small")
+    return arguments
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Cells by the names of their columns, of which the first holds words."""
+    lines = [" | ".join(cells) for cells in (rows[0], *(row.values() for row in rows))]
+    lines = [f"| {line} |" for line in lines]
+    return "\n".join([lines[0], f"|---|{'---:|' * (len(rows[0]) - 1)}", *lines[1:]])
 
 
 def is_emulated(device: torch.device, dtype: torch.dtype) -> bool:
@@ -67,18 +81,6 @@ def median_seconds(functions: dict[str, Callable[[], object]], repeats: int) -> 
             if repeat:
                 durations[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in durations.items()}
-
-
-def peak_tensor_bytes(function: Callable[[], object]) -> int:
-    """The most bytes of CPU tensors alive at once that were allocated while the function ran."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        function()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    allocated = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        allocated += event.nbytes()
-        peak = max(peak, allocated)
-    return peak
 
 
 def peak_memory_bytes(device: torch.device, function: Callable[[], object]) -> int:
@@ -125,13 +127,8 @@ def matrix_product_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 class ProductPeaks:
-    """
-    The device's best speed in matrix products, measured again and again between what is compared with it.
-
-    Args:
-        device (`torch.device`): Where the products run.
-        dtypes (`Iterable[torch.dtype]`): Of the factors; float32 is measured in any case.
-    """
+    """The device's best speed in matrix products, of float32 and other types, measured again and again between what is
+    compared with it."""
 
     def __init__(self, device: torch.device, dtypes: Iterable[torch.dtype]):
         self.device = device
@@ -153,44 +150,12 @@ class ProductPeaks:
         return f"Matrix products: {', '.join(rates)}"
 
 
-class FlopCount(TorchDispatchMode):
-    """Counts the floating-point operations of all matrix products and convolutions inside, forward and backward."""
-
-    attention = torch.ops.aten._scaled_dot_product_flash_attention
-    attention_backward = torch.ops.aten._scaled_dot_product_flash_attention_backward
-    # torch's own list lacks the kernels of the CPU.
-    formulas = {
-        **flop_registry,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[attention],
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[attention_backward],
-    }
-
-    def __init__(self):
-        super().__init__()
-        self.flops = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        formula = self.formulas.get(function._overloadpacket)
-        if formula is None:
-            with self:  # in inference mode a linear layer comes here whole
-                result = function.decompose(*args, **kwargs)
-            return function(*args, **kwargs) if result is NotImplemented else result
-        result = function(*args, **kwargs)
-        self.flops += formula(*args, **kwargs, out_val=result)
-        return result
-
-
 class SectionTimer:
     """
     Divides the time of training steps into sections, of which every moment belongs to one.
 
     The encoders' own sections are found by hooks. Backward goes through the head, then through the encoder that ran
     last, and then through the other, so each is left when the gradient of the next one's result is there.
-
-    Args:
-        encoders (`dict[str, nn.Module]`): By the name of the section.
-        device (`torch.device`): Waited for where a section ends.
     """
 
     def __init__(self, encoders: dict[str, nn.Module], device: torch.device):

@@ -3,6 +3,7 @@ Words and voice each tell only part of the emotion, so a model that uses both he
 
 import csv
 import dataclasses
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -150,11 +151,10 @@ def write_corpus(folder, num_utterances=1000, num_sessions=40, seed=2023) -> Non
     written.
     """
     folder = Path(folder)
-    sessions = {}
-    for utterance in plan_utterances(num_utterances, num_sessions, seed):
-        sessions.setdefault(utterance.session, []).append(utterance)
+    plan = plan_utterances(num_utterances, num_sessions, seed)
     (folder / "annotation").mkdir(parents=True, exist_ok=True)
-    for session, utterances in sessions.items():
+    for session, utterances in groupby(plan, key=lambda utterance: utterance.session):
+        utterances = list(utterances)
         audio_folder = folder / "wav" / f"Session{session:02d}"
         audio_folder.mkdir(parents=True, exist_ok=True)
         filters = {speaker: _vowel_filters(speaker) for speaker in {u.speaker for u in utterances}}
@@ -183,30 +183,30 @@ def plan_utterances(num_utterances=1000, num_sessions=40, seed=2023):
         raise ValueError(f"seed is {seed}; give 0 or more.")
     rng = _generator(seed)
     labels = _deal_labels(rng, num_utterances)
-    text_cues, voice_cues = _deal_cues(rng, labels)
+    dealt = zip(labels, _deal_cues(rng, labels))
     sizes = [num_utterances // num_sessions + (s < num_utterances % num_sessions) for s in range(num_sessions)]
     utterances, spoken = [], set()
     for session, size in enumerate(sizes, start=1):
         session_rng = _generator(seed, session, 0)
         speakers = [_make_speaker(session_rng, user) for user in (2 * session - 1, 2 * session)]
         counts = {}
-        for script, speaker in _take_turns(session_rng, speakers, size):
-            row = len(utterances)
+        for (script, speaker), (label, (text_cue, voice_cue)) in zip(_take_turns(session_rng, speakers, size), dealt):
             counts[script, speaker] = counts.get((script, speaker), 0) + 1
-            sentence = _compose_sentence(session_rng, speaker, text_cues[row], spoken)
-            utterance = Utterance(
-                session=session,
-                script=script,
-                speaker=speaker,
-                number=counts[script, speaker],
-                label=labels[row],
-                text_cue=text_cues[row],
-                voice_cue=voice_cues[row],
-                sentence=sentence,
-                transcript=_add_tags(session_rng, sentence),
-                votes=_cast_votes(session_rng, labels[row]),
+            sentence = _compose_sentence(session_rng, speaker, text_cue, spoken)
+            utterances.append(
+                Utterance(
+                    session=session,
+                    script=script,
+                    speaker=speaker,
+                    number=counts[script, speaker],
+                    label=label,
+                    text_cue=text_cue,
+                    voice_cue=voice_cue,
+                    sentence=sentence,
+                    transcript=_add_tags(session_rng, sentence),
+                    votes=_cast_votes(session_rng, label),
+                )
             )
-            utterances.append(utterance)
     return utterances
 
 
@@ -250,15 +250,12 @@ def _deal_cues(rng, labels):
     """Words and voice of every row. Dealing from a deck keeps each emotion's shares close to `CUE_SHARES`."""
     decks = {emotion: [] for emotion in EMOTIONS}
     cards = [(text, voice) for text, voice, share in CUE_SHARES for _ in range(share)]
-    text_cues, voice_cues = [], []
     for label in labels:
         emotion = _pick(rng, label.split(";"))
         if not decks[emotion]:
             decks[emotion] = [cards[i] for i in rng.permutation(len(cards))]
         text, voice = decks[emotion].pop() if emotion != "neutral" else ("own", "own")
-        text_cues.append(_cue(text, emotion, TEXT_PAIRS))
-        voice_cues.append(_cue(voice, emotion, VOICE_PAIRS))
-    return text_cues, voice_cues
+        yield _cue(text, emotion, TEXT_PAIRS), _cue(voice, emotion, VOICE_PAIRS)
 
 
 def _cue(kind, emotion, pairs):

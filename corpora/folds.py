@@ -217,21 +217,15 @@ def _split_by_group(
 
 def _split_as_paper(columns: dict[str, list], num_folds: None, fold: None, with_validation: bool) -> Split:
     """The paper's: a stratified 80/20 of the labelled rows in dataset order. Speakers are on both sides of it."""
-    from sklearn.model_selection import train_test_split  # takes a second to import, which folds have no use for
-
     labels = columns["label"]
     labelled = [row for row, label in enumerate(labels) if label is not None]
-    options, warnings = {"test_size": TEST_SIZE, "random_state": SPLIT_SEED}, []
-    try:
-        train, test = train_test_split(labelled, stratify=[labels[row] for row in labelled], **options)
-    except ValueError:  # a class of one row, or fewer rows than classes
-        train, test = train_test_split(labelled, **options)
-        warnings.append("a class has too few rows for a stratified split; it is random")
+    train, test, is_stratified = _draw(labelled, labels, TEST_SIZE)
+    warnings = [] if is_stratified else ["a class has too few rows for a stratified split; it is random"]
     # Ties have no label to be scored by; they stay on the training side for what --ties makes of them.
     parts: list[str | None] = [TRAIN] * len(labels)
     for row in test:
         parts[row] = TEST
-    how = "random 80/20" if warnings else "random stratified 80/20 of the paper"
+    how = "random stratified 80/20 of the paper" if is_stratified else "random 80/20"
     split = Split("paper", parts, f"{how}, speakers are on both sides", warnings=warnings)
     if with_validation:
         _keep_stratified_tenth(split, labels, sorted(train))
@@ -269,6 +263,17 @@ SPLITS: dict[str, Callable[..., Split]] = {
 }
 
 
+def _draw(rows: list[int], labels: list, share: float) -> tuple[list[int], list[int], bool]:
+    """Rows that are left, a share of them drawn, and whether each class has its share of these."""
+    from sklearn.model_selection import train_test_split  # takes a second to import, which folds have no use for
+
+    options = {"test_size": share, "random_state": SPLIT_SEED}
+    try:
+        return *train_test_split(rows, stratify=[labels[row] for row in rows], **options), True
+    except ValueError:  # a class of one row, or fewer rows than classes
+        return *train_test_split(rows, **options), False
+
+
 def _num_validation_groups(num_groups: int) -> int:
     return max(2, num_groups // VALIDATION_GROUPS)
 
@@ -285,20 +290,13 @@ def _keep_last_groups(split: Split, column: list, kind: str, rows: list[int]) ->
 
 def _keep_stratified_tenth(split: Split, labels: list, rows: list[int]) -> None:
     """Move a tenth of the labelled training rows to the validation part."""
-    from sklearn.model_selection import train_test_split  # see _split_as_paper
-
     rows = [row for row in rows if labels[row] is not None]
-    options = {"test_size": VALIDATION_SIZE, "random_state": SPLIT_SEED}
-    try:
-        _, kept = train_test_split(rows, stratify=[labels[row] for row in rows], **options)
-        how = "a stratified tenth"
-    except ValueError:  # a class of one row, or fewer rows than classes
-        if len(rows) < 2:
-            message = "one training row is too few to take a validation part from; leave out --eval_strategy"
-            raise InputError(message) from None
-        _, kept = train_test_split(rows, **options)
-        how = "a random tenth"
+    if len(rows) < 2:
+        raise InputError("one training row is too few to take a validation part from; leave out --eval_strategy")
+    _, kept, is_stratified = _draw(rows, labels, VALIDATION_SIZE)
+    if not is_stratified:
         split.warnings.append("a class has too few training rows for a stratified validation part; it is random")
+    how = f"a {'stratified' if is_stratified else 'random'} tenth"
     for row in kept:
         split.parts[row] = VALIDATION
     split.description += f", {how} of the training rows validates"

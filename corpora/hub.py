@@ -55,39 +55,30 @@ def check_destination(
         InputError: The name is malformed, or publishing was not confirmed.
         PushError: The Hub can't be reached, or the token may not write there, or there is a dataset already.
     """
+    asked = f"--push_to_hub {repo_id}"
     try:
         namespace, _ = split_name(repo_id)
     except ValueError:
-        raise InputError(
-            f"--push_to_hub {repo_id} names no dataset: give USER/NAME, in letters, digits, '-', '_' and '.'"
-        ) from None
+        raise InputError(f"{asked} names no dataset: give USER/NAME, in letters, digits, '-', '_' and '.'") from None
     clause = CORPORA[corpus].clause
     if public and clause is not None:
         print(clause)
         if confirm(f"To make it public all the same, type {repo_id}: ").strip() != repo_id:
-            raise InputError(
-                f"--push_to_hub {repo_id} --public was not confirmed, nothing is pushed: leave out --public"
-            )
-    with errors_in_one_line(_asked(repo_id)):
-        check_namespace(_asked(repo_id), namespace, writable_namespaces())
-        _check_repository(repo_id, public)
+            raise InputError(f"{asked} --public was not confirmed, nothing is pushed: leave out --public")
+    with errors_in_one_line(asked):
+        check_namespace(asked, namespace, writable_namespaces())
+        _check_repository(asked, repo_id, public)
     return Destination(repo_id, corpus, public)
 
 
-def _asked(repo_id: str) -> str:
-    return f"--push_to_hub {repo_id}"
-
-
-def _check_repository(repo_id: str, public: bool) -> None:
+def _check_repository(asked: str, repo_id: str, public: bool) -> None:
     try:
         repository = HfApi().dataset_info(repo_id)
     except RepositoryNotFoundError:
         return
     if {file.rfilename for file in repository.siblings} - WITHOUT_DATA:
-        raise PushError(
-            f"{_asked(repo_id)} exists and holds files: give another name, or rename or delete it on the Hub"
-        )
-    check_visibility(_asked(repo_id), repository.private, public)
+        raise PushError(f"{asked} exists and holds files: give another name, or rename or delete it on the Hub")
+    check_visibility(asked, repository.private, public)
 
 
 def push_dataset(folder: str | Path, destination: Destination, arguments: list[str]) -> str:
@@ -96,7 +87,8 @@ def push_dataset(folder: str | Path, destination: Destination, arguments: list[s
     The rows come last, so that no data is there without its licence, and an upload that was broken off can be repeated.
     `arguments` are those of the command, for the card. Whatever fails is a `PushError`, and `folder` is untouched.
     """
-    folder, repo_id = Path(folder), destination.repo_id
+    folder, repo_id, private = Path(folder), destination.repo_id, not destination.public
+    asked = f"--push_to_hub {repo_id}"
     dataset = DatasetDict.load_from_disk(folder)
     report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
     _check_recordings(dataset)
@@ -104,14 +96,13 @@ def push_dataset(folder: str | Path, destination: Destination, arguments: list[s
     additions = [CommitOperationAdd(CARD_FILE, str(card).encode())]
     files = [folder / REPORT_FILE, folder / SKIPPED_FILE]
     additions += [CommitOperationAdd(file.name, file) for file in files if file.exists()]
-    with errors_in_one_line(_asked(repo_id)):
+    with errors_in_one_line(asked):
         api = HfApi()
-        api.create_repo(repo_id, repo_type="dataset", private=not destination.public, exist_ok=True)
+        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         # Somebody may have made it in the meantime, and then `private` is ignored.
-        check_visibility(_asked(repo_id), api.dataset_info(repo_id).private, destination.public)
+        check_visibility(asked, api.dataset_info(repo_id).private, destination.public)
         api.create_commit(repo_id, additions, commit_message="Upload card and report", repo_type="dataset")
         # The recordings are in the rows; to embed them again would take the memory of two shards.
-        private = not destination.public
         dataset.push_to_hub(repo_id, private=private, max_shard_size=SHARD_SIZE, embed_external_files=False)
     return f"{constants.ENDPOINT}/datasets/{repo_id}"
 

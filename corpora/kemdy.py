@@ -242,16 +242,15 @@ def read_judgements(cells: list[str], layout: Layout, repairs: list[str]) -> dic
 def _count_votes(cells: list[str], layout: Layout, repairs: list[str]) -> list[int]:
     labels = [label.lower() for label in cells[layout.total + 3 : layout.num_columns : 3]]
     labels += [""] * (NUM_RATERS - len(labels))
-    votes = dict.fromkeys(EMOTIONS, 0)
-    for label in labels:
-        emotion = _emotion(label)
-        if emotion is not None:
-            votes[emotion] += 1
-        else:
-            _note_once(repairs, "unknown rater label not counted" if label else "missing rater label not counted")
+    votes = [_emotion(label) for label in labels]
+    repairs += dict.fromkeys(
+        f"{'unknown' if label else 'missing'} rater label not counted"
+        for label, vote in zip(labels, votes)
+        if vote is None
+    )
     if layout.disgust != "disgust" and "disgust" in labels:
         repairs.append(f"rater label spelled disgust, not {layout.disgust}")
-    return list(votes.values())
+    return [votes.count(emotion) for emotion in EMOTIONS]
 
 
 def _split_labels(total: str) -> list[str]:
@@ -272,8 +271,3 @@ def _number(cell: str, name: str, repairs: list[str]) -> float | None:
         return number
     repairs.append(f"{name} is not a number, left null")
     return None
-
-
-def _note_once(repairs: list[str], note: str) -> None:
-    if note not in repairs:
-        repairs.append(note)

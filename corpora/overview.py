@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from corpora.columns import TIE, UNLABELLED, read_table, sizes, vote_entropy
-from foundation.figures import INK, Picture, name_rows, new_figure
+from foundation.figures import INK, Picture, draw_counts, name_rows, new_figure
 from foundation.files import write_whole
 from foundation.templates import fill_template
 from foundation.words import time_in_words, with_share
@@ -100,14 +100,7 @@ def draw_ties(rows: pandas.DataFrame) -> Picture | None:
     lower = np.ma.array(counts, mask=np.triu(np.ones_like(counts)))[1:, :-1]
     figure = new_figure(WIDTH, WIDTH * 0.9)
     axes = figure.subplots()
-    axes.imshow(lower, cmap="Blues", vmin=0)
-    for (row, column), count in np.ndenumerate(lower):
-        if not lower.mask[row, column]:
-            color = "white" if count > 0.6 * counts.max() else "black" if count else "#888888"
-            axes.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=min(11, 80 / len(lower)))
-    axes.set_yticks(range(len(lower)), classes[1:])
-    axes.set_xticks(range(len(lower)), classes[:-1], rotation=45, ha="right", rotation_mode="anchor")
-    axes.spines[:].set_visible(False)
+    draw_counts(axes, lower, lower / max(counts.max(), 1), classes[1:], classes[:-1], min(11, 80 / len(lower)))
     axes.set_title("rows whose raters tie between two labels", fontsize=10)
     common = [(" and ".join(name for name in classes if name in pair), count) for pair, count in pairs.most_common(3)]
     caption = (

@@ -34,17 +34,13 @@ PLAIN_FORMAT = struct.pack("<HHIIHH", 1, 1, SAMPLING_RATE, 2 * SAMPLING_RATE, 2,
 FORMATS_BY_SUFFIX = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3": ("MP3",), ".ogg": ("OGG",)}
 
 
-class UnusableRecording(UnusableRow):
-    """The recording can't be used; the message is one of the reasons of [`audio_rsa_cfn`]."""
-
-
 def read_recording(path: str | Path, repairs: list[str]) -> tuple[bytes, float]:
     """The bytes of a wav (16 kHz, mono, 16-bit PCM) and its length in seconds, of any file that libsndfile reads.
 
     What had to be converted is added to `repairs`. No file makes it hold more in memory than `MAX_SECONDS` of wav take.
 
     Raises:
-        UnusableRecording: missing, empty, unreadable, truncated, silent, too long, or with samples that are not finite.
+        UnusableRow: missing, empty, unreadable, truncated, silent, too long, or with samples that are not finite.
     """
     try:
         file, size = open_file(path)
@@ -53,10 +49,10 @@ def read_recording(path: str | Path, repairs: list[str]) -> tuple[bytes, float]:
                 raise AudioError(EMPTY)
             return _read_plain(file, size) or _decode(file, size, Path(path).suffix.lower(), repairs)
     except AudioError as error:
-        raise UnusableRecording(error.reason) from None
+        raise UnusableRow(error.reason) from None
     except (OSError, ValueError):
         # ValueError: the file has become shorter since its size was asked for.
-        raise UnusableRecording(UNREADABLE) from None
+        raise UnusableRow(UNREADABLE) from None
 
 
 def _read_plain(file: io.FileIO, size: int) -> tuple[bytes, float] | None:

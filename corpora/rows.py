@@ -45,15 +45,13 @@ class Shard:
     def utterances(self) -> Iterator[Utterance]:
         """Reads the rows one by one, so that only one recording is in memory at a time."""
         for row in self.rows:
-            repairs = list(row.repairs)
-            try:
-                if row.problem is not None:
-                    raise UnusableRow(row.problem)
-                columns = self.read(row, repairs)
-            except UnusableRow as reason:
-                yield Utterance(row.name, str(reason), [], None)
-            else:
-                yield Utterance(row.name, None, repairs, columns)
+            problem, repairs, columns = row.problem, list(row.repairs), None
+            if problem is None:
+                try:
+                    columns = self.read(row, repairs)
+                except UnusableRow as reason:
+                    problem = str(reason)
+            yield Utterance(row.name, problem, repairs if problem is None else [], columns)
 
 
 @dataclass

@@ -7,7 +7,6 @@ from textwrap import wrap
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from pandas import DataFrame
@@ -24,7 +23,7 @@ from experiments.results import (
     is_fusion,
 )
 from experiments.sheets import MINUS, format_score
-from foundation.figures import BLUE, GREEN, GREY, INK, VERMILLION, Picture, name_rows, new_figure
+from foundation.figures import BLUE, GREEN, GREY, INK, PALE, VERMILLION, Picture, draw_counts, name_rows, new_figure
 from metrics.scores import LEADING, SCORES
 
 
@@ -35,7 +34,6 @@ STYLE = {"font.size": 9}  # of matplotlib, while they are drawn
 MOST_PAIRS = 15
 MOST_MARKERS = 30
 NAME_WIDTH = 34  # letters of a line
-PALE = "#BBBBBB"
 STYLES = {SESSION: {"color": BLUE, "marker": "o"}, PAPER: {"color": VERMILLION, "marker": "^"}}
 SURE, UNSURE = {"color": VERMILLION, "marker": "o"}, {"color": GREY, "marker": "D", "mfc": "white"}
 # Of learning curves: the fields, their names and styles.
@@ -123,14 +121,13 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
     panels, figure = _grid(len(scores), 3 if len(labels) <= 8 else 2, "predicted", "true")
     for axes, entry in zip(panels, scores):
         matrix = np.array(entry.confusion_matrix, dtype=float)
-        image = _draw_matrix(axes, matrix)
+        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-9)
+        image = draw_counts(axes, matrix, shares, labels, labels, min(8, 50 / len(labels)))
+        axes.tick_params(labelsize=8)
         known = int((matrix.sum(axis=0) > 0).sum())
         style = {"color": VERMILLION, "fontweight": "bold"} if known < len(labels) else {"color": INK}
         title = [*wrap(entry.system, NAME_WIDTH), f"predicts {known} of {len(labels)} classes"]
         axes.set_title("\n".join(title), fontsize=9, **style)
-        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-        axes.set_yticks(range(len(labels)), labels, fontsize=8)
-        axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=figure.axes, location="top", shrink=0.5, aspect=40)
     bar.set_label("share of the true class")
     return Picture(
@@ -140,18 +137,6 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
         "predicted ones in columns. In bold, systems that never predict some class.",
         "Confusion matrices, one for each system",
     )
-
-
-def _draw_matrix(axes: Axes, matrix: np.ndarray) -> AxesImage:
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-9)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(matrix):
-        color = "white" if shares[row, column] > 0.5 else INK if count else PALE
-        text = f"{count:.0f}" if count >= 100 or count.is_integer() else f"{count:.1f}"
-        number = axes.text(column, row, text, ha="center", va="center", color=color, fontsize=min(8, 50 / len(matrix)))
-        # None goes beyond its panel, and measuring hundreds of them would take most of the time.
-        number.set_in_layout(False)
-    return image
 
 
 def draw_flattery(results: Results) -> Picture | None:
@@ -195,21 +180,16 @@ def draw_learning_curves(results: Results, protocol: str) -> Picture | None:
     scores = [entry for entry in results.scores_of(protocol) if entry.curve is not None and entry.curve.epochs]
     if not scores:
         return None
-    num_rows = -(-len(scores) // 2)
-    figure = new_figure(WIDTH, 2.0 * num_rows + 0.5)
-    grid = figure.subplots(num_rows, 4, squeeze=False)
-    for (loss, score), entry in zip(grid.reshape(-1, 2), scores):
+    panels, figure = _grid(2 * len(scores), 4, "epoch", "")
+    for loss, score, entry in zip(panels[::2], panels[1::2], scores):
         _draw_curve(loss, entry.curve, LOSSES)
         _draw_curve(score, entry.curve, F1_SCORES)
         score.set_ylim(0, 1)
         loss.set_title("\n".join(wrap(entry.system, NAME_WIDTH)), fontsize=9, loc="left")
         loss.set_ylabel("loss", fontsize=8)
         score.set_ylabel("F1", fontsize=8)
-    for axes in grid.flat[2 * len(scores) :]:
-        axes.set_axis_off()
     lines = (LOSSES | F1_SCORES).values()
     _add_legend(figure, {name: {"color": color, "linestyle": style} for name, color, style in lines})
-    figure.supxlabel("epoch", fontsize=9)
     parts = " and ".join(sorted({entry.curve.compared_on for entry in scores}))
     compared = f"on the rows that epochs are compared on, the {parts} part"
     if any(entry.curve.compared_on == "test" for entry in scores):

@@ -130,10 +130,7 @@ def holm(p_values: list[float]) -> np.ndarray:
 
 
 def measure_flattery(
-    paper_runs: list[ScoredRun],
-    session_runs: list[ScoredRun],
-    label_names: list[str],
-    num_resamples: int = NUM_RESAMPLES,
+    paper_runs: list[ScoredRun], session_runs: list[ScoredRun], label_names: list[str]
 ) -> list[Flattery]:
     """
     How much better one system looks under the paper's protocol, in `FLATTERED_SCORES`: at least one run of it, and any
@@ -157,7 +154,7 @@ def measure_flattery(
     differences = {}
     if not rows.empty:
         matrices = group_matrices(rows, len(label_names))
-        draws = bootstrap_scores(matrices, num_resamples=num_resamples) if len(matrices) >= MIN_GROUPS else None
+        draws = bootstrap_scores(matrices) if len(matrices) >= MIN_GROUPS else None
         differences = _differences(seed_means(matrices.sum(axis=0)), draws, 0, 1, len(matrices))
     for measured in flattery:
         measured.session = float(session[measured.score][0])

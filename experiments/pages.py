@@ -4,7 +4,7 @@ Markdown and HTML are made of the same blocks, and nothing in them depends on th
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def write_report(results: Results, folder: Path) -> None:
     report.html needs no other.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "results.json", results.to_dict())
+    write_json(folder / "results.json", asdict(results))
     write_csv(folder / "results.csv", system_frame(results))
     write_csv(folder / "runs.csv", run_frame(results))
     with matplotlib.rc_context(charts.STYLE):

@@ -1,6 +1,6 @@
 """What experiments give, as `results.json` holds it: every figure of the report, and what it was computed from."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 
 # Protocols, the fair one first.
@@ -203,10 +203,6 @@ class Results:
     comparisons: list[Comparison] = field(default_factory=list)  # each pair of a protocol, without the majority class
     flattery: list[Flattery] = field(default_factory=list)  # where the plan has the paper's protocol
     attention: dict[str, str] = field(default_factory=dict)  # system → the file of its picture
-
-    def to_dict(self) -> dict:
-        """What JSON can hold."""
-        return asdict(self)
 
     @property
     def protocols(self) -> list[str]:

@@ -9,10 +9,12 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 from foundation.files import writing_whole
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # Of Okabe and Ito, which the colour-blind can tell apart.
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
-INK = "#333333"
+INK, PALE = "#333333", "#BBBBBB"
 
 DEFAULT = "DejaVu Sans"
 # Of Hangul, Kana and Hanzi: the font that requirements.txt brings along, then those of Linux, Windows and macOS. All
@@ -83,6 +85,23 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_counts(
+    axes: Axes, counts: np.ndarray, shares: np.ndarray, rows: Sequence[str], columns: Sequence[str], fontsize: float
+) -> AxesImage:
+    """A matrix of counts, or of their means, in cells as dark as their shares, 0 to 1; what is masked stays empty."""
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ma.ndenumerate(counts):
+        color = "white" if shares[row, column] > 0.5 else INK if count else PALE
+        text = f"{count:.0f}" if count >= 100 or count == int(count) else f"{count:.1f}"
+        number = axes.text(column, row, text, ha="center", va="center", color=color, fontsize=fontsize)
+        # None goes beyond its panel, and measuring hundreds of them would take most of the time.
+        number.set_in_layout(False)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.spines[:].set_visible(False)
+    return image
 
 
 @cache

@@ -4,9 +4,9 @@ Everything is computed from confusion matrices, one per session, so that thousan
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import bootstrap, norm, t
+from scipy.stats import norm, t
 
-from metrics.scores import matrix_scores, seed_means
+from metrics.scores import seed_means
 
 
 # The ends lie in the outermost draws where groups are few: fewer draws would leave them to chance.
@@ -63,28 +63,14 @@ def bootstrap_scores(
     """
     num_groups, *shape = matrices.shape
     counts = matrices.reshape(num_groups, -1).astype(np.float32)  # exact up to 2 ** 24 rows
-
-    def statistic(drawn: np.ndarray, axis: int) -> np.ndarray:
-        """Groups that were drawn `(B, G)` → scores `(S, K, B)`."""
-        drawn = np.atleast_2d(drawn)
+    rng, scores = np.random.default_rng(seed), []
+    for start in range(0, num_resamples, BATCH_SIZE):
+        drawn = rng.integers(num_groups, size=(min(BATCH_SIZE, num_resamples - start), num_groups))  # (B, G)
         offsets = np.arange(len(drawn))[:, None] * num_groups
-        times = np.bincount((drawn + offsets).ravel(), minlength=len(drawn) * num_groups)  # how often each was drawn
-        sums = times.reshape(-1, num_groups).astype(np.float32) @ counts
-        scores = seed_means(sums.reshape(-1, *shape), label_names)
-        return np.stack([values.T for values in scores.values()])
-
-    drawn_scores = bootstrap(
-        (np.arange(num_groups),),
-        statistic,
-        n_resamples=num_resamples,
-        batch=BATCH_SIZE,
-        vectorized=True,
-        axis=-1,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).bootstrap_distribution
-    names = matrix_scores(np.ones((1, *shape[2:])), label_names)
-    return dict(zip(names, drawn_scores, strict=True))
+        times = np.bincount((drawn + offsets).ravel(), minlength=drawn.size)  # how often each was drawn
+        sums = times.reshape(drawn.shape).astype(np.float32) @ counts
+        scores.append(seed_means(sums.reshape(-1, *shape), label_names))  # (B, S)
+    return {name: np.concatenate([batch[name] for batch in scores]).T for name in scores[0]}
 
 
 def expanded_interval(draws: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:

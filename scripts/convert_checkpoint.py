@@ -112,30 +112,16 @@ WEIGHT_NORM_NAMES = {
     "pos_conv_embed.conv.weight_v": "pos_conv_embed.conv.parametrizations.weight.original1",
 }
 
-# For each fusion, a field of the configuration → the tensor of ours whose first axis is that long.
-RESIDUAL_SIZES = {"num_labels": "fusion.classifier.weight", "residual_size": "fusion.residual.dense.weight"}
-CROSS_SIZES = {
-    "projection_size": "audio_projection.weight",
-    "cross_attention_size": "audio_attention.query.weight",
-    "cross_residual_size": "cross_network.dense.weight",
-}
+# A field of the configuration → how the tensor of a fusion ends in name whose first axis is that long.
 SIZES = {
-    "late_fusion": {"num_labels": "fusion.audio_classifier.weight"},
-    "mlp_mixer": {
-        "num_labels": "fusion.classifier.weight",
-        "mixer_size": "fusion.audio_projection.weight",
-        "mixer_classifier_size": "fusion.dense.weight",
-    },
-    "residual": RESIDUAL_SIZES,
-    "rsa": RESIDUAL_SIZES | {"attention_size": "fusion.attention.query.weight"},
-    "rsa_cfn": {"num_labels": "fusion.classifier.weight"}
-    | {field: f"fusion.{name}" for field, name in CROSS_SIZES.items()},
-    "hybrid_fusion": {
-        "num_labels": "fusion.norm.weight",
-        "residual_size": "fusion.residual_fusion.residual.dense.weight",
-    }
-    | {field: f"fusion.rsa_cfn.{name}" for field, name in CROSS_SIZES.items()},
+    "num_labels": "classifier.weight",
+    "residual_size": "fusion.residual.dense.weight",
+    "attention_size": "fusion.attention.query.weight",
+    "projection_size": ".audio_norm.weight",
+    "cross_attention_size": ".audio_attention.query.weight",
+    "cross_residual_size": ".cross_network.dense.weight",
 }
+MIXER_SIZES = {"mixer_size": "fusion.audio_projection.weight", "mixer_classifier_size": "fusion.dense.weight"}
 
 
 def read_state_dict(path: str) -> dict[str, torch.Tensor]:
@@ -187,9 +173,13 @@ def replace_start(name: str, starts: dict[str, str]) -> str:
 
 def read_sizes(state: dict[str, torch.Tensor], fusion: str, max_text_tokens: int) -> dict[str, int]:
     """The fields of the configuration that tensors of a converted state dict tell."""
-    names = SIZES.get(fusion, {"num_labels": "fusion.classifier.weight"})
     # A tensor that isn't there is reported later, with all the others that are missing.
-    sizes = {field: len(state[name]) for field, name in names.items() if name in state}
+    sizes = {
+        field: len(tensor)
+        for field, ending in (SIZES | (MIXER_SIZES if fusion == "mlp_mixer" else {})).items()
+        for name, tensor in state.items()
+        if name.startswith("fusion.") and name.endswith(ending)
+    }
     if fusion == "mlp_mixer" and "fusion.token_mlp.dense.weight" in state:
         positions = len(state["fusion.token_mlp.dense.weight"])
         sizes["max_audio_frames"] = positions - max_text_tokens

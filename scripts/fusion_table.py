@@ -1,6 +1,6 @@
 """
-Print a Markdown table of the fusions at full size: parameters, and the time of a training step of the head on the CPU;
-and the time that the two backbones take of such a step, whatever the fusion.
+Print a Markdown table of the fusions at full size: parameters, and the time of a training step of the head on the CPU.
+What the backbones take of a step is shown by benchmarks.training_step.
 
 ```bash
 python -m scripts.fusion_table
@@ -11,7 +11,7 @@ python -m scripts.fusion_table --repeats 0
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import median_seconds
+from benchmarks.measure import markdown_table, median_seconds
 from configuration_rsa_cfn import FUSIONS, RsaCfnConfig
 from foundation.errors import OneLineParser, run_script
 from fusion_rsa_cfn import FUSION_CLASSES, Fusion
@@ -39,19 +39,11 @@ TEXT_CONFIG = {
     "max_position_embeddings": 514,
     "type_vocab_size": 1,
 }
-NUM_SAMPLES, NUM_TOKENS = 96_000, 25
 
 
 def full_size_config(fusion: str) -> RsaCfnConfig:
     """The configuration of the paper's model with one fusion."""
     return RsaCfnConfig(audio_config=AUDIO_CONFIG, text_config=TEXT_CONFIG, fusion=fusion)
-
-
-def count_parameters(config: RsaCfnConfig) -> tuple[int, int]:
-    """Parameters of the fusion and of the whole model, counted without allocating them."""
-    with torch.device("meta"):
-        model = RsaCfnForSequenceClassification(config)
-    return sum(p.numel() for p in model.fusion.parameters()), model.num_parameters()
 
 
 def head_step_seconds(config: RsaCfnConfig, batch_size: int, repeats: int) -> float:
@@ -73,44 +65,24 @@ def head_step_seconds(config: RsaCfnConfig, batch_size: int, repeats: int) -> fl
     return median_seconds({config.fusion: step}, repeats)[config.fusion]
 
 
-def backbone_step_seconds(batch_size: int) -> float:
-    """Seconds of forward and backward of both backbones on 6 s of audio and 25 tokens a row; the stem is frozen."""
-    model = RsaCfnForSequenceClassification(full_size_config("early_fusion")).train()
-    model.freeze_feature_encoder()
-    inputs = {
-        "input_values": torch.randn(batch_size, NUM_SAMPLES),
-        "input_ids": torch.randint(4, TEXT_CONFIG["vocab_size"], (batch_size, NUM_TOKENS)),
-        "labels": torch.randint(model.config.num_labels, (batch_size,)),
-    }
-
-    def step():
-        model(**inputs).loss.backward()
-        model.zero_grad()
-
-    return median_seconds({"backbones": step}, 1)["backbones"]
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = OneLineParser(prog="fusion_table", description="A Markdown table of the fusions at full size.")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5, help="measured steps; 0 leaves the column out")
     arguments = parser.parse_args(argv)
     torch.manual_seed(0)
-    columns = ["fusion", "head parameters", "parameters"]
-    if arguments.repeats:
-        columns.append(f"head step, B = {arguments.batch_size} (ms)")
-    print(f"| {' | '.join(columns)} |")
-    print(f"|---|{'---:|' * (len(columns) - 1)}")
+    rows = []
     for fusion in FUSIONS:
         config = full_size_config(fusion)
-        cells = [f"`{fusion}`", *(f"{count:,}" for count in count_parameters(config))]
+        with torch.device("meta"):  # counted without allocating them
+            model = RsaCfnForSequenceClassification(config)
+        counts = {"head parameters": sum(p.numel() for p in model.fusion.parameters())}
+        counts["parameters"] = model.num_parameters()
+        rows.append({"fusion": f"`{fusion}`"} | {name: f"{count:,}" for name, count in counts.items()})
         if arguments.repeats:
-            cells.append(f"{1000 * head_step_seconds(config, arguments.batch_size, arguments.repeats):.1f}")
-        print(f"| {' | '.join(cells)} |", flush=True)
-    if arguments.repeats:
-        seconds = backbone_step_seconds(arguments.batch_size)
-        inputs = f"B = {arguments.batch_size}, {NUM_SAMPLES} samples and {NUM_TOKENS} tokens"
-        print(f"\nBoth backbones, {inputs}: {seconds:.1f} s")
+            seconds = head_step_seconds(config, arguments.batch_size, arguments.repeats)
+            rows[-1][f"head step, B = {arguments.batch_size} (ms)"] = f"{1000 * seconds:.1f}"
+    print(markdown_table(rows))
     return 0
 
 

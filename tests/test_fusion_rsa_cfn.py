@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.scalar_attention import plain_self_attention
+from benchmarks.baseline import plain_self_attention
 from configuration_rsa_cfn import FUSIONS
 from fusion_rsa_cfn import (
     FUSION_CLASSES,

@@ -60,7 +60,7 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
 def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.ndarray, label_names: list[str]) -> None:
     """Counts per pair of true and predicted class, coloured by their share of the true class."""
     # Imported late: matplotlib would delay the first training step.
-    from foundation.figures import new_figure
+    from foundation.figures import draw_counts, new_figure
 
     matrix = confusion_matrix(references, predictions, len(label_names))  # (C, C)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -69,13 +69,9 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
     size = min(max(5.0, 0.9 * len(names) + 1.5) + 0.1 * max(map(len, names)), 60)
     figure = new_figure(size, size * 0.9)
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (row, column), count in np.ndenumerate(matrix):
-        color = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{count}", color=color, ha="center", va="center")
+    image = draw_counts(axes, matrix, shares, names, names, fontsize=10)
+    axes.set_aspect("auto")
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(references)} utterances")
     figure.savefig(file, dpi=120)
 

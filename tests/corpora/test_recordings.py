@@ -16,7 +16,8 @@ import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from corpora.recordings import MAX_BYTES, UnusableRecording, read_recording
+from corpora.recordings import MAX_BYTES, read_recording
+from corpora.rows import UnusableRow
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ def outcome(path):
     repairs = []
     try:
         return *read_recording(path, repairs), repairs
-    except UnusableRecording as reason:
+    except UnusableRow as reason:
         return str(reason)
 
 
@@ -369,10 +370,11 @@ def test_folder_and_pipe_named_wav(tmp_path):
     # In a process of its own, which can be ended if it waits for a writer after all.
     code = (
         "import sys\n"
-        "from corpora.recordings import UnusableRecording, read_recording\n"
+        "from corpora.recordings import read_recording\n"
+        "from corpora.rows import UnusableRow\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n        read_recording(path, [])\n"
-        "    except UnusableRecording as reason:\n        print(reason)\n"
+        "    except UnusableRow as reason:\n        print(reason)\n"
     )
     paths = [tmp_path / f"{name}.wav" for name in ("folder", "pipe", "link")]
     done = subprocess.run(

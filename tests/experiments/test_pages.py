@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_tables_read_back_as_they_were(results, report_dir):
                 assert (
                     float(line[column]) == value if is_number else line[column] == ("" if value is None else str(value))
                 )
-    assert json.loads((report_dir / "results.json").read_text(encoding="utf-8")) == results.to_dict()
+    assert json.loads((report_dir / "results.json").read_text(encoding="utf-8")) == asdict(results)
 
 
 @pytest.mark.slow
