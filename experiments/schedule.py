@@ -21,7 +21,7 @@ from training.stopping import SIGNALS
 # A process with tiny backbones takes less (measured).
 TINY_BYTES = 2 * 2**30
 # Imported once, before processes are forked.
-PRELOADED = ["experiments.cells", "metrics.raters", "training.card", "training.features", "matplotlib.pyplot"]
+PRELOADED = ["experiments.cells", "metrics.emotion_metric", "training.card", "training.features", "matplotlib.pyplot"]
 
 
 class Interrupted(Exception):

@@ -90,23 +90,3 @@ def matrix_scores(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict
 def seed_means(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """Means of `matrix_scores` over seeds, `(..., num_seeds, num_labels, num_labels)`; an empty one has no part."""
     return {name: np.nanmean(values, axis=-1) for name, values in matrix_scores(matrices, label_names).items()}
-
-
-def emotion_scores(
-    references: np.ndarray, predictions: np.ndarray, label_names: Sequence[str]
-) -> dict[str, float | int]:
-    """
-    Of class indices `(num_rows,)` the `SCORES`; those of always answering the most frequent class, which the others
-    have to be read against; and F1, recall and counts of each class.
-    """
-    matrix = confusion_matrix(references, predictions, len(label_names))  # (C, C)
-    majority = np.zeros_like(matrix)
-    majority[:, matrix.sum(axis=1).argmax()] = matrix.sum(axis=1)
-    by_name, majority_by_name = matrix_scores(matrix, label_names), matrix_scores(majority)
-    scores = {name: float(by_name[name]) for name in SCORES}
-    scores |= {f"majority_{name}": float(majority_by_name[name]) for name in SCORES}
-    for index, name in enumerate(label_names):
-        scores |= {f"{kind}_{name}": float(by_name[f"{kind}_{name}"]) for kind in ("f1", "recall")}
-        scores[f"count_{name}"] = int(matrix[index].sum())
-        scores[f"predicted_count_{name}"] = int(matrix[:, index].sum())
-    return scores

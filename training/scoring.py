@@ -11,7 +11,6 @@ from transformers.utils import CONFIG_NAME
 
 from foundation.errors import InputError
 from foundation.words import first_names
-from metrics.scores import emotion_scores
 from training.callbacks import log_scores
 from training.checkpoints import writing
 from training.data import Splits
@@ -37,6 +36,9 @@ class ScoredPart:
 
 def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str, float]:
     """The scores of all rows but those that can't be read, or that the model makes nothing finite of."""
+    # Imported late: scikit-learn and evaluate would delay the first training step by seconds.
+    from metrics.emotion_metric import EmotionMetric
+
     is_scored, is_finite = scored.label_ids != IGNORED, np.isfinite(scored.predictions).all(axis=1)
     if not is_finite.any():
         raise InputError(
@@ -48,7 +50,7 @@ def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str,
     if not is_finite.all():
         logger.warning(f"{(~is_finite).sum()} of {len(is_finite)} rows have outputs that aren't finite; none is scored")
     predictions = scored.predictions[is_scored].argmax(axis=1)
-    return emotion_scores(scored.label_ids[is_scored], predictions, label_names)
+    return EmotionMetric(label_names).compute(predictions=predictions, references=scored.label_ids[is_scored])
 
 
 def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
@@ -91,7 +93,7 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
     logits, labels = output.predictions[is_scored], output.label_ids[is_scored]
     metrics = {**output.metrics, f"{prefix}_rows": len(table)}
     if "votes" in table.column_names:
-        from metrics.raters import rater_scores  # late: scipy would delay the first training step
+        from metrics.raters import rater_scores  # late, as in compute_metrics
 
         votes_before = splits.tables["train"]["votes"][:] if "train" in splits.tables else None
         scores = rater_scores(table["votes"][:], logits, votes_before)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy.stats import norm, t, ttest_1samp
 
 from corpora.folds import find_groups
+from metrics.emotion_metric import EmotionMetric
 from metrics.intervals import CONFIDENCE_LEVEL, bootstrap_intervals, bootstrap_scores, expanded_interval, two_sided_p
-from metrics.scores import emotion_scores, matrix_scores
+from metrics.scores import matrix_scores
 
 
 NAMES = ["neutral", "happy", "sad"]
@@ -27,7 +28,7 @@ def test_the_scores_are_those_of_the_metric(num_labels):
     """Also where a class is never true, or neither true nor predicted."""
     rng = np.random.default_rng(num_labels)
     references, predictions = rng.integers(0, num_labels, 40), rng.integers(0, 2, 40)
-    expected = emotion_scores(references, predictions, NAMES)
+    expected = EmotionMetric(NAMES).compute(predictions=predictions, references=references)
     matrix = np.zeros((1, 3, 3))
     np.add.at(matrix[0], (references, predictions), 1)
     scores = matrix_scores(matrix, NAMES)

@@ -1,19 +1,19 @@
-"""The scores: averages, scores per class, the majority class beside them, and agreement with the raters."""
+"""The metric: averages, scores per class, the majority class beside them, and agreement with the raters."""
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
+from metrics.emotion_metric import EmotionMetric
 from metrics.raters import kl_to_raters, rater_scores
-from metrics.scores import emotion_scores
 
 
 NAMES = ["neutral", "happy", "sad"]
 
 
 def test_scores_of_a_small_example():
-    scores = emotion_scores(np.array([0, 0, 1, 0, 2]), np.array([0, 0, 1, 1, 0]), NAMES)
+    scores = EmotionMetric(NAMES).compute(predictions=[0, 0, 1, 1, 0], references=[0, 0, 1, 0, 2])
     assert scores["accuracy"] == pytest.approx(3 / 5)
     # neutral: precision 2/3, recall 2/3; happy: 1/2, 1; sad: never predicted
     assert scores["f1_neutral"] == pytest.approx(2 / 3)
@@ -26,12 +26,26 @@ def test_scores_of_a_small_example():
 
 def test_a_model_that_knows_one_class_is_shown_up():
     """Weighted F1 flatters it; macro F1, recall and the majority's own scores don't."""
-    scores = emotion_scores(np.array([0] * 9 + [1]), np.zeros(10, dtype=int), NAMES)
+    references = [0] * 9 + [1]
+    scores = EmotionMetric(NAMES).compute(predictions=[0] * 10, references=references)
     assert scores["weighted_f1"] > 0.85
     assert scores["macro_f1"] == pytest.approx((18 / 19) / 2)
     assert scores["unweighted_average_recall"] == 0.5
     for name in ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy"):
         assert scores[name] == scores[f"majority_{name}"]
+
+
+def test_batches_add_up():
+    metric = EmotionMetric(NAMES)
+    for predictions, references in (([0, 2], [0, 1]), ([1], [1])):
+        metric.add_batch(predictions=predictions, references=references)
+    whole = EmotionMetric(NAMES).compute(predictions=[0, 2, 1], references=[0, 1, 1])
+    assert metric.compute() == whole
+
+
+def test_nothing_is_kept_on_the_disk():
+    scores = EmotionMetric(NAMES, cache_dir="/proc/nowhere").compute(predictions=[0, 1], references=[0, 1])
+    assert scores["accuracy"] == 1
 
 
 def test_kl_to_raters_is_scipys_relative_entropy():
