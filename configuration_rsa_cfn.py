@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, __version__
 from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME as DYNAMIC
+from transformers.utils import logging
 
 
 try:
@@ -24,6 +25,8 @@ except ImportError:
         raise
     from encoders_rsa_cfn import Waveforms, audio_family
 
+
+logger = logging.get_logger(__name__)
 
 EMOTIONS = ("neutral", "happy", "angry", "surprise", "sad", "fear", "disgust")
 """The seven emotions of KEMDy20, in the order of the paper; the order of labels, votes and logits everywhere."""
@@ -58,6 +61,7 @@ SIZE_FIELDS = (
     "mixer_size",
     "mixer_classifier_size",
 )
+LABEL_FIELDS = ("num_labels", "id2label", "label2id")
 DROPOUT_FIELDS = ("multi_sample_dropout", "residual_dropout", "mixer_dropout")
 
 AUTO_MAP = {
@@ -162,8 +166,9 @@ class RsaCfnConfig(PretrainedConfig):
             Dropout in the MLPs and the classifier of `mlp_mixer`.
 
     Raises:
-        ValueError: The audio backbone is of another family; `num_labels` contradicts `id2label`; or a size, a
-            probability, a weight or the number of attention heads of a backbone is outside its legal range.
+        ValueError: The audio backbone is of another family; `num_labels` contradicts `id2label`; `problem_type` isn't
+            one class for a row; or a size, a probability, a weight or the number of attention heads of a backbone is
+            outside its legal range.
         huggingface_hub.errors.StrictDataclassFieldValidationError: A field has a value outside its legal set.
     """
 
@@ -208,6 +213,26 @@ class RsaCfnConfig(PretrainedConfig):
     mixer_size: int = 256
     mixer_classifier_size: int = 512
     mixer_dropout: float | int = 0.1
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """
+        As in [`PretrainedConfig`], and what is given beside the saved fields is checked as they are. Other labels
+        replace the saved ones, and their class weights are dropped.
+        """
+        fields = {*cls.__annotations__, *LABEL_FIELDS, "problem_type"} - {"audio_config", "text_config"}
+        given = {name: kwargs.pop(name) for name in fields & {*kwargs}}
+        labels = {name: given.pop(name) for name in LABEL_FIELDS if given.get(name) is not None}
+        saved = {int(index): label for index, label in (config_dict.get("id2label") or {}).items()}
+        if labels and labels != {"num_labels": len(saved)}:
+            names = labels.get("label2id") or {f"LABEL_{index}": index for index in range(labels.get("num_labels", 0))}
+            labels = {"id2label": {index: name for name, index in names.items()}, "label2id": None, **labels}
+            is_kept = {int(index): label for index, label in labels["id2label"].items()} == saved
+            if config_dict.get("class_weights") is not None and not is_kept:
+                given.setdefault("class_weights", None)
+                logger.warning("class_weights of the saved labels are dropped with these labels.")
+            given |= labels
+        return super().from_dict({**config_dict, **given}, **kwargs)
 
     def __post_init__(self, **kwargs):
         num_labels = kwargs.get("num_labels")
@@ -254,6 +279,8 @@ class RsaCfnConfig(PretrainedConfig):
         names = [self.id2label.get(index) for index in range(self.num_labels)]
         if not all(isinstance(name, str) for name in names) or len({*names}) < len(names):
             raise ValueError(f"id2label={self.id2label!r} names no {len(names)} labels; give one name for each number.")
+        if self.problem_type not in (None, "single_label_classification"):
+            raise ValueError(f"problem_type={self.problem_type!r} isn't learnt; leave it out: a row has one class.")
         for name in SIZE_FIELDS:
             value = getattr(self, name)
             if value is not None and value < 1:

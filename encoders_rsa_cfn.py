@@ -14,6 +14,7 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoderLayer
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.output_capturing import capture_outputs
 
@@ -161,6 +162,21 @@ class WhisperAudioEncoder(WhisperEncoder):
         return BaseModelOutput(last_hidden_state=self.layer_norm(hidden_states))
 
 
+class CalledWavLMAttention(WavLMAttention):
+    """The library's hands the weights of its layers to torch, past whatever stands in their place (LoRA, int8)."""
+
+    def torch_multi_head_self_attention(self, hidden_states, attention_mask, gated_position_bias):
+        shape = (*hidden_states.shape[:2], self.num_heads, self.head_dim)
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (layer(hidden_states).view(shape).transpose(1, 2) for layer in layers)  # (B, heads, S, D)
+        bias = gated_position_bias.unflatten(0, (-1, self.num_heads)).to(query.dtype)  # (B, heads, S, S)
+        if attention_mask is not None:
+            bias = bias.masked_fill(attention_mask.ne(1)[:, None, None], -torch.inf)
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, bias, dropout)  # (B, heads, S, D)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+
+
 class Waveforms:
     """
     wav2vec2 and its kin: convolutions over samples, the feature encoder, and layers over the frames that they make.
@@ -200,7 +216,11 @@ class Waveforms:
 
     def make(self) -> nn.Module:
         """The encoder, with random weights."""
-        return AutoModel.from_config(self.config)
+        encoder = AutoModel.from_config(self.config)
+        for layer in encoder.modules():
+            if isinstance(layer, WavLMAttention):
+                layer.__class__ = CalledWavLMAttention
+        return encoder
 
     def load(self, name: str, **kwargs) -> tuple[nn.Module, dict]:
         """The encoder of a checkpoint; `kwargs` are those of `from_pretrained`."""

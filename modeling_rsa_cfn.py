@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import ModelOutput, can_return_tuple, logging
 
 
 try:
@@ -23,6 +23,8 @@ except ImportError:
     from configuration_rsa_cfn import RsaCfnConfig, register_own_code
     from encoders_rsa_cfn import freeze_lowest_layers, rows_of_similar_length, valid_lengths
     from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
+
+logger = logging.get_logger(__name__)
 
 if TYPE_CHECKING:
     # Never run: a save copies the files that are imported so, and processor and pipeline belong to every checkpoint.
@@ -196,6 +198,9 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 f"{pretrained_model_name_or_path} holds other weights than its configuration asks for: "
                 f"{', '.join(told)}; give a whole checkpoint, or ignore_mismatched_sizes=True to train these anew."
             )
+        if wrong["of another size"] and not output_loading_info:
+            names = ", ".join(sorted(wrong["of another size"]))
+            logger.warning(f"These weights start anew, since their sizes differ: {names}")
         # Loading makes new parameters, so the frozen ones are frozen again.
         model.freeze_parameters()
         return (model, info) if output_loading_info else model
@@ -332,7 +337,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 Tokens of the transcripts, padded at the end. When left out, the text of the whole batch is missing.
             attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*):
                 1 for tokens of the transcript, 0 for padding. All ones when left out. The text of a row of zeros is
-                missing.
+                missing. Beside audio alone, one of its shape is the audio's.
             audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_hidden_size)`, *optional*):
                 In place of `input_values`, what [`~RsaCfnForSequenceClassification.get_audio_features`] made of them;
                 the audio encoder doesn't run. A fusion that reads sequences takes what
@@ -358,18 +363,19 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
 
         Raises:
             ValueError: The audio backbone doesn't read the inputs that are given, or takes none as long; a row has
-                neither audio nor text (the masks are looked at where that is cheap, on a CPU); or a modality comes as
-                both inputs and embeds, or as pooled vectors to a fusion that reads sequences.
+                neither audio nor text (the masks are looked at where that is cheap, on a CPU); a mask is of nothing
+                that is given; or a modality comes as both inputs and embeds, or as pooled vectors to a fusion that
+                reads sequences.
         """
         audio_inputs = self._audio_inputs(input_values, input_features)
         self._check_embeds("audio_embeds", audio_embeds, self.config.audio_input, audio_inputs)
         self._check_embeds("text_embeds", text_embeds, "input_ids", input_ids)
-        self._check_every_row_has_a_modality(
-            audio_inputs if audio_embeds is None else audio_embeds,
-            audio_attention_mask,
-            input_ids if text_embeds is None else text_embeds,
-            attention_mask,
+        audio = audio_inputs if audio_embeds is None else audio_embeds
+        text = input_ids if text_embeds is None else text_embeds
+        audio_attention_mask, attention_mask = self._check_masks(
+            audio_inputs, audio_attention_mask, text, attention_mask
         )
+        self._check_every_row_has_a_modality(audio, audio_attention_mask, text, attention_mask)
         config = self.config
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -462,6 +468,18 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 f"{name} has shape {tuple(embeds.shape)}, but fusion={self.config.fusion!r} reads sequences; give "
                 "hidden states of shape (batch_size, sequence_length, hidden_size) and their mask."
             )
+
+    def _check_masks(self, audio_inputs, audio_attention_mask, text, attention_mask):
+        """Both masks; a feature extractor by itself calls that of the audio `attention_mask` too."""
+        if attention_mask is None or text is not None:
+            return audio_attention_mask, attention_mask
+        is_without = audio_attention_mask is None and audio_inputs is not None
+        if is_without and attention_mask.shape == audio_inputs.shape[:2]:
+            return attention_mask, None
+        raise ValueError(
+            f"attention_mask, of shape {tuple(attention_mask.shape)}, is the text's, and there are no input_ids; give "
+            "the audio's as audio_attention_mask, or leave it out."
+        )
 
     def _check_every_row_has_a_modality(self, audio_inputs, audio_attention_mask, input_ids, attention_mask):
         if audio_inputs is None and input_ids is None:

@@ -25,6 +25,7 @@ from training.data import Splits, load_splits
 from training.features import read_features_instead
 from training.hub import check_destination
 from training.labels import class_weights, target_shares
+from training.lora import add_lora, merge_lora, save_adapter
 from training.model import check_models, load_model, saved_classes
 from training.opening import describe_run
 from training.parsing import parse_arguments
@@ -53,7 +54,7 @@ def main(
     """
     start = time.perf_counter()
     set_seed(training_args.seed)
-    for name in ("run_classification", "corpora", "training"):
+    for name in ("run_classification", "corpora", "training", "modeling_rsa_cfn", "configuration_rsa_cfn"):
         logging.getLogger(name).setLevel(logging.INFO if training_args.local_process_index == 0 else logging.ERROR)
     with owned_by_run(training_args):
         if data_args.predict_file is None:
@@ -174,6 +175,8 @@ def make_trainer(
     if training_args.do_train:  # what is only scored, `load_model` has tried
         preflight(model, processor, texts, model_args, training_args)
     model_seconds = time.perf_counter() - start
+    if model_args.lora is not None and training_args.do_train:
+        add_lora(model, model_args.lora)
     trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
     trainer.add_callback(FirstStepCallback(model_seconds))
     if model_args.cache_features:
@@ -227,6 +230,11 @@ def train(trainer: RsaCfnTrainer, model_args: ModelArguments, checkpoint: Path |
     with stop_on_signal.listening():
         trained = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     with writing(output_dir):
+        if model_args.lora is not None:
+            trained.metrics["train_parameters"] = trainer.model.num_parameters(only_trainable=True)
+            if model_args.lora_save == "adapter" and trainer.is_world_process_zero():
+                save_adapter(trainer.model, output_dir / "adapter", model_args.model_name_or_path)
+            merge_lora(trainer.model)
         # It is pushed later, with its scores and its card.
         trainer.save_model(_internal_call=True)
         trainer.save_metrics("train", trained.metrics)

@@ -11,9 +11,12 @@ import json
 import logging
 import warnings
 from bisect import bisect_right
+from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -26,6 +29,7 @@ from training.model import load_saved
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
 LENGTHS = {"input_values": "num_samples", "input_features": "num_frames"}
+LARGEST_DRIFT = 0.1  # of a probability, by int8
 
 
 class Logits(torch.nn.Module):
@@ -43,9 +47,9 @@ class Logits(torch.nn.Module):
         return self.model(*inputs, input_features=input_features).logits
 
 
-def export(model: RsaCfnForSequenceClassification, file: Path, processor=None) -> float:
-    """Write the graph of a model's logits, hold it against the model, and give the largest difference of a logit; with
-    a processor, it and the configuration are written beside the graph.
+def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, int8: bool = False) -> float:
+    """Write the graph of a model's logits, hold it against the model, and give the largest difference of a logit, or
+    with `int8` of a probability; with a processor, it and the configuration are written beside the graph.
 
     The inputs are what the processor gives with `return_tensors="np"`: `input_values` and `audio_attention_mask`,
     `(batch_size, num_samples)`, float32 and int32, or `input_features` `(batch_size, num_frames, num_features)` and the
@@ -55,7 +59,8 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None) -
     the weights lie beside `file`, in one of the same name and `.data`.
 
     What is too long for `mlp_mixer` is cut at its end, where the model would raise an error. A difference of more than
-    1e-4 is an `InputError`, and nothing is written. All files appear when the last of them is on the disk.
+    1e-4, or by `int8` of a probability of more than 0.1, is an `InputError`, and nothing is written. All files appear
+    when the last of them is on the disk.
     """
     model.eval()
     inputs = make_inputs(model, batch_size=2, length=0.6)
@@ -74,22 +79,39 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None) -
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     program.model.metadata_props["labels"] = json.dumps(labels, ensure_ascii=False)
     program.model.metadata_props["fusion"] = model.config.fusion
-    with writing_all(file.parent) as folder:
-        program.save(folder / file.name)
-        difference = compare(model, folder / file.name)
+    with writing_all(file.parent) as folder, TemporaryDirectory() as scratch:
+        written = Path(scratch if int8 else folder, file.name)
+        program.save(written)
+        difference = compare(model, written)
         if not difference <= TOLERANCE:
             raise InputError(
                 f"the exported graph is off by {difference:.1e}, more than {TOLERANCE:g}, so it isn't written; "
                 "give a model of the wav2vec2 and RoBERTa or BERT families"
             )
+        if int8:
+            quantise(written, folder / file.name)
+            difference = compare(model, folder / file.name, partial(torch.softmax, dim=1))
+            if not difference <= LARGEST_DRIFT:
+                raise InputError(f"int8 shifts a probability by {difference:.2f}, so it isn't written; give no --int8")
         if processor is not None:
             model.config.save_pretrained(folder)
             processor.save_pretrained(folder)
     return difference
 
 
-def compare(model: RsaCfnForSequenceClassification, file: Path) -> float:
-    """The largest difference of a logit in onnxruntime from PyTorch; see [`export`]."""
+def quantise(file: Path, output: Path) -> None:
+    """A graph with weights of 8 bits, whose activations are rounded as they come."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    is_large = file.with_name(f"{file.name}.data").exists()
+    # Sums of products with signed weights overflow on a CPU without VNNI.
+    kind = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QUInt8}
+    with _quiet():
+        quantize_dynamic(file, output, use_external_data_format=is_large, **kind)
+
+
+def compare(model: RsaCfnForSequenceClassification, file: Path, of: Callable = torch.Tensor.float) -> float:
+    """The largest difference of a logit, or of what is made of logits, in onnxruntime from PyTorch; see [`export`]."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -99,7 +121,7 @@ def compare(model: RsaCfnForSequenceClassification, file: Path) -> float:
         with torch.no_grad():
             expected = model(**inputs).logits
         (logits,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
-        differences.append((torch.from_numpy(logits) - expected).abs().max().item())
+        differences.append((of(torch.from_numpy(logits)) - of(expected)).abs().max().item())
     return float(torch.tensor(differences).max())  # NaN where there is one
 
 
@@ -164,6 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = OneLineParser(prog="export_onnx", description="Export a saved model to ONNX.", epilog=codes)
     parser.add_argument("model", help="folder or Hub id of a saved RSA-CFN model")
     parser.add_argument("output", type=Path, help="the .onnx file; processor and configuration are written beside it")
+    parser.add_argument("--int8", action="store_true", help="weights of 8 bits: a smaller and faster graph")
     arguments = parser.parse_args(argv)
     folder = arguments.output.parent
     try:
@@ -172,14 +195,15 @@ def main(argv: list[str] | None = None) -> int:
         with owned(folder, f"{folder}, the folder of {arguments.output.name},"):
             check_arguments(arguments.model, arguments.output)  # again: another process may have written it since
             is_beside = folder.resolve() == Path(arguments.model).resolve()
-            difference = export(model, arguments.output, None if is_beside else processor)
+            difference = export(model, arguments.output, None if is_beside else processor, arguments.int8)
     except InputError as error:
         complain("export_onnx", error)
         return 2
     except OSError as error:
         complain("export_onnx", f"{folder} can't be written ({error.strerror}); make room, or give another folder")
         return 1
-    print(f"onnxruntime differs from PyTorch by at most {difference:.1e} in a logit")
+    of = "probability, by int8" if arguments.int8 else "logit"
+    print(f"onnxruntime differs from PyTorch by at most {difference:.1e} in a {of}")
     print(f"Written to {folder}: {arguments.output.name}, config.json with the labels, and the processor")
     return 0
 

@@ -60,6 +60,8 @@ def test_an_illegal_value_names_field_and_value(field, value):
         ({"residual_dropout": 1.0}, r"residual_dropout=1.0 is out of range; give a number in \[0, 1\)"),
         ({"mixer_dropout": -0.1}, "mixer_dropout=-0.1 is out of range"),
         ({"num_labels": 3, "id2label": {0: "calm", 1: "upset"}}, "num_labels=3 contradicts id2label, which names 2"),
+        ({"problem_type": "regression"}, "problem_type='regression' isn't learnt; leave it out"),
+        ({"problem_type": "multi_label_classification"}, "leave it out: a row has one class"),
         (
             {"text_config": {"model_type": "roberta", "hidden_size": 10, "num_attention_heads": 3}},
             "text_config.num_attention_heads=3 doesn't divide text_config.hidden_size=10",
@@ -73,6 +75,9 @@ def test_an_illegal_value_names_field_and_value(field, value):
 def test_a_value_out_of_range_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         RsaCfnConfig(**fields)
+    if not any(name.endswith("_config") for name in fields):
+        with pytest.raises(ValueError, match=message):
+            RsaCfnConfig.from_dict(RsaCfnConfig().to_dict(), **fields)  # beside what was saved
 
 
 @pytest.mark.parametrize("model_type", ["sew", "sew-d", "speecht5", "moonshine", "clap", "roberta"])

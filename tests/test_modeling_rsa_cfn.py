@@ -1,15 +1,20 @@
 """The model: padding, fusions, loss, pretrained backbones, and the round trip through the Auto classes."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, TorchAoConfig
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification, pool
+
+
+EXPLAINED_SKIPS = {"torchao": "It warns at every import, so that requirements.txt leaves it out."}
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -103,14 +108,10 @@ def test_every_parameter_moves_after_one_step(fusion, make_model, processor, cli
     assert {name for name in unmoved if not name.endswith(cancelling)} == set()
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_every_linear_layer_is_called_and_can_be_quantised(fusion, make_model, processor, clips, texts):
-    """
-    What is an nn.Linear but only lends its weights to other code gets a dead adapter from LoRA, and breaks in int8.
-
-    (WavLM's query, key and value are such layers, of the library's; wav2vec2 and RoBERTa have none.)
-    """
-    model = make_model(fusion=fusion)
+@pytest.mark.parametrize("fusion, audio", [*((fusion, "wav2vec2") for fusion in FUSIONS), ("rsa_cfn", "wavlm")])
+def test_every_linear_layer_is_called_and_can_be_quantised(fusion, audio, make_model, processor, clips, texts):
+    """An nn.Linear that only lends its weights to other code gets a dead adapter from LoRA, and breaks in int8."""
+    model = make_model(fusion=fusion, audio_config={"model_type": audio})
     linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     called = set()
     for name, layer in linear.items():
@@ -123,6 +124,39 @@ def test_every_linear_layer_is_called_and_can_be_quantised(fusion, make_model, p
         logits = quantised(**batch).logits
     assert not any(isinstance(layer, nn.Linear) for layer in quantised.modules())
     torch.testing.assert_close(logits, expected, atol=0.1, rtol=0)
+
+
+def test_wavlms_attention_is_the_librarys(make_model, processor, clips):
+    model, batch = (
+        make_model(fusion="audio", audio_config={"model_type": "wavlm"}),
+        processor(clips, return_tensors="pt"),
+    )
+    logits = model(**batch).logits
+    for layer in model.audio_model.modules():
+        if isinstance(layer, WavLMAttention):
+            assert type(layer) is not WavLMAttention
+            layer.__class__ = WavLMAttention
+    torch.testing.assert_close(logits, model(**batch).logits, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_int8_as_it_is_loaded(fusion, make_model, processor, clips, texts, tmp_path):
+    """Every linear layer, with no list of those to leave out; and saved so, it loads again."""
+    quantization = pytest.importorskip("torchao.quantization")
+    model = make_model(fusion=fusion)
+    model.save_pretrained(tmp_path / "float")
+    config = TorchAoConfig(quantization.Int8WeightOnlyConfig())
+    load = RsaCfnForSequenceClassification.from_pretrained
+    small = load(tmp_path / "float", quantization_config=config)
+    linear = [layer for layer in small.modules() if isinstance(layer, nn.Linear)]
+    assert all(type(layer.weight.data) is not torch.Tensor for layer in linear)
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    with torch.no_grad():
+        logits = small(**batch).logits
+        torch.testing.assert_close(logits, model(**batch).logits, atol=0.05, rtol=0)
+        small.save_pretrained(tmp_path / "int8")
+        torch.testing.assert_close(load(tmp_path / "int8")(**batch).logits, logits, atol=1e-5, rtol=0)
 
 
 def test_feature_encoder_freezes_and_stays_frozen_after_a_reload(make_model, tmp_path):
@@ -250,3 +284,43 @@ def test_auto_classes_load_every_checkpoint_in_a_new_process(make_model, process
         assert report["input_ids"] == batch["input_ids"].tolist()
         for name, logits in report["logits"].items():
             np.testing.assert_allclose(logits, expected, atol=1e-6, err_msg=f"{report['fusion']} {name}")
+
+
+def test_a_feature_extractors_own_mask_is_the_audios_or_refused(make_model, processor, clips):
+    model = make_model()
+    batch = processor(audio=clips, return_tensors="pt")
+    expected = model(**batch).logits
+    mask = batch.pop("audio_attention_mask")
+    assert torch.equal(model(**batch, attention_mask=mask).logits, expected)
+    for masks in ({"attention_mask": mask[:, :9]}, {"attention_mask": mask, "audio_attention_mask": mask}):
+        with pytest.raises(ValueError, match="is the text's, and there are no input_ids; give the audio's as audio_"):
+            model(**batch, **masks)
+
+
+@pytest.mark.parametrize("fusion", ["late_fusion", "rsa_cfn"])
+def test_a_saved_model_learns_other_labels(fusion, make_model, processor, clips, texts, tmp_path, caplog):
+    """As users of transformers type it, with the local class and the Auto classes; what keeps its size stays."""
+    saved = make_model(fusion=fusion, class_weights=[2.0] + [1.0] * 6)
+    saved.save_pretrained(tmp_path)
+    weights = saved.state_dict()
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    names = {0: "calm", 1: "upset", 2: "loud"}
+    labels = {"num_labels": 3, "id2label": names, "label2id": {name: index for index, name in names.items()}}
+    unnamed = {index: f"LABEL_{index}" for index in range(3)}
+    local, auto = (
+        RsaCfnForSequenceClassification.from_pretrained,
+        partial(AutoModel.from_pretrained, trust_remote_code=True),
+    )
+    for given, expected in ((labels, names), ({"num_labels": 3}, unnamed), ({"id2label": names}, names)):
+        for load in (local, auto) if fusion == "rsa_cfn" else (local,):
+            model = load(tmp_path, **given, ignore_mismatched_sizes=True)
+            assert model.config.id2label == expected and model.config.class_weights is None
+            assert model.config.label2id == {name: index for index, name in expected.items()}
+            assert model(**batch, labels=torch.tensor([0, 1, 2])).loss.isfinite()
+    assert "class_weights of the saved labels are dropped" in caplog.text
+    anew = {name for name, weight in model.state_dict().items() if weight.shape != weights[name].shape}
+    assert f"since their sizes differ: {', '.join(sorted(anew))}" in caplog.text
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items() if name not in anew)
+    assert local(tmp_path, num_labels=7).config.class_weights == saved.config.class_weights
+    with pytest.raises(RuntimeError, match="give a whole checkpoint, or ignore_mismatched_sizes=True"):
+        local(tmp_path, num_labels=3)

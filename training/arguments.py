@@ -38,8 +38,8 @@ RANGES = {
     (0, BELOW_ONE): "adam_beta1 adam_beta2",
     (0, inf): "learning_rate audio_learning_rate text_learning_rate weight_decay warmup_steps max_grad_norm "
     "adam_epsilon dataloader_num_workers freeze_audio_layers freeze_text_layers",
-    (ABOVE_ZERO, inf): "num_train_epochs max_audio_seconds logging_steps eval_steps save_steps",
-    (1, inf): "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_steps "
+    (ABOVE_ZERO, inf): "lora_alpha num_train_epochs max_audio_seconds logging_steps eval_steps save_steps",
+    (1, inf): "lora_rank per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_steps "
     "early_stopping_patience save_total_limit eval_accumulation_steps",
     (3, inf): "max_text_tokens",
 }
@@ -68,6 +68,10 @@ class ModelArguments:
     )
     trust_remote_code: bool = HfArg(
         default=False, help="Run the code that comes with a text model, its tokenizer, or a saved model made of them."
+    )
+    ignore_mismatched_sizes: bool = HfArg(
+        default=False,
+        help="Train --model_name_or_path on other classes: the weights of its classifier start anew.",
     )
     pooling_mode: PoolingMode = HfArg(
         default="mean", help=f"How hidden states become one vector: {', '.join(POOLING_MODES)}."
@@ -110,6 +114,19 @@ class ModelArguments:
         "which is kept in the cache of `datasets` for other fusions, folds and seeds.",
     )
     label_smoothing: float = HfArg(default=0.0, help="Label smoothing in the model's loss, below 1.")
+    lora_rank: int | None = HfArg(
+        default=None, help="Train updates (LoRA) of this rank of the backbones, and the fusion whole; needs peft."
+    )
+    lora_alpha: float | None = HfArg(default=None, help="Updates are scaled by this over the rank (default: 2 ranks).")
+    lora_targets: list[str] = HfArg(
+        default_factory=list,
+        metadata={"choices": ("audio", "text")},
+        help="The backbones that get updates, others are frozen (default: all).",
+    )
+    lora_save: Literal["merged", "adapter"] = HfArg(
+        default="merged",
+        help="merged: the weights hold the updates; adapter: the folder adapter also has them as peft saves them.",
+    )
 
     def __post_init__(self):
         if self.freeze_feature_encoder is None:
@@ -118,6 +135,13 @@ class ModelArguments:
     @property
     def is_tiny(self) -> bool:
         return TINY in (self.audio_model, self.text_model)
+
+    @property
+    def lora(self) -> dict | None:
+        """Rank, scale and targets of LoRA, `None` without it."""
+        if self.lora_rank is None:
+            return None
+        return {"alpha": self.lora_alpha or 2 * self.lora_rank, "rank": self.lora_rank, "targets": self.lora_targets}
 
     @property
     def config_fields(self) -> dict:
@@ -272,7 +296,7 @@ def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
             "save_strategy": "no",
         }
     return defaults | {
-        "learning_rate": 1e-4 if fusion == "audio" else 1e-5,
+        "learning_rate": 1e-4 if fusion == "audio" or "lora_rank" in given else 1e-5,
         "weight_decay": 0.0,
         "lr_scheduler_type": "constant",
         "num_train_epochs": 10,

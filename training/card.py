@@ -144,7 +144,12 @@ def training_facts(trained: TrainedModel, steps: list[dict]) -> dict:
     seconds = next((entry["train_runtime"] for entry in reversed(logged) if "train_runtime" in entry), None)
     # The kind of device, without the name of the machine.
     device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type.upper()
+    trained_weights = trained.model.num_parameters(only_trainable=True)
+    if trained.model_args.lora is not None:
+        # Merged, they can't be counted any more.
+        trained_weights = read_json(Path(args.output_dir, "train_results.json"))["train_parameters"]
     return {
+        "trained_weights": trained_weights,
         "state": state,
         "steps": steps,
         # A longer log is thinned out; the picture has all of it.

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from dataclasses import fields
+from importlib.util import find_spec
 from math import inf, isfinite
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from configuration_rsa_cfn import RsaCfnConfig
 from corpora.folds import ALL, check_folds
 from foundation.errors import InputError
 from foundation.files import check_output_dir, holds_files, read_json
+from fusion_rsa_cfn import FUSION_CLASSES
 from metrics.scores import SCORES
 from training.arguments import (
     ABOVE_ZERO,
@@ -30,7 +32,7 @@ from training.arguments import (
     DataArguments,
     ModelArguments,
 )
-from training.checkpoints import LAST, is_finished
+from training.checkpoints import FILE_LIST, LAST, is_finished
 from training.data import Splits
 from training.model import TINY_AUDIO, TINY_TEXT, max_audio_frames, max_text_positions, read_config, read_saved
 from training.run_folder import owned_by_run
@@ -73,6 +75,8 @@ def _check_version(name: str, config: RsaCfnConfig) -> None:
     """A field that came later would be passed over in silence, and the model be another one than was saved."""
     saved, _ = RsaCfnConfig.get_config_dict(name)
     # The Trainer writes fields of language models, such as use_cache, into any configuration.
+    if "lora" in saved:
+        raise InputError(f"--model_name_or_path {name} holds LoRA's updates apart; give the folder of its finished run")
     known = {"transformers_version", "quantization_config", *config.text_config.to_dict(), *RsaCfnConfig().to_dict()}
     unknown = [field for field in saved if field not in known and not field.startswith("_")]
     if unknown:
@@ -162,6 +166,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
     fusion, scheduler = model_args.fusion, training_args.lr_scheduler_type.value
     logs, saves, evaluates = (getattr(training_args, f"{what}_strategy").value for what in ("logging", "save", "eval"))
     workers, keeps_best = training_args.dataloader_num_workers, training_args.load_best_model_at_end
+    strategy = training_args.hub_strategy.value
     files = ("dataset_dict.json", "state.json")
     is_prepared = data_args.is_demo or any(os.path.exists(Path(data_args.dataset_name, file)) for file in files)
     # Without steps of its own, evaluation takes those of the log.
@@ -174,6 +179,15 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("early_stopping_patience", evaluates != "no", "without scores; give --eval_strategy epoch, or steps"),
         ("early_stopping_patience", keeps_best, "without the best; give --load_best_model_at_end"),
         ("dataloader_persistent_workers", workers, "without --dataloader_num_workers; give it"),
+        ("ignore_mismatched_sizes", model_args.model_name_or_path, "without --model_name_or_path; give it"),
+        ("ignore_mismatched_sizes", training_args.do_train, "without training; leave out --do_train false"),
+        ("lora_rank", training_args.do_train, "without training; leave out --do_train false"),
+        *((name, model_args.lora, "without --lora_rank; give it") for name in given if name[:5] == "lora_"),
+        (
+            "hub_strategy",
+            not model_args.lora or strategy == "end",
+            "with LoRA's checkpoints, which aren't whole; give end",
+        ),
         ("asr_model", data_args.predict_file, "without --predict_file; give it"),
         ("dataset_config_name", not is_prepared, "with a folder from prepare_dataset.py; give another --dataset_name"),
         *((name, training_args.push_to_hub, "without --push_to_hub; give it") for name in given if "hub_" in name[:4]),
@@ -196,6 +210,8 @@ def _check_model(model_args: ModelArguments, data_args: DataArguments) -> None:
         config = _check_config(lambda: RsaCfnConfig(**given))
     else:
         config = read_config(model_args.model_name_or_path)
+    if model_args.lora is not None:
+        _check_lora(model_args)
     unimodal = model_args.fusion if model_args.fusion in ("audio", "text") else None
     if model_args.cache_features:
         _check_cacheable(config)
@@ -213,6 +229,21 @@ def _check_model(model_args: ModelArguments, data_args: DataArguments) -> None:
         if getattr(model_args, f"freeze_{modality}_encoder"):
             frozen_by = "--cache_features" if model_args.cache_features else f"--freeze_{modality}_encoder"
             raise InputError(f"--{modality}_learning_rate has no use: {frozen_by} keeps that backbone from training")
+
+
+def _check_lora(model_args: ModelArguments) -> None:
+    if find_spec("peft") is None:
+        raise InputError("--lora_rank needs peft; pip install peft")
+    for modality in model_args.lora_targets:
+        if modality not in FUSION_CLASSES[model_args.fusion].modalities:
+            raise InputError(f"--lora_targets {modality} has no use: --fusion {model_args.fusion} has no such backbone")
+        fields = ("cache_features", f"freeze_{modality}_encoder", f"freeze_{modality}_layers")
+        frozen = [field for field in fields if getattr(model_args, field)]
+        if frozen:
+            raise InputError(f"--lora_rank trains the {modality} backbone, and --{frozen[0]} doesn't; give one of them")
+    if model_args.lora_save == "adapter" and (model_args.is_tiny or model_args.use_weighted_layer_sum):
+        why = "new random backbones" if model_args.is_tiny else "weights of layers, which peft doesn't save"
+        raise InputError(f"--lora_save adapter can't be loaded again: the model has {why}; leave it out")
 
 
 def _check_cacheable(config: RsaCfnConfig) -> None:
@@ -366,6 +397,8 @@ def check_same_run(
         raise InputError(f"--resume_from_checkpoint: {folder} holds no RSA-CFN model ({reason})") from error
     saved |= {"classes": [config.id2label[index] for index in range(config.num_labels)]}
     given = {"classes": splits.label_names, **model_args.config_fields}
+    if (folder / FILE_LIST).is_file():
+        saved["LoRA"], given["LoRA"] = getattr(config, "lora", None), model_args.lora
     given |= {name: getattr(data_args, name) for name in LIMITS if name in saved}
     if model_args.model_name_or_path is None or class_weights is not None:
         saved["class_weights"], given["class_weights"] = config.class_weights, class_weights

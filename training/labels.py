@@ -27,7 +27,7 @@ def match_classes(columns: dict[str, list], label_names: list[str], classes: lis
     if unknown:
         raise InputError(
             f"--model_name_or_path knows the classes {', '.join(classes)}; the dataset also has {', '.join(unknown)}, "
-            "give one without those rows, or a model that knows them"
+            "give one without those rows, or --ignore_mismatched_sizes to train a new classifier"
         )
     index_of = {index: classes.index(name) for index, name in enumerate(label_names) if name in classes}
     columns["label"] = [None if label is None else index_of[label] for label in columns["label"]]

@@ -154,8 +154,9 @@ def read_saved(name: str, config: RsaCfnConfig) -> dict:
 
 
 def saved_classes(model_args: ModelArguments) -> list[str] | None:
-    """The classes of the saved model that a run starts from, in its order; `None` where it makes a new one."""
-    if model_args.model_name_or_path is None:
+    """The classes of the saved model that a run starts from, in its order; `None` where it makes a new one,
+    or takes those of the dataset."""
+    if model_args.model_name_or_path is None or model_args.ignore_mismatched_sizes:
         return None
     config = read_config(model_args.model_name_or_path)
     return [config.id2label[index] for index in range(config.num_labels)]
@@ -174,13 +175,16 @@ def load_model(
         if class_weights is not None:
             fields["class_weights"] = class_weights
         fields["trust_remote_code"] = model_args.trust_remote_code
+        if model_args.ignore_mismatched_sizes:
+            fields |= {"id2label": dict(enumerate(label_names)), "ignore_mismatched_sizes": True}
         model, processor = load_saved(model_args.model_name_or_path, **fields)
         saved = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if saved != label_names:
             name = model_args.model_name_or_path
             raise InputError(
                 f"--model_name_or_path {name} knows the classes {', '.join(saved)}; the dataset "
-                f"has {', '.join(label_names)}, give one with the same classes in the same order"
+                f"has {', '.join(label_names)}, give one with the same classes in the same order, or "
+                "--ignore_mismatched_sizes to train a new classifier"
             )
         set_limits(model.config, processor, data_args)
         return model, processor

@@ -11,6 +11,7 @@ from transformers import HfArgumentParser
 
 from foundation.errors import InputError, unknown_arguments
 from foundation.files import read_json
+from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import (
     AUDIO_MODEL,
     DEMO_DIR,
@@ -132,6 +133,10 @@ def resolve(given: dict) -> tuple[dict, str | None]:
             if given.get(name) is False:
                 raise InputError(f"--cache_features freezes both backbones; leave out --{name} false, or it")
             values[name] = True
+    if values.get("lora_rank") is not None:
+        modalities = FUSION_CLASSES[values.get("fusion", ModelArguments.fusion)].modalities
+        targets = values["lora_targets"] = values.get("lora_targets") or list(modalities)
+        values |= {f"freeze_{modality}_encoder": True for modality in modalities if modality not in targets}
     if str(values.get("resume_from_checkpoint")).lower() == "false":
         del values["resume_from_checkpoint"]
     warning = None

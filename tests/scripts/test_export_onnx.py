@@ -1,6 +1,7 @@
 """The export to ONNX: onnxruntime gives PyTorch's logits at any sizes and with what is missing; and what is refused."""
 
 import json
+from functools import partial
 
 import numpy as np
 import onnxruntime
@@ -55,6 +56,14 @@ def test_onnxruntime_agrees_with_pytorch(fusion, make_model, batches, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_int8_answers_alike(fusion, make_model, tmp_path):
+    layers = {"audio_config": {"num_hidden_layers": 1}, "text_config": {"num_hidden_layers": 1}}
+    assert 0 < export(make_model(fusion=fusion, **layers), tmp_path / "model.onnx", int8=True) < 0.02
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.slow
 def test_unmasked_padding_and_a_group_norm(make_model, batches, tmp_path):
     """A converted model counts its padding; one row of each batch is as long as `max_text_tokens`."""
     model = make_model(fusion="mlp_mixer", mask_padding=False, audio_config=GROUP, text_config={"num_hidden_layers": 1})
@@ -83,12 +92,26 @@ def test_a_saved_model_from_the_command_line(make_model, processor, batches, tmp
     labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
     assert labels == list(model.config.id2label.values())
     assert AutoConfig.from_pretrained(folder).id2label == model.config.id2label
+    export_onnx.quantise(folder / "model.onnx", folder / "int8.onnx")
+    assert 0 < export_onnx.compare(model, folder / "int8.onnx", partial(torch.softmax, dim=1)) < 0.02
+    assert (folder / "int8.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
+    session = onnxruntime.InferenceSession(folder / "int8.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["labels"]) == labels
 
 
 def test_a_graph_that_is_off_is_not_written(make_model, tmp_path, monkeypatch):
     monkeypatch.setattr(export_onnx, "compare", lambda model, file: float("nan"))
     with pytest.raises(InputError, match="off by nan, more than 0.0001, so it isn't written"):
         export(make_model(fusion="text", **NO_LAYERS), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_int8_that_answers_otherwise_is_not_written(make_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_onnx, "compare", lambda model, file, *of: 0.2 if of else 0.0)
+    monkeypatch.setattr(export_onnx, "quantise", lambda file, output: output.touch())
+    with pytest.raises(InputError, match="int8 shifts a probability by 0.20, so it isn't written; give no --int8"):
+        export(make_model(fusion="text", **NO_LAYERS), tmp_path / "model.onnx", int8=True)
     assert not list(tmp_path.iterdir())
 
 

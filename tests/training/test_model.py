@@ -16,7 +16,7 @@ from foundation.errors import InputError
 from foundation.files import holds_files
 from training.arguments import AUDIO_MODEL, LIMITS, TEXT_MODEL, DataArguments, ModelArguments
 from training.features import hash_weights
-from training.model import check_models, load_model, load_saved, max_audio_frames, train_tokenizer
+from training.model import check_models, load_model, load_saved, max_audio_frames, saved_classes, train_tokenizer
 from training.parsing import parse_arguments
 
 
@@ -429,3 +429,16 @@ processor.save_pretrained(folder + "_again")
         finished = processes.run("-c", code, str(tmp_path / folder), cwd=tmp_path)
         assert finished.returncode == 0, finished.stderr
         assert torch.allclose(torch.tensor(json.loads(finished.stdout)), logits, atol=1e-6)
+
+
+def test_a_saved_model_goes_on_with_other_classes_where_asked_to(make_model, processor, tmp_path, caplog):
+    make_model(class_weights=[1.0] * 7).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    given = {"model_name_or_path": str(tmp_path)}
+    with pytest.raises(InputError, match="or --ignore_mismatched_sizes to train a new classifier"):
+        load_model(ModelArguments(**given), DataArguments(), ["calm", "upset"], TEXTS)
+    model_args = ModelArguments(**given, ignore_mismatched_sizes=True)
+    assert saved_classes(model_args) is None
+    model, _ = load_model(model_args, DataArguments(), ["calm", "upset"], TEXTS, [0.5, 1.5])
+    assert model.config.label2id == {"calm": 0, "upset": 1} and model.config.class_weights == [0.5, 1.5]
+    assert "start anew, since their sizes differ: fusion.classifier.bias, fusion.classifier.weight" in caplog.text
