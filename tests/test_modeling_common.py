@@ -90,6 +90,8 @@ class RsaCfnModelTester:
 class RsaCfnModelTest(ModelTesterMixin, unittest.TestCase):
     all_model_classes = (RsaCfnForSequenceClassification,)
     _is_composite = True
+    # An attention mask is the text's.
+    additional_model_inputs = ["input_ids"]
 
     @pytest.fixture(autouse=True)
     def set_up_tester(self, make_config):

@@ -53,12 +53,12 @@ class ModelArguments:
     fusion: Fusion = HfArg(default="rsa_cfn", help=f"How the modalities are joined: {', '.join(FUSIONS)}.")
     audio_model: str | None = HfArg(
         default=None,
-        help=f"wav2vec2-family model: Hub id, folder, or '{TINY}' for a small random one "
+        help=f"Model of the wav2vec2 family, Whisper or w2v-BERT 2.0: Hub id, folder, or '{TINY}', small and random "
         f"(default {AUDIO_MODEL}; '{TINY}' on the demo corpus).",
     )
     text_model: str | None = HfArg(
         default=None,
-        help=f"RoBERTa- or BERT-family model: Hub id, folder, or '{TINY}' for a small random one with a "
+        help=f"Text encoder, such as a RoBERTa or E5: Hub id, folder, or '{TINY}' for a small random one with a "
         f"tokenizer built from the training transcripts (default {TEXT_MODEL}; '{TINY}' on the demo corpus).",
     )
     model_name_or_path: str | None = HfArg(

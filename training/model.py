@@ -92,7 +92,7 @@ def loading(argument: str, name: str, legal: str):
                 "is no folder here and can't be reached: there is no network, or HF_HUB_OFFLINE is set, and it isn't "
                 f"in the cache of huggingface_hub; download it first by `hf download {name}`, or give {legal}"
             )
-        elif "trust_remote_code" in str(error):
+        elif "trust_remote_code" in str(error) and argument != "--asr_model":  # which runs no code
             message = f"brings code of its own; read it, then give --trust_remote_code, or give {legal}"
         raise InputError(f"{argument} {name} {message}") from error
     finally:
@@ -303,7 +303,7 @@ def _read_backbones(model_args: ModelArguments, max_text_tokens: int):
     """What is small of pretrained backbones: the configuration and the feature extractor of one, the tokenizer of the
     other. An InputError where it isn't there, is of another kind, or has no weights."""
     name, modalities = model_args.audio_model, FUSION_CLASSES[model_args.fusion].modalities
-    with loading("--audio_model", name, f"a wav2vec2-family model, or {TINY}"):
+    with loading("--audio_model", name, f"a model of the wav2vec2 family, Whisper or w2v-BERT 2.0, or {TINY}"):
         untrusted = {"trust_remote_code": False}
         audio_config = RsaCfnConfig(audio_config=AutoConfig.from_pretrained(name, **untrusted)).audio_config
         feature_extractor = AutoFeatureExtractor.from_pretrained(name, return_attention_mask=True, **untrusted)

@@ -7,9 +7,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from transformers import AutoConfig
 
-from configuration_rsa_cfn import FUSIONS
+from configuration_rsa_cfn import FUSIONS, RsaCfnConfig
 from foundation.errors import InputError
 from processing_rsa_cfn import RsaCfnProcessor
 from scripts import export_onnx
@@ -91,7 +90,7 @@ def test_a_saved_model_from_the_command_line(make_model, processor, batches, tmp
     assert logits.shape == (1, 7)
     labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
     assert labels == list(model.config.id2label.values())
-    assert AutoConfig.from_pretrained(folder).id2label == model.config.id2label
+    assert RsaCfnConfig.from_pretrained(folder).id2label == model.config.id2label
     export_onnx.quantise(folder / "model.onnx", folder / "int8.onnx")
     assert 0 < export_onnx.compare(model, folder / "int8.onnx", partial(torch.softmax, dim=1)) < 0.02
     assert (folder / "int8.onnx").stat().st_size < (folder / "model.onnx").stat().st_size

@@ -40,7 +40,7 @@ def test_a_flac_that_is_rotten_in_the_middle_is_told():
         ({"array": NOISE.tolist(), "sampling_rate": None}, "audio without a sampling rate"),
         (NOISE, "audio without a sampling rate"),
         ({"array": [np.nan], "sampling_rate": 16000}, "audio not finite"),
-        ({"array": [[0.1]], "sampling_rate": 16000}, "audio unreadable"),
+        ({"array": [[0.1, 0.2], [0.3, 0.4]], "sampling_rate": 16000}, "audio unreadable"),
         ({"array": [], "sampling_rate": 16000}, "audio empty"),
         (encoded(NOISE[:0], format="WAV"), "audio empty"),
         ({"bytes": None, "path": "nowhere.wav"}, "audio missing"),
