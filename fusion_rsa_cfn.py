@@ -250,11 +250,11 @@ class AudioClassifier(Fusion):
         audio_size = config.audio_config.hidden_size
         self.dropout = nn.Dropout(getattr(config.audio_config, "final_dropout", 0.0))
         self.dense = nn.Linear(audio_size, audio_size)
-        self.classifier = nn.Linear(audio_size, config.num_labels)
+        self.classifier_head = nn.Linear(audio_size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds=None, output_attentions=False):
         hidden_states = torch.tanh(self.dense(self.dropout(audio_embeds)))  # (B, A)
-        return self.classifier(self.dropout(hidden_states)), ()
+        return self.classifier_head(self.dropout(hidden_states)), ()
 
 
 class TextClassifier(Fusion):
@@ -265,10 +265,10 @@ class TextClassifier(Fusion):
     def __init__(self, config):
         super().__init__()
         self.norm = nn.LayerNorm(config.text_config.hidden_size)
-        self.classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        self.classifier_head = nn.Linear(config.text_config.hidden_size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        return self.classifier(self.norm(text_embeds)), ()
+        return self.classifier_head(self.norm(text_embeds)), ()
 
 
 class EarlyFusion(Fusion):
@@ -278,10 +278,10 @@ class EarlyFusion(Fusion):
         super().__init__()
         size = config.audio_config.hidden_size + config.text_config.hidden_size
         self.norm = nn.LayerNorm(size)
-        self.classifier = nn.Linear(size, config.num_labels)
+        self.classifier_head = nn.Linear(size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        return self.classifier(self.norm(torch.cat([audio_embeds, text_embeds], dim=1))), ()
+        return self.classifier_head(self.norm(torch.cat([audio_embeds, text_embeds], dim=1))), ()
 
 
 class LateFusion(Fusion):
@@ -289,13 +289,13 @@ class LateFusion(Fusion):
 
     def __init__(self, config):
         super().__init__()
-        self.audio_classifier = nn.Linear(config.audio_config.hidden_size, config.num_labels)
-        self.text_classifier = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        self.audio_classifier_head = nn.Linear(config.audio_config.hidden_size, config.num_labels)
+        self.text_classifier_head = nn.Linear(config.text_config.hidden_size, config.num_labels)
         self.norm = LogitsNorm(config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        audio_logits = self.norm(self.audio_classifier(audio_embeds))  # (B, C)
-        text_logits = self.norm(self.text_classifier(text_embeds))  # (B, C)
+        audio_logits = self.norm(self.audio_classifier_head(audio_embeds))  # (B, C)
+        text_logits = self.norm(self.text_classifier_head(text_embeds))  # (B, C)
         return (audio_logits + text_logits) / 2, ()
 
 
@@ -343,7 +343,7 @@ class MlpMixerFusion(Fusion):
         self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(config.mixer_dropout)
         self.dense = nn.Linear(size, config.mixer_classifier_size)
-        self.classifier = nn.Linear(config.mixer_classifier_size, config.num_labels)
+        self.classifier_head = nn.Linear(config.mixer_classifier_size, config.num_labels)
 
     def forward(self, audio, text, output_attentions=False):
         """
@@ -367,7 +367,7 @@ class MlpMixerFusion(Fusion):
         dtype = torch.promote_types(self.norm.weight.dtype, torch.float32)
         pooled = tokens.sum(dim=1, dtype=dtype) / valid.sum(dim=1, keepdim=True).clamp(min=1)  # (B, M)
         hidden_states = F.gelu(self.dense(self.dropout(pooled.to(self.norm.weight.dtype))))  # (B, K)
-        return self.classifier(self.dropout(hidden_states)), ()
+        return self.classifier_head(self.dropout(hidden_states)), ()
 
     def _repeat_padding(self, hidden_states, counts):
         """
@@ -412,12 +412,12 @@ class StackFusion(Fusion):
         self.draws = config.multi_sample_draws
         self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(config.multi_sample_dropout)
-        self.classifier = nn.Linear(size, config.num_labels)
+        self.classifier_head = nn.Linear(size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
         dropped = self.dropout(features.expand(self.draws, -1, -1))  # (draws, B, D)
-        return self.classifier(dropped.mean(dim=0)), ()
+        return self.classifier_head(dropped.mean(dim=0)), ()
 
 
 class ResidualFusion(Fusion):
@@ -428,11 +428,11 @@ class ResidualFusion(Fusion):
         size = config.audio_config.hidden_size + config.text_config.hidden_size
         self.norm = nn.LayerNorm(size)
         self.residual = CrossResidual(size, config.residual_size, config.residual_dropout)
-        self.classifier = nn.Linear(size, config.num_labels)
+        self.classifier_head = nn.Linear(size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
-        return self.classifier(self.residual(features)), ()
+        return self.classifier_head(self.residual(features)), ()
 
 
 class ResidualSelfAttentionFusion(ResidualFusion):
@@ -453,7 +453,7 @@ class ResidualSelfAttentionFusion(ResidualFusion):
         """
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
         attended, attentions = self.attention(features, output_attentions)
-        logits = self.classifier(self.residual(attended, skip=features))
+        logits = self.classifier_head(self.residual(attended, skip=features))
         return logits, (attentions,) if output_attentions else ()
 
 
@@ -476,7 +476,7 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         self.text_norm = nn.LayerNorm(config.projection_size)
         self.cross_network = (CrossNetwork if config.cross_fusion_rank is None else LowRankCrossNetwork)(config)
         self.dropout = nn.Dropout(config.residual_dropout)
-        self.classifier = nn.Linear(config.cross_residual_size, config.num_labels)
+        self.classifier_head = nn.Linear(config.cross_residual_size, config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
         """
@@ -492,7 +492,7 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         audio = self.audio_norm(attended_audio + audio).to(dtype)
         text = self.text_norm(attended_text + text).to(dtype)
         hidden_states = self.dropout(F.relu(self.cross_network(audio, text)))  # (B, R)
-        return self.classifier(hidden_states), (audio_attentions, text_attentions) if output_attentions else ()
+        return self.classifier_head(hidden_states), (audio_attentions, text_attentions) if output_attentions else ()
 
 
 class HybridFusion(Fusion):
@@ -504,9 +504,9 @@ class HybridFusion(Fusion):
 
     def __init__(self, config):
         super().__init__()
-        self.early_fusion = EarlyFusion(config)
-        self.late_fusion = LateFusion(config)
-        self.residual_fusion = ResidualFusion(config)
+        self.early_fusion_head = EarlyFusion(config)
+        self.late_fusion_head = LateFusion(config)
+        self.residual_fusion_head = ResidualFusion(config)
         self.rsa_cfn = ResidualSelfAttentionCrossFusion(config)
         self.norm = LogitsNorm(config.num_labels)
 
@@ -516,7 +516,7 @@ class HybridFusion(Fusion):
         two attention maps of the `rsa_cfn` branch.
         """
         cross_logits, attentions = self.rsa_cfn(audio_embeds, text_embeds, output_attentions)  # (B, C)
-        branches = (self.early_fusion, self.late_fusion, self.residual_fusion)
+        branches = (self.early_fusion_head, self.late_fusion_head, self.residual_fusion_head)
         logits = [cross_logits, *(branch(audio_embeds, text_embeds)[0] for branch in branches)]
         return torch.stack([self.norm(branch_logits) for branch_logits in logits]).mean(dim=0), attentions
 

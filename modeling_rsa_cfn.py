@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, apply_renamings
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 
@@ -25,6 +27,12 @@ except ImportError:
     from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 
 logger = logging.get_logger(__name__)
+
+# peft finds modules by the end of their names, also within one that it has found: none in the fusion may end in
+# "fusion", "classifier" or "score". In files the names are those of old, without "_head".
+RENAMINGS = [
+    WeightRenaming(rf"^fusion\.(.*){name}\.", rf"^fusion\.\1{name}_head\.") for name in ("classifier", "_fusion")
+]
 
 if TYPE_CHECKING:
     # Never run: a save copies the files that are imported so, and processor and pipeline belong to every checkpoint.
@@ -300,7 +308,14 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         super().train(mode)
         for backbone in self._frozen_backbones():
             backbone.eval()
+        if mode and not any(parameter.requires_grad for parameter in self.fusion.parameters()):
+            logger.warning_once("Nothing of the fusion trains; with peft, give modules_to_save=['fusion'] to train it.")
         return self
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        """As in [`torch.nn.Module`], from the names in files too."""
+        state_dict = {apply_renamings(name, RENAMINGS): tensor for name, tensor in state_dict.items()}
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def get_input_embeddings(self):
         return None if self.text_model is None else self.text_model.get_input_embeddings()
@@ -675,6 +690,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         return hidden_states, counts, layers
 
 
+register_checkpoint_conversion_mapping(RsaCfnForSequenceClassification.__name__, RENAMINGS, overwrite=True)
 for auto_class in ("AutoModel", "AutoModelForAudioClassification", "AutoModelForSequenceClassification"):
     RsaCfnForSequenceClassification.register_for_auto_class(auto_class)
 

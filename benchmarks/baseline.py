@@ -77,7 +77,7 @@ class PlainBaseline:
         residual = block.dropout(F.relu(block.dense(crossed)))  # (B, R)
         update = block.dropout(F.relu(block.output(torch.cat([crossed, residual], dim=1))))  # (B, (P + 1)²)
         hidden_states = fusion.dropout(F.relu(fusion.cross_network.dense(crossed + update)))  # (B, R)
-        return fusion.classifier(hidden_states)
+        return fusion.classifier_head(hidden_states)
 
     def loss(self, labels: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
         """Tensors of [`collate`] → mean cross entropy."""

@@ -33,9 +33,9 @@ RESIDUAL_NAMES = {
     "classifier.norm": "fusion.norm",
     "classifier.res_block.0": "fusion.residual.dense",
     "classifier.res_block2.0": "fusion.residual.output",
-    "classifier.classifier": "fusion.classifier",
+    "classifier.classifier": "fusion.classifier_head",
 }
-EARLY_NAMES = {"classifier.norm": "fusion.norm", "classifier.classifier": "fusion.classifier"}
+EARLY_NAMES = {"classifier.norm": "fusion.norm", "classifier.classifier": "fusion.classifier_head"}
 
 
 def attention_names(original: str, ours: str) -> dict[str, str]:
@@ -55,7 +55,7 @@ def cross_names(ours: str, block: str, second_block: str, classifier: str) -> di
         f"classifier.{block}.0": f"{ours}.cross_network.residual.dense",
         f"classifier.{second_block}.0": f"{ours}.cross_network.residual.output",
         f"classifier.{classifier}.0": f"{ours}.cross_network.dense",
-        f"classifier.{classifier}.3": f"{ours}.classifier",
+        f"classifier.{classifier}.3": f"{ours}.classifier_head",
     }
 
 
@@ -65,14 +65,14 @@ NAMES = {
     "audio": {
         "wav2vec2": "audio_model",
         "classifier.dense": "fusion.dense",
-        "classifier.out_proj": "fusion.classifier",
+        "classifier.out_proj": "fusion.classifier_head",
     },
-    "text": {"roberta": "text_model", "norm": "fusion.norm", "classifier": "fusion.classifier"},
+    "text": {"roberta": "text_model", "norm": "fusion.norm", "classifier": "fusion.classifier_head"},
     "early_fusion": BACKBONE_NAMES | EARLY_NAMES,
     "late_fusion": BACKBONE_NAMES
     | {
-        "classifier.wave_classifier": "fusion.audio_classifier",
-        "classifier.text_classifier": "fusion.text_classifier",
+        "classifier.wave_classifier": "fusion.audio_classifier_head",
+        "classifier.text_classifier": "fusion.text_classifier_head",
         "classifier.norm": "fusion.norm",
     },
     "mlp_mixer": BACKBONE_NAMES
@@ -86,7 +86,7 @@ NAMES = {
         f"{MIXER}.m_blocks.0.modal_mixing.fc2": "fusion.channel_mlp.output",
         f"{MIXER}.ln": "fusion.norm",
         f"{MIXER}.classifier.1": "fusion.dense",
-        f"{MIXER}.classifier.4": "fusion.classifier",
+        f"{MIXER}.classifier.4": "fusion.classifier_head",
     },
     "stack": BACKBONE_NAMES | EARLY_NAMES,
     "residual": BACKBONE_NAMES | RESIDUAL_NAMES,
@@ -94,15 +94,15 @@ NAMES = {
     "rsa_cfn": BACKBONE_NAMES | cross_names("fusion", "res_block", "res_block2", "classifier"),
     "hybrid_fusion": BACKBONE_NAMES
     | {
-        "classifier.base_norm": "fusion.early_fusion.norm",
-        "classifier.base_classifier": "fusion.early_fusion.classifier",
-        "classifier.wave_classifier": "fusion.late_fusion.audio_classifier",
-        "classifier.text_classifier": "fusion.late_fusion.text_classifier",
-        "classifier.lf_norm": "fusion.late_fusion.norm",
-        "classifier.res_norm": "fusion.residual_fusion.norm",
-        "classifier.res_block.0": "fusion.residual_fusion.residual.dense",
-        "classifier.res_block2.0": "fusion.residual_fusion.residual.output",
-        "classifier.res_classifier": "fusion.residual_fusion.classifier",
+        "classifier.base_norm": "fusion.early_fusion_head.norm",
+        "classifier.base_classifier": "fusion.early_fusion_head.classifier_head",
+        "classifier.wave_classifier": "fusion.late_fusion_head.audio_classifier_head",
+        "classifier.text_classifier": "fusion.late_fusion_head.text_classifier_head",
+        "classifier.lf_norm": "fusion.late_fusion_head.norm",
+        "classifier.res_norm": "fusion.residual_fusion_head.norm",
+        "classifier.res_block.0": "fusion.residual_fusion_head.residual.dense",
+        "classifier.res_block2.0": "fusion.residual_fusion_head.residual.output",
+        "classifier.res_classifier": "fusion.residual_fusion_head.classifier_head",
         "classifier.hybrid_norm": "fusion.norm",
         **cross_names("fusion.rsa_cfn", "rac_res_block", "rac_res_block2", "rac_classifier"),
     },
@@ -114,8 +114,8 @@ WEIGHT_NORM_NAMES = {
 
 # A field of the configuration → how the tensor of a fusion ends in name whose first axis is that long.
 SIZES = {
-    "num_labels": "classifier.weight",
-    "residual_size": "fusion.residual.dense.weight",
+    "num_labels": "classifier_head.weight",
+    "residual_size": ("fusion.residual.dense.weight", "_head.residual.dense.weight"),
     "attention_size": "fusion.attention.query.weight",
     "projection_size": ".audio_norm.weight",
     "cross_attention_size": ".audio_attention.query.weight",

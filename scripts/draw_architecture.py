@@ -55,7 +55,7 @@ def joint_parts(config) -> list[tuple[str, str, str]]:
         ("cross_network.residual.output", f"$s = {activated(size + residual_size, size, '[X;r]')}$", wide),
         ("skip", "$y = X + s$", wide),
         ("cross_network.dense", f"$z = {activated(size, residual_size, 'y')}$", narrow),
-        ("classifier", f"${logits}$", ""),
+        ("classifier_head", f"${logits}$", ""),
     ]
 
 

@@ -58,7 +58,7 @@ def test_scalar_self_attention_equals_its_definition():
 def test_late_fusion_norms_each_classifier_with_one_norm(make_fusion, embeds):
     fusion = make_fusion("late_fusion")
     weight, bias = torch.nn.init.normal_(fusion.norm.weight), torch.nn.init.normal_(fusion.norm.bias)
-    audio, text = fusion.audio_classifier(embeds[0]), fusion.text_classifier(embeds[1])
+    audio, text = fusion.audio_classifier_head(embeds[0]), fusion.text_classifier_head(embeds[1])
     expected = (F.layer_norm(audio, (7,), weight, bias) + F.layer_norm(text, (7,), weight, bias)) / 2
     torch.testing.assert_close(fusion(*embeds)[0], expected, atol=1e-12, rtol=0)
 
@@ -68,7 +68,7 @@ def test_stack_averages_the_logits_of_its_dropout_masks(make_fusion, embeds):
     features = fusion.norm(torch.cat(embeds, dim=1))
     torch.manual_seed(1)
     masked = fusion.dropout(features.expand(3, -1, -1))
-    expected = sum(fusion.classifier(copy) for copy in masked) / 3
+    expected = sum(fusion.classifier_head(copy) for copy in masked) / 3
     torch.manual_seed(1)
     torch.testing.assert_close(fusion(*embeds)[0], expected, atol=1e-12, rtol=0)
     assert not torch.equal(masked[0], masked[1])
@@ -84,13 +84,13 @@ def test_rsa_reads_attended_features_and_skips_with_plain_ones(make_fusion, embe
     r = F.relu(fusion.residual.dense(u))
     s = F.relu(fusion.residual.output(torch.cat([u, r], dim=1)))
     logits, attentions = fusion(*embeds, output_attentions=True)
-    torch.testing.assert_close(logits, fusion.classifier(z + s), atol=1e-12, rtol=0)
+    torch.testing.assert_close(logits, fusion.classifier_head(z + s), atol=1e-12, rtol=0)
     torch.testing.assert_close(attentions[0], weights, atol=1e-12, rtol=0)
 
 
 def test_hybrid_fusion_is_the_mean_of_its_normed_branches(make_fusion, embeds):
     fusion = make_fusion("hybrid_fusion")
-    branches = (fusion.early_fusion, fusion.late_fusion, fusion.residual_fusion, fusion.rsa_cfn)
+    branches = (fusion.early_fusion_head, fusion.late_fusion_head, fusion.residual_fusion_head, fusion.rsa_cfn)
     expected = sum(fusion.norm(branch(*embeds)[0]) for branch in branches) / 4
     torch.testing.assert_close(fusion(*embeds)[0], expected, atol=1e-12, rtol=0)
 
@@ -220,7 +220,7 @@ def mixed(fusion, tokens):
 
 
 def mixer_logits(fusion, pooled):
-    return fusion.classifier(F.gelu(fusion.dense(pooled)))
+    return fusion.classifier_head(F.gelu(fusion.dense(pooled)))
 
 
 def test_mlp_mixer_masked(make_fusion):

@@ -6,12 +6,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModel, TorchAoConfig
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification, pool
+from tests.slow import mostly_slow
 
 
 EXPLAINED_SKIPS = {"torchao": "It warns at every import, so that requirements.txt leaves it out."}
@@ -324,3 +326,19 @@ def test_a_saved_model_learns_other_labels(fusion, make_model, processor, clips,
     assert local(tmp_path, num_labels=7).config.class_weights == saved.config.class_weights
     with pytest.raises(RuntimeError, match="give a whole checkpoint, or ignore_mismatched_sizes=True"):
         local(tmp_path, num_labels=3)
+
+
+@pytest.mark.parametrize("fusion", mostly_slow(FUSIONS, "hybrid_fusion"))
+def test_files_keep_the_names_of_old(fusion, make_model, tmp_path):
+    model = make_model(fusion=fusion)
+    expected = model.state_dict()
+    for folder in ("made", "loaded", "loaded_again"):
+        model.save_pretrained(tmp_path / folder)
+        weights = load_file(tmp_path / folder / "model.safetensors")
+        assert set(weights) == {name.replace("_head.", ".") for name in expected}
+        load = RsaCfnForSequenceClassification if folder == "made" else AutoModel
+        model = load.from_pretrained(tmp_path / folder, **({} if folder == "made" else {"trust_remote_code": True}))
+        resumed = make_model(fusion=fusion)
+        resumed.load_state_dict(weights)
+        for loaded in (model, resumed):
+            assert all(torch.equal(weight, expected[name]) for name, weight in loaded.state_dict().items())

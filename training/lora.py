@@ -37,8 +37,7 @@ def save_adapter(model: RsaCfnForSequenceClassification, folder: Path, base: str
     from peft import get_peft_model_state_dict
 
     config = model.peft_config["default"]
-    # Each of its layers, because of a module within another peft would make copies.
-    config.modules_to_save = [f"fusion.{name}" for name, part in model.fusion.named_modules() if part._parameters]
+    config.modules_to_save = ["fusion"]
     config.base_model_name_or_path, config.inference_mode = base, True
     config.save_pretrained(folder)
     weights = get_peft_model_state_dict(model)

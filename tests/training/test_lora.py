@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from configuration_rsa_cfn import FUSIONS
 from foundation.errors import InputError
-from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from modeling_rsa_cfn import RsaCfnForSequenceClassification, logger
 from run_classification import main
 from tests.slow import mostly_slow
 from training.lora import add_lora, merge_lora, save_adapter
@@ -68,19 +68,33 @@ def test_updates_train_are_saved_and_merged(fusion, audio, make_model, batch, tm
     assert not any(name.endswith("bias") or "norm" in name for name in changed if not name.startswith("fusion."))
 
 
-@pytest.mark.parametrize("task_type", ["SEQ_CLS", None])
-@pytest.mark.parametrize("fusion", mostly_slow(FUSIONS, "hybrid_fusion"))
-def test_peft_itself_trains_and_loads_again(fusion, task_type, make_model, batch, tmp_path):
-    """As docs/training.md has it: with the names that peft suggests, and the fusion's layers one by one."""
+@pytest.mark.parametrize("targets", mostly_slow(["q_proj v_proj query value", "all-linear"], "all-linear"))
+@pytest.mark.parametrize("task_type", mostly_slow(["SEQ_CLS", None], "SEQ_CLS"))
+@pytest.mark.parametrize("fusion", mostly_slow(FUSIONS, "hybrid_fusion", "late_fusion"))
+def test_peft_itself_trains_and_loads_again(fusion, task_type, targets, make_model, batch, tmp_path):
+    """As docs/training.md has it: the fusion is trained whole and saved once."""
     model = make_model(fusion=fusion)
-    whole = [name for name, part in model.named_modules() if name.startswith("fusion.") and not [*part.children()]]
-    targets = ["q_proj", "v_proj", "query", "value"]
-    adapted = get_peft_model(model, LoraConfig(task_type, target_modules=targets, modules_to_save=whole))
+    names = {f"base_model.model.{name}" for name, _ in model.fusion.named_parameters("fusion")}
+    targets = targets.split() if " " in targets else targets
+    adapted = get_peft_model(model, LoraConfig(task_type, target_modules=targets, modules_to_save=["fusion"]))
     expected = train(adapted, batch)(**batch).logits
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.grad is not None}
+    trained = {name.replace("modules_to_save.default.", "") for name in trained if ".lora_" not in name}
+    assert trained == {name for name in names if not name.endswith("key.bias")}
     adapted.save_pretrained(tmp_path)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert {name for name in saved if ".lora_" not in name} == names and len(saved) > len(names)
     loaded = PeftModel.from_pretrained(make_model(fusion=fusion), tmp_path)
     assert torch.equal(loaded(**batch).logits, expected)
     torch.testing.assert_close(loaded.merge_and_unload()(**batch).logits, expected, atol=1e-5, rtol=0)
+
+
+def test_a_fusion_that_peft_leaves_out_is_told(make_model, caplog):
+    model = get_peft_model(make_model(), LoraConfig("SEQ_CLS", target_modules=["q_proj", "v_proj"]))
+    logger.warning_once.cache_clear()
+    with caplog.at_level("WARNING", logger.name):
+        model.train()
+    assert "give modules_to_save=['fusion'] to train it" in caplog.text
 
 
 @pytest.mark.parametrize(

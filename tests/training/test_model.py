@@ -102,8 +102,10 @@ def saved(tmp_path):
 def test_saved_model_goes_on(saved, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the folder's code"))
     loaded, _ = saved(class_weights=[0.5, 1.5], label_smoothing=0.1)
+    loaded.save_pretrained(tmp_path / "again")
+    again = load_file(tmp_path / "again" / "model.safetensors")
     for name, weight in load_file(tmp_path / "saved" / "model.safetensors").items():
-        assert torch.equal(loaded.state_dict()[name], weight), name
+        assert torch.equal(again[name], weight), name
     assert (loaded.config.class_weights, loaded.config.label_smoothing) == ([0.5, 1.5], 0.1)
     other, _ = saved("--modality_dropout 0.2 --freeze_text_encoder --label_smoothing 0")
     assert (other.config.modality_dropout, other.config.label_smoothing) == (0.2, 0)
@@ -441,4 +443,7 @@ def test_a_saved_model_goes_on_with_other_classes_where_asked_to(make_model, pro
     assert saved_classes(model_args) is None
     model, _ = load_model(model_args, DataArguments(), ["calm", "upset"], TEXTS, [0.5, 1.5])
     assert model.config.label2id == {"calm": 0, "upset": 1} and model.config.class_weights == [0.5, 1.5]
-    assert "start anew, since their sizes differ: fusion.classifier.bias, fusion.classifier.weight" in caplog.text
+    assert (
+        "start anew, since their sizes differ: fusion.classifier_head.bias, fusion.classifier_head.weight"
+        in caplog.text
+    )

@@ -273,7 +273,7 @@ def test_each_backbone_has_its_learning_rate(make_trainer):
     for name, parameter in trainer.model.named_parameters():
         if name.startswith("text_model."):
             assert torch.equal(parameter, before[name]), name
-    assert not torch.equal(trainer.model.fusion.classifier.weight, before["fusion.classifier.weight"])
+    assert not torch.equal(trainer.model.fusion.classifier_head.weight, before["fusion.classifier_head.weight"])
 
 
 def test_weighted_sampler_draws_each_class_as_often(make_trainer, rows):
@@ -384,13 +384,13 @@ def test_the_draw_depends_on_seed_and_epoch_alone(make_trainer):
 def test_half_precision_on_a_cpu_is_half_precision(precision, dtype, make_trainer):
     trainer = make_trainer(max_steps=3, learning_rate=1e-3, **{precision: True})
     seen = set()
-    trainer.model.fusion.classifier.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
-    before = trainer.model.fusion.classifier.weight.detach().clone()
+    trainer.model.fusion.classifier_head.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    before = trainer.model.fusion.classifier_head.weight.detach().clone()
     trained = trainer.train()
     assert seen == {dtype}
     assert np.isfinite(trained.training_loss)
-    assert not torch.equal(trainer.model.fusion.classifier.weight, before)
-    assert trainer.model.fusion.classifier.weight.dtype == torch.float32
+    assert not torch.equal(trainer.model.fusion.classifier_head.weight, before)
+    assert trainer.model.fusion.classifier_head.weight.dtype == torch.float32
 
 
 class PoisoningCollator(RsaCfnDataCollator):
@@ -424,10 +424,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_rows(arguments, make_t
 def test_gradients_that_overflow_under_a_loss_scale_stop_nothing(make_trainer):
     trainer = make_trainer(fp16=True, max_steps=4, per_device_train_batch_size=4)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    before = trainer.model.fusion.classifier.weight.detach().clone()
+    before = trainer.model.fusion.classifier_head.weight.detach().clone()
     assert np.isfinite(trainer.train().training_loss)
     assert trainer.accelerator.scaler.get_scale() < 2.0**40
-    assert torch.equal(trainer.model.fusion.classifier.weight, before)
+    assert torch.equal(trainer.model.fusion.classifier_head.weight, before)
 
 
 def test_prediction_scores_every_row_in_order(make_trainer, rows, processor):
