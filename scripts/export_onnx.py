@@ -100,8 +100,8 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, i
 
 
 def quantise(file: Path, output: Path) -> None:
-    """A graph whose linear layers have weights of 8 bits, 32 of them to a scale; their inputs are rounded as they come,
-    each 32 values of a position by themselves, so that a row's answer doesn't depend on the rows beside it."""
+    """A graph whose linear layers have weights of 8 bits, 32 of them to a scale. Their inputs stay as they are: if
+    they are rounded, one answer in twenty to fifty of a real encoder is another."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     from onnxruntime.quantization.onnx_model import ONNXModel
@@ -110,7 +110,7 @@ def quantise(file: Path, output: Path) -> None:
     with _quiet():
         graph = ONNXModel(onnx.load(file))
         graph.replace_gemm_with_matmul()
-        quantiser = MatMulNBitsQuantizer(graph.model, block_size=32, is_symmetric=True, accuracy_level=4, bits=8)
+        quantiser = MatMulNBitsQuantizer(graph.model, block_size=32, is_symmetric=True, bits=8)
         quantiser.process()
         quantiser.model.save_model_to_file(str(output), use_external_data_format=is_large)
 
