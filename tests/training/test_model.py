@@ -202,7 +202,7 @@ def test_layers_that_are_not_there_are_said_in_one_line():
     [
         ("--audio_model no/such --text_model text", "--audio_model no/such is no folder here and can't be reached"),
         ("--audio_model audio --text_model no/such", "--text_model no/such is no folder here and can't be reached"),
-        ("--audio_model text --text_model text", "--audio_model text can't be loaded; give a wav2vec2-family model"),
+        ("--audio_model text --text_model text", "--audio_model text can't be loaded; give a model of the"),
         ("--audio_model audio --text_model audio", "model_type='wav2vec2' is no encoder of text alone"),
         ("--audio_model audio --text_model empty", "--text_model empty can't be loaded; give a text encoder"),
         ("--audio_model audio --text_model text --max_text_tokens 2000000", "is more than the 64 that text takes"),
