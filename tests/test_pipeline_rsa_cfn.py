@@ -22,6 +22,7 @@ from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor, 
 import processing_rsa_cfn
 from configuration_rsa_cfn import EMOTIONS
 from processing_rsa_cfn import RsaCfnPipeline, RsaCfnProcessor
+from tests.slow import mostly_slow
 
 
 WINDOW = 8000
@@ -385,7 +386,7 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("model_type", FEATURES)
+@pytest.mark.parametrize("model_type", mostly_slow(FEATURES, "whisper"))
 def test_a_model_of_features_answers_alike_in_batches_and_in_threads(model_type, make_model, short, clips, texts):
     sizes, extractor = FEATURES[model_type]
     model = make_model(fusion="early_fusion", audio_config={"model_type": model_type, **sizes})

@@ -408,6 +408,7 @@ def test_code_of_its_own_runs_only_where_it_is_trusted(own_code, tmp_path):
         check_models(ModelArguments(**own_code | {"text_model": str(tmp_path / "half")}), data_args)
 
 
+@pytest.mark.slow
 def test_code_of_its_own_travels_with_the_checkpoint(own_code, processes, tmp_path):
     trusted = ModelArguments(**own_code, trust_remote_code=True)
     model, processor = load_model(trusted, DataArguments(max_text_tokens=16), NAMES, TEXTS)
