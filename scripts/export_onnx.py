@@ -66,16 +66,23 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, i
     inputs = make_inputs(model, batch_size=2, length=0.6)
     of_text, of_audio = ("input_ids", "attention_mask"), LENGTHS[model.config.audio_input]
     axes = {name: {0: "batch_size", 1: "num_tokens" if name in of_text else of_audio} for name in inputs}
-    with torch.no_grad(), _quiet():
-        program = torch.onnx.export(
-            Logits(model).eval(),
-            kwargs=inputs,
-            input_names=list(axes),
-            output_names=["logits"],
-            dynamic_shapes=axes,
-            dynamo=True,
-            verbose=False,
-        )
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                Logits(model).eval(),
+                kwargs=inputs,
+                input_names=list(axes),
+                output_names=["logits"],
+                dynamic_shapes=axes,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        types = [model.config.audio_config.model_type, model.config.text_config.model_type]
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise InputError(
+            f"torch can't export this model of {' and '.join(types)}; give one of other backbones ({reason})"
+        ) from error
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     program.model.metadata_props["labels"] = json.dumps(labels, ensure_ascii=False)
     program.model.metadata_props["fusion"] = model.config.fusion

@@ -106,6 +106,15 @@ def test_a_graph_that_is_off_is_not_written(make_model, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_model_that_torch_cannot_export_is_refused_in_a_line(make_model, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.onnx.OnnxExporterError("of many\nlines")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(InputError, match=r"of wav2vec2 and roberta; give one of other backbones \(of many\)$"):
+        export(make_model(fusion="text", **NO_LAYERS), tmp_path / "model.onnx")
+
+
 def test_int8_that_answers_otherwise_is_not_written(make_model, tmp_path, monkeypatch):
     monkeypatch.setattr(export_onnx, "compare", lambda model, file, *of: 0.2 if of else 0.0)
     monkeypatch.setattr(export_onnx, "quantise", lambda file, output: output.touch())
