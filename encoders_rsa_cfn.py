@@ -19,6 +19,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.output_capturing import capture_outputs
 
 
+# The share of a part of a batch, divided by length, that may be padding.
+LARGEST_WASTE = 0.1
 # A backbone hands its convolutions nothing but hidden states, so the lengths of the inputs come by this way.
 _lengths: ContextVar[torch.Tensor | None] = ContextVar("lengths", default=None)
 
@@ -40,9 +42,9 @@ def conv_output_lengths(lengths, kernels, strides):
     return lengths
 
 
-def rows_of_similar_length(lengths: torch.Tensor, largest_waste: float = 0.1) -> list[torch.Tensor]:
+def rows_of_similar_length(lengths: torch.Tensor) -> list[torch.Tensor]:
     """
-    Divide a batch so that padding is at most this share of each part.
+    Divide a batch so that padding is at most `LARGEST_WASTE` of each part.
 
     Args:
         lengths (`torch.Tensor` of shape `(batch_size,)`): Of the rows.
@@ -53,7 +55,7 @@ def rows_of_similar_length(lengths: torch.Tensor, largest_waste: float = 0.1) ->
     parts, first, total = [], 0, 0
     order = lengths.argsort(descending=True, stable=True)
     for position, length in enumerate(ordered := lengths[order].tolist()):
-        if total + length < (1 - largest_waste) * ordered[first] * (position - first + 1):
+        if total + length < (1 - LARGEST_WASTE) * ordered[first] * (position - first + 1):
             parts.append(order[first:position])
             first, total = position, 0
         total += length

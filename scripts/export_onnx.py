@@ -93,7 +93,7 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, i
         if not difference <= TOLERANCE:
             raise InputError(
                 f"the exported graph is off by {difference:.1e}, more than {TOLERANCE:g}, so it isn't written; "
-                "give a model of the wav2vec2 and RoBERTa or BERT families"
+                "give one of other backbones"
             )
         if int8:
             quantise(written, folder / file.name)

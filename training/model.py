@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 # --audio_crop → the processor's own crop: nothing random decides a score.
 SCORED_CROPS = {"random": "center", "head": "head"}
 VOCAB_SIZE = 800
+# Whose code --trust_remote_code lets run; no other argument's is run.
+TRUSTING = ("--model_name_or_path", "--text_model")
 SAVED = "a folder or Hub id of a saved RSA-CFN model"
 RECOGNISER = "a folder or Hub id of a speech recogniser, such as openai/whisper-small"
 MAY_BE_RANDOM = re.compile(r"masked_spec_embed|(^|\.)pooler\.|position_ids")  # of SpecAugment alone, or not used
@@ -92,7 +94,7 @@ def loading(argument: str, name: str, legal: str):
                 "is no folder here and can't be reached: there is no network, or HF_HUB_OFFLINE is set, and it isn't "
                 f"in the cache of huggingface_hub; download it first by `hf download {name}`, or give {legal}"
             )
-        elif "trust_remote_code" in str(error) and argument != "--asr_model":  # which runs no code
+        elif "trust_remote_code" in str(error) and argument in TRUSTING:
             message = f"brings code of its own; read it, then give --trust_remote_code, or give {legal}"
         raise InputError(f"{argument} {name} {message}") from error
     finally:
@@ -283,15 +285,15 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
     return RsaCfnForSequenceClassification(config), RsaCfnProcessor(feature_extractor, tokenizer, **limits)
 
 
-def train_tokenizer(texts: list[str], vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:
-    """A byte-pair tokenizer of at most `vocab_size` tokens; the same transcripts give the same one."""
+def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """A byte-pair tokenizer of at most `VOCAB_SIZE` tokens; the same transcripts give the same one."""
     special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=list(special.values()), show_progress=False)
+        texts, trainers.BpeTrainer(vocab_size=VOCAB_SIZE, special_tokens=list(special.values()), show_progress=False)
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
