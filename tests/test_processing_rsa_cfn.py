@@ -310,6 +310,7 @@ print(*processor(audio=sys.argv[2], return_tensors="np")["input_values"].shape, 
 """
 
 
+@pytest.mark.slow
 def test_a_saved_processor_brings_its_reader_of_recordings_along(processor, tone, tmp_path):
     processor.save_pretrained(tmp_path / "saved")
     saved = {file.name for file in (tmp_path / "saved").glob("*.py")}

@@ -272,6 +272,7 @@ def test_all_done_it_only_reports(finished, monkeypatch):
     assert [scores.system for scores in reported[0].scores] == [scores["system"] for scores in before["scores"]]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_reported_and_the_rest_go_on(prepared_dir, tmp_path):
     """And a plan that asks for the scores of single modalities has those of both, which the report is of."""
     # A loss that isn't finite stops a run.

@@ -1,5 +1,7 @@
 """The table of the training benchmark, at a small size."""
 
+import pytest
+
 from benchmarks import measure, training_step
 
 
@@ -9,6 +11,7 @@ def rows_of(table):
     return [dict(zip(header, row)) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_training_step_of_each_variant(capsys, monkeypatch):
     monkeypatch.setattr(measure, "PRODUCT_SIZE", 64)
     variants = ["baseline fp32", "ours fp32"]

@@ -62,6 +62,7 @@ def test_no_token(monkeypatch, tmp_path):
         check_destination("me/speech", "demo")
 
 
+@pytest.mark.slow
 def test_no_connection(on_hub):
     # Nobody listens on the discard port.
     code = """

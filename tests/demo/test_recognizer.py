@@ -84,6 +84,7 @@ def test_more_than_the_limits_is_refused(recognizer, tmp_path):
         recognizer(None, "정" * 5001)
 
 
+@pytest.mark.slow
 def test_threads_share_a_recognizer(recognizer, examples):
     given = [(str(example.audio), example.text) for example in examples[:3]]
     one_by_one = [recognizer(*inputs).probabilities for inputs in given]

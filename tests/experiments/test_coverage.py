@@ -68,6 +68,7 @@ def test_the_truth_is_that_of_very_many_sessions():
         assert value == pytest.approx(true_scores(MEAN_ACCURACY)[name], abs=0.005), name
 
 
+@pytest.mark.slow
 def test_intervals_of_sessions_hold_the_truth_and_those_of_single_rows_are_too_narrow():
     by_session, by_row = coverage(60), coverage(60, clustered=False)
     for name in by_session:

@@ -93,7 +93,7 @@ def assert_same_predictions(first, second):
     "fusion, arguments",
     [
         ("rsa_cfn", ()),
-        ("mlp_mixer", ()),
+        pytest.param("mlp_mixer", (), marks=pytest.mark.slow),
         pytest.param("audio", ("--pooling_mode", "max"), marks=pytest.mark.slow),
         pytest.param("text", ("--label_target", "soft"), marks=pytest.mark.slow),
         (
@@ -216,6 +216,7 @@ def test_one_changed_weight_is_another_backbone(make_model):
     assert hash_weights(model.audio_model) != before
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_that_is_taken_for_features(run, cache, processes, prepared_dir, tmp_path):
     arguments = ["--dataset_name", str(prepared_dir), "--output_dir", str(tmp_path / "killed"), "--cache_features"]
     arguments += "--fusion audio --audio_model tiny --text_model tiny --max_audio_seconds 1 --audio_crop head".split()
@@ -246,6 +247,7 @@ main(*parse_arguments({arguments!r}))
     assert not list(cache.glob("*.incomplete"))
 
 
+@pytest.mark.slow
 def test_features_first_and_fine_tuning_then(run):
     """The saved model has frozen backbones; told to, it trains them."""
     cached, _ = run("cached", "--fusion", "early_fusion", "--cache_features", "--max_steps", "1")
@@ -270,6 +272,7 @@ def test_no_place_for_features_is_said_in_one_line(run, cache):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_half_precision_features_train(run):
     _, metrics = run("out", "--fusion", "mlp_mixer", "--cache_features", "--fp16", "--max_steps", "2")
     assert np.isfinite(metrics["eval_loss"])

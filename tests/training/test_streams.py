@@ -90,6 +90,7 @@ def test_a_stream_has_the_rows_of_the_dataset(suffix, make_folders):
                 assert row[column] == rows[row["segment_id"]][column]
 
 
+@pytest.mark.slow
 def test_a_prepared_folder_streams_its_soft_targets(prepared_dir):
     given = {"dataset_name": str(prepared_dir), "label_target": "soft"}
     dataset = load_splits(DataArguments(**given), with_validation=False)
