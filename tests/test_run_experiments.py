@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from datasets import load_from_disk
 from transformers import Wav2Vec2FeatureExtractor
 
 import run_experiments
@@ -19,6 +20,7 @@ from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from experiments.published import WEIGHTED_F1
 from foundation.files import owned
 from tests import killing
+from training.model import train_tokenizer
 
 
 REPOSITORY = Path(__file__).parents[1]
@@ -313,16 +315,17 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_trained(finished, 
 
 
 @pytest.fixture(scope="module")
-def hub_cache(make_model, processor, tmp_path_factory):
+def hub_cache(make_model, prepared_dir, tmp_path_factory):
     """A cache of the Hub in which small random models have the names of the paper's backbones."""
     cache = tmp_path_factory.mktemp("hub")
-    positions = {"max_position_embeddings": 260}
-    roberta = make_model(text_config=positions)
-    xlm_roberta = make_model(text_config={**positions, "model_type": "xlm-roberta"})
+    tokenizer = train_tokenizer(load_from_disk(prepared_dir)["train"]["text"])
+    sizes = {"max_position_embeddings": 260, "vocab_size": len(tokenizer)}
+    roberta = make_model(text_config=sizes)
+    xlm_roberta = make_model(text_config={**sizes, "model_type": "xlm-roberta"})
     for name, parts in {
         "facebook/wav2vec2-large-960h-lv60-self": (roberta.audio_model, Wav2Vec2FeatureExtractor()),
-        "klue/roberta-base": (roberta.text_model, processor.tokenizer),
-        "xlm-roberta-base": (xlm_roberta.text_model, processor.tokenizer),
+        "klue/roberta-base": (roberta.text_model, tokenizer),
+        "xlm-roberta-base": (xlm_roberta.text_model, tokenizer),
     }.items():
         repository = cache / f"models--{name.replace('/', '--')}"
         (repository / "refs").mkdir(parents=True)
