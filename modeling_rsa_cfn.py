@@ -162,6 +162,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
 
     # Trainer then hands over the number of labels in the whole optimiser step, and the loss below divides by it.
     accepts_loss_kwargs = True
+    # On a CPU, where a batch gains little, clips of unlike length are run apart rather than padded.
+    runs_lengths_apart = True
 
     def __init__(self, config: RsaCfnConfig):
         super().__init__(config)
@@ -600,10 +602,10 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         # A number, a symbol where the model is exported, a tensor where it is traced.
         padding = padding.clamp(min=0) if torch.is_tensor(padding) else torch.sym_max(padding, 0)
         inputs = F.pad(inputs, (0, 0) * (inputs.dim() - 2) + (0, padding)).to(self.dtype)
-        spec_augment = self._spec_augment_arguments(*inputs.shape[:2])
         if not self.config.mask_padding:
+            kwargs = self._spec_augment_arguments(*inputs.shape[:2])
             hidden_states, layers = self._run_backbone(
-                self.audio_model, self.audio_layer_weights, inputs, output_hidden_states, **spec_augment
+                self.audio_model, self.audio_layer_weights, inputs, output_hidden_states, **kwargs
             )  # (B, frames, A)
             return hidden_states, is_present.expand(hidden_states.shape[:2]), layers
         positions = torch.arange(inputs.shape[1], device=inputs.device)
@@ -614,17 +616,18 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         lengths = lengths.clamp(min=family.shortest)
         audio_attention_mask = (positions < lengths).long()  # (B, samples)
         hidden_states, layers = self._run_audio(
-            inputs, audio_attention_mask, lengths, output_hidden_states, **spec_augment
+            inputs, audio_attention_mask, lengths, output_hidden_states
         )  # (B, frames, A)
         frames = torch.arange(hidden_states.shape[1], device=inputs.device)
         return hidden_states, (frames < family.num_frames(lengths)) & is_present, layers
 
-    def _run_audio(self, inputs, audio_attention_mask, lengths, output_hidden_states, **kwargs):
-        """The audio backbone on clips whose padding has no effect; on a CPU, apart where they differ in length."""
+    def _run_audio(self, inputs, audio_attention_mask, lengths, output_hidden_states):
+        """The audio backbone on clips whose padding has no effect, or on a CPU on those of one length after another."""
         is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        is_apart = inputs.device.type == "cpu" and not self.audio_model.training and not is_graph
+        is_apart = inputs.device.type == "cpu" and self.runs_lengths_apart and not is_graph
         parts = rows_of_similar_length(lengths[:, 0]) if is_apart else [slice(None)]
         if len(parts) == 1:
+            kwargs = self._spec_augment_arguments(*inputs.shape[:2])
             with valid_lengths(lengths):
                 kwargs["attention_mask"] = audio_attention_mask
                 return self._run_backbone(

@@ -63,8 +63,11 @@ def make_steady_model(make_model):
 
 @torch.no_grad()
 def assert_rows_do_not_depend_on_their_batch(model, batch, num_samples, num_tokens):
-    """In training too, where clips of unlike length aren't run apart."""
-    in_training, together = model.train()(**batch).logits, model.eval()(**batch).logits
+    """In training too, and where clips of unlike length aren't run apart."""
+    model.runs_lengths_apart = False
+    in_training = model.train()(**batch).logits
+    del model.runs_lengths_apart
+    together = model.eval()(**batch).logits
     for row, (samples, tokens) in enumerate(zip(num_samples, num_tokens)):
         alone = model(
             input_values=batch["input_values"][row : row + 1, :samples],
@@ -134,6 +137,7 @@ def test_masked_group_norm_keeps_half_precision_from_overflow(dtype):
 def test_group_model_under_autocast_and_in_half(make_steady_model, make_batch, half_stem):
     """In training, where what is padded is run with the rest: the logits of each row alone in float32."""
     model = make_steady_model({**GROUP, **half_stem}, fusion="early_fusion").train()
+    model.runs_lengths_apart = False
     batch = make_batch((4000, 900), (5, 9))
     with torch.no_grad():
         row = {"input_values": batch["input_values"][1:, :900], "input_ids": batch["input_ids"][1:, :9]}
@@ -144,10 +148,16 @@ def test_group_model_under_autocast_and_in_half(make_steady_model, make_batch, h
 
 
 @FAMILIES
-def test_activation_checkpointing_changes_no_gradient(family, make_steady_model, make_batch):
-    """Two forwards, of other lengths, come before the backward: each recomputation sees its own."""
+@pytest.mark.parametrize("is_apart", [False, True], ids=["together", "apart"])
+def test_activation_checkpointing_changes_no_gradient(is_apart, family, make_steady_model, make_batch):
+    """
+    Two forwards, of other lengths, come before the backward: each recomputation sees its own. Nor do clips that are run
+    apart, beside those that aren't.
+    """
     plain = make_steady_model(family).train()
+    plain.runs_lengths_apart = False
     checkpointed = copy.deepcopy(plain)
+    checkpointed.runs_lengths_apart = is_apart
     checkpointed.activation_checkpointing_enable()
     assert checkpointed.audio_model.encoder.layers[0].gradient_checkpointing
     assert checkpointed.audio_model.feature_extractor.conv_layers[0].gradient_checkpointing

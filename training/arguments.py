@@ -255,7 +255,6 @@ class RsaCfnTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = _ours("per_device_eval_batch_size", 16)
     metric_for_best_model: str | None = _ours("metric_for_best_model", "macro_f1")
     logging_strategy: IntervalStrategy | str = _ours("logging_strategy", "epoch")
-    train_sampling_strategy: str = _ours("train_sampling_strategy", "group_by_length")
     length_column_name: str = _ours("length_column_name", "duration")
     # A model without scores and a card reaches the Hub only where that is asked for.
     hub_strategy: HubStrategy | str = _ours("hub_strategy", "end")
@@ -283,8 +282,6 @@ def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
         # bf16 and several processes on a CPU need it.
         "use_cpu": not torch.accelerator.is_available(),
     }
-    if given.get("streaming"):
-        defaults["train_sampling_strategy"] = "random"
     if is_tiny:
         return defaults | {
             "learning_rate": 1e-3,

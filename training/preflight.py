@@ -95,6 +95,7 @@ def try_two_rows(model, processor, texts: list[str], names: dict[str, tuple[str,
 
     # No SpecAugment, which draws numpy's random numbers.
     model.config.audio_config.update({"mask_time_prob": 0.0, "mask_feature_prob": 0.0})
+    model.runs_lengths_apart = False  # as on an accelerator, where rows are padded
     for modality, name in names.items():
         with torch.no_grad(), loading(*name, LEGAL):
             together, alone = (answer(**{modality: values}) for values in (rows[modality], rows[modality][1:]))

@@ -43,7 +43,7 @@ def test_pretrained_backbones_train_as_in_the_paper(fusion, learning_rate, batch
     assert training_args.per_device_train_batch_size == batch_size
     assert (training_args.num_train_epochs, training_args.lr_scheduler_type) == (10, "constant")
     assert (training_args.weight_decay, training_args.max_grad_norm, training_args.seed) == (0, 0, 2023)
-    assert (training_args.train_sampling_strategy, training_args.length_column_name) == ("group_by_length", "duration")
+    assert (training_args.train_sampling_strategy, training_args.length_column_name) == ("random", "duration")
 
 
 @pytest.mark.parametrize("accelerator, num_workers", [(True, min(4, os.cpu_count())), (False, 0)])
@@ -72,10 +72,10 @@ def test_a_json_file_says_the_same_as_the_command_line():
     assert from_file[2].to_dict() == from_line[2].to_dict()
 
 
-def test_a_stream_is_not_grouped_by_length():
-    """Which tiny backbones are otherwise."""
-    assert parse_arguments([])[2].train_sampling_strategy == "group_by_length"
-    assert parse_arguments("--streaming --max_steps 9".split())[2].train_sampling_strategy == "random"
+@pytest.mark.parametrize("arguments", ["", "--fusion text", "--audio_model me/large --text_model me/large"])
+def test_batches_are_drawn_at_random(arguments):
+    """Clips of like length are of like speaker and class, and batches of them teach less."""
+    assert parse_arguments(arguments.split())[2].train_sampling_strategy == "random"
 
 
 @pytest.mark.parametrize(
