@@ -21,6 +21,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 # The share of a part of a batch, divided by length, that may be padding.
 LARGEST_WASTE = 0.1
+EPSILON = 1e-12
 # A backbone hands its convolutions nothing but hidden states, so the lengths of the inputs come by this way.
 _lengths: ContextVar[torch.Tensor | None] = ContextVar("lengths", default=None)
 
@@ -60,6 +61,48 @@ def rows_of_similar_length(lengths: torch.Tensor) -> list[torch.Tensor]:
             first, total = position, 0
         total += length
     return [*parts, order[first:]]
+
+
+class Int8Linear(nn.Module):
+    """
+    A linear layer whose product a CPU makes of 8-bit numbers, for inference: weights rounded for each output, inputs for
+    each position, so that a row is the same beside any other.
+
+    Args:
+        linear (`nn.Linear`): In float32.
+    """
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        # Without VNNI a processor adds up two products in 16 bits, which are too few for weights of 8.
+        largest = 127 if any("vnni" in name and has for name, has in torch.cpu.get_capabilities().items()) else 63
+        weight = linear.weight.detach()
+        self.bias = linear.bias
+        self.scales = weight.abs().amax(dim=1).clamp(min=EPSILON) / largest  # (out_features,)
+        rounded = (weight / self.scales.unsqueeze(1)).round().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self.zeros = torch.zeros_like(self.scales, dtype=torch.int32)
+
+    def forward(self, hidden_states):
+        scales = hidden_states.abs().amax(dim=-1, keepdim=True).clamp(min=EPSILON) / 127  # (B, S, 1)
+        rounded = (hidden_states / scales).round_().add_(128).to(torch.uint8)
+        products = torch.ops.onednn.qlinear_pointwise(
+            rounded, 1.0, 128, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )  # (B, S, out_features)
+        return products.mul_(scales) if self.bias is None else torch.addcmul(self.bias, products, scales)
+
+    def _save_to_state_dict(self, *args):
+        raise ValueError("A model that was put in int8 can't be saved; save it before.")
+
+
+def round_layers(backbone: nn.Module) -> int:
+    """Make [`Int8Linear`] of the linear layers of an encoder but for those of its lowest layer, whose errors all others
+    would add to; how many they were."""
+    found = [name for name, module in backbone.named_modules() if type(module) is nn.Linear]
+    found = [name for name in found if re.search(r"\blayers?\.[1-9]", name)]
+    for name in found:
+        backbone.set_submodule(name, Int8Linear(backbone.get_submodule(name)))
+    return len(found)
 
 
 def masked_group_norm(hidden_states: torch.Tensor, norm: nn.GroupNorm, num_frames: torch.Tensor) -> torch.Tensor:

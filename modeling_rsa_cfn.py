@@ -17,13 +17,13 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 
 try:
     from .configuration_rsa_cfn import RsaCfnConfig, register_own_code
-    from .encoders_rsa_cfn import freeze_lowest_layers, rows_of_similar_length, valid_lengths
+    from .encoders_rsa_cfn import freeze_lowest_layers, round_layers, rows_of_similar_length, valid_lengths
     from .fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig, register_own_code
-    from encoders_rsa_cfn import freeze_lowest_layers, rows_of_similar_length, valid_lengths
+    from encoders_rsa_cfn import freeze_lowest_layers, round_layers, rows_of_similar_length, valid_lengths
     from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
 
 logger = logging.get_logger(__name__)
@@ -279,6 +279,22 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         """Keep the convolutional feature encoder of the audio backbone from training; without one, do nothing."""
         if self.audio_model is not None:
             self.config.audio_family.freeze_feature_encoder(self.audio_model)
+
+    def to_int8(self):
+        """
+        Let the encoders multiply in 8 bits from now on, in evaluation on a CPU; such a model can't be saved.
+
+        Raises:
+            ValueError: The model isn't in float32 on a CPU, its encoders have no layers that are known, or torch has no
+                oneDNN.
+        """
+        if not torch.backends.mkldnn.is_available():
+            raise ValueError("int8 needs oneDNN, which this build of torch lacks; leave it out.")
+        if {(weight.device.type, weight.dtype) for weight in self.parameters()} != {("cpu", torch.float32)}:
+            raise ValueError("int8 is for models in float32 on a CPU; leave int8 or the other device or dtype out.")
+        if not sum(round_layers(backbone) for backbone in (self.audio_model, self.text_model) if backbone is not None):
+            raise ValueError("int8 finds no layer above the first in the encoders of this model; leave it out.")
+        return self.eval()
 
     def freeze_parameters(self):
         """

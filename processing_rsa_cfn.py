@@ -340,6 +340,7 @@ class RsaCfnPipeline(ChunkPipeline):
         batch_size (`int`, defaults to 1): Windows that the model is given at once, of one recording or several.
         on_error (`str`, defaults to `"raise"`): `"return"` gives `{"error": reason}` in place of the emotions of an
             input that can't be used, and goes on with the next one.
+        int8 (`bool`, defaults to `False`): Multiply in 8 bits within the encoders, on a CPU.
         kwargs: As in [`Pipeline`].
     """
 
@@ -349,9 +350,11 @@ class RsaCfnPipeline(ChunkPipeline):
     _load_image_processor = False
     _load_video_processor = False
 
-    def __init__(self, model, processor, **kwargs):
+    def __init__(self, model, processor, int8=False, **kwargs):
         super().__init__(model=model, processor=processor, **kwargs)
         self.model.eval()
+        if int8:
+            self.model.to_int8()
         # `pipeline` replaced the names in there by classes, which can't be saved.
         self.model.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
 

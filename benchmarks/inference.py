@@ -9,8 +9,9 @@ python -m benchmarks.inference --size small
 """
 
 import argparse
+import copy
 from contextlib import nullcontext
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -38,11 +39,12 @@ FULL_SIZE_GIBIBYTES = 8
 # One at a time, a clip takes so long that fewer of them tell.
 NUM_CLIPS = {1: 4, 16: 16}
 GRID_SECONDS, GRID_SIZES = (1.0, 2.0, 4.0, 6.0), (1, 2, 4)
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# In int8 the rest is in fp32, whose products are the peak that it is held against.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
 
 class InferenceBenchmark:
-    """One model that both ways run, so that its weights are there once."""
+    """One model that both ways run, so that its weights are there once, and a copy of it in int8."""
 
     def __init__(self, size: str, device: torch.device):
         torch.manual_seed(0)
@@ -53,10 +55,15 @@ class InferenceBenchmark:
         self.baseline = PlainBaseline(self.model, processor)
         self.collate = RsaCfnDataCollator(processor)
 
+    @cached_property
+    def int8_model(self) -> RsaCfnForSequenceClassification:
+        return copy.deepcopy(self.model).to_int8()
+
     @torch.inference_mode()
-    def run(self, is_baseline: bool, dtype: torch.dtype, rows: list[dict], batch_size: int):
+    def run(self, is_baseline: bool, dtype_name: str, rows: list[dict], batch_size: int):
         """Logits of all rows, from their files on; the baseline decodes all of them first."""
         self.model.set_attn_implementation("eager" if is_baseline else "sdpa")
+        model, dtype = self.int8_model if dtype_name == "int8" else self.model, DTYPES[dtype_name]
         collate = self.baseline.collate if is_baseline else self.collate
         rows = self.baseline.load(rows) if is_baseline else rows
         # Ours as run_classification.py predicts.
@@ -65,7 +72,7 @@ class InferenceBenchmark:
             for start in range(0, len(rows), batch_size):
                 batch = {name: x.to(self.device) for name, x in collate(rows[start : start + batch_size]).items()}
                 del batch["labels"]
-                self.baseline.logits(**batch) if is_baseline else self.model(**batch)
+                self.baseline.logits(**batch) if is_baseline else model(**batch)
         synchronize(self.device)
 
     def compare(self, dtypes: list[str], batch_size: int, repeats: int, peaks: ProductPeaks) -> list[dict[str, str]]:
@@ -75,12 +82,13 @@ class InferenceBenchmark:
         rows = make_rows(durations, np.random.default_rng(0).permutation(num_clips), self.config)
         runs, flops, peak_bytes = {}, {}, {}
         for dtype in dtypes:
-            for way, is_baseline in (("baseline", True), ("ours", False)):
+            for way in ("baseline", "ours") if dtype != "int8" else ("ours",):
                 name = f"{way} {dtype}"
-                runs[name] = partial(self.run, is_baseline, DTYPES[dtype], rows, batch_size)
+                runs[name] = partial(self.run, way == "baseline", dtype, rows, batch_size)
                 with FlopCounterMode(display=False) as count:
                     peak_bytes[name] = peak_memory_bytes(self.device, runs[name])
-                flops[name] = count.get_total_flops()
+                # Products in int8 aren't counted; they are as many.
+                flops[name] = flops.get("ours fp32", 0) if dtype == "int8" else count.get_total_flops()
         seconds = median_seconds(runs | {"products": peaks.measure}, repeats)
         return [
             {
@@ -106,7 +114,7 @@ class InferenceBenchmark:
                 **{f"ours, {length:g} s": length for length in GRID_SECONDS},
             }.items():
                 rows = make_rows(np.full(batch_size, duration), np.arange(batch_size), self.config)
-                runs[name] = partial(self.run, name == "baseline", torch.float32, rows, batch_size)
+                runs[name] = partial(self.run, name == "baseline", "fp32", rows, batch_size)
             cells = {name: f"{1000 * x / batch_size:.0f}" for name, x in median_seconds(runs, repeats).items()}
             table.append({"batch": f"{batch_size}"} | cells)
         return table
@@ -114,11 +122,14 @@ class InferenceBenchmark:
 
 def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description="Inference of rsa_cfn against the plain baseline.")
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: fp32, and bf16 if it isn't emulated")
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=DTYPES, help="default: fp32, bf16 if it isn't emulated, int8 on a CPU"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="timed calls of each variant, of which the median is")
     arguments = parse_arguments(parser, argv, FULL_SIZE_GIBIBYTES)
     device = arguments.device
-    dtypes = arguments.dtypes or ["fp32", *["bf16"] * (not is_emulated(device, torch.bfloat16))]
+    is_fast = {"fp32": True, "bf16": not is_emulated(device, torch.bfloat16), "int8": device.type == "cpu"}
+    dtypes = arguments.dtypes or [dtype for dtype in is_fast if is_fast[dtype]]
     benchmark = InferenceBenchmark(arguments.size, device)
     peaks = ProductPeaks(device, {DTYPES[dtype] for dtype in dtypes})
     print(f"{describe_run(device)}; {arguments.size} size\n")

@@ -48,14 +48,16 @@ class Variant:
     is_baseline: bool
     dtype: torch.dtype
     grouped: bool = False
+    is_apart: bool = True
 
 
 VARIANTS = {
     "baseline fp32": Variant(True, torch.float32),
     "baseline bf16": Variant(True, torch.bfloat16),
-    "ours fp32, random order": Variant(False, torch.float32),
-    "ours fp32": Variant(False, torch.float32, grouped=True),
-    "ours bf16": Variant(False, torch.bfloat16, grouped=True),
+    "ours fp32, padded": Variant(False, torch.float32, is_apart=False),
+    "ours fp32, by length": Variant(False, torch.float32, grouped=True),
+    "ours fp32": Variant(False, torch.float32),
+    "ours bf16": Variant(False, torch.bfloat16),
 }
 
 
@@ -85,6 +87,7 @@ class TrainingBenchmark:
         if variant.is_baseline:
             rows, collate = self.baseline.load(rows), self.baseline.collate
         self.model.set_attn_implementation("eager" if variant.is_baseline else "sdpa")
+        self.model.runs_lengths_apart = variant.is_apart
         self._set_fused(not variant.is_baseline)
         self.timer.start()
         start, cpu_start = time.perf_counter(), time.process_time()
@@ -121,7 +124,7 @@ class TrainingBenchmark:
             torch.manual_seed(0)
             step = partial(self.step, VARIANTS[name], self.batches[VARIANTS[name].grouped][-1])
             peak_bytes[name] = peak_memory_bytes(self.device, step)
-        for index in range(len(self.batches[True])):
+        for index in range(len(self.batches[False])):
             peaks.measure()
             for name in names:
                 torch.manual_seed(index)

@@ -124,6 +124,24 @@ def test_a_clip_alone_is_the_clip_in_a_batch(name, make_audio_model, make_clips)
             torch.testing.assert_close(output.logits[row], alone.logits[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", mostly_slow(BACKBONES, "whisper", "wavlm layer", "w2v-bert relative_key"))
+@torch.no_grad()
+def test_int8_changes_little_and_no_clip_changes_another(name, make_audio_model, make_clips, tmp_path):
+    model = make_audio_model(BACKBONES[name])
+    clips, batch = make_clips(model)
+    expected = model.eval()(**batch).audio_embeds
+    model.to_int8()
+    together = model(**batch).audio_embeds
+    assert 0 < (together - expected).abs().max() < 0.02 * expected.abs().max()
+    for row, clip in enumerate(clips):
+        alone = model(**{model.config.audio_input: clip[None]}).audio_embeds[0]
+        torch.testing.assert_close(together[row], alone, atol=0.005, rtol=0)  # at the edge of a step of 1/127
+    batch[model.config.audio_input][1] = torch.nan
+    assert model(**batch).logits.isfinite().all(dim=1).tolist() == [True, False, True, True]
+    with pytest.raises(ValueError, match="int8 can't be saved"):
+        model.save_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("name", mostly_slow(BACKBONES, "whisper", "w2v-bert adapter", "conformer relative"))
 def test_activation_checkpointing_changes_no_gradient(name, make_audio_model, make_clips):
     """Each part that isn't frozen has a gradient, and a backward that follows two forwards sees the lengths of each."""

@@ -114,6 +114,9 @@ class ModelArguments:
         "which is kept in the cache of `datasets` for other fusions, folds and seeds.",
     )
     label_smoothing: float = HfArg(default=0.0, help="Label smoothing in the model's loss, below 1.")
+    int8: bool = HfArg(
+        default=False, help="Score or predict with a saved model on a CPU by encoders that multiply in 8 bits."
+    )
     lora_rank: int | None = HfArg(
         default=None, help="Train updates (LoRA) of this rank of the backbones, and the fusion whole; needs peft."
     )

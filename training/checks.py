@@ -182,6 +182,10 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("ignore_mismatched_sizes", model_args.model_name_or_path, "without --model_name_or_path; give it"),
         ("ignore_mismatched_sizes", training_args.do_train, "without training; leave out --do_train false"),
         ("lora_rank", training_args.do_train, "without training; leave out --do_train false"),
+        ("int8", not training_args.do_train, "in training; give --do_train false and a saved model"),
+        ("int8", training_args.device.type == "cpu", "but on a CPU; give --use_cpu"),
+        ("int8", not (training_args.bf16 or training_args.fp16), "with --bf16 and --fp16; give one of the three"),
+        ("int8", not model_args.cache_features, "with --cache_features; give one of the two"),
         *((name, model_args.lora, "without --lora_rank; give it") for name in given if name[:5] == "lora_"),
         (
             "hub_strategy",

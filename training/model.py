@@ -189,7 +189,7 @@ def load_model(
                 "--ignore_mismatched_sizes to train a new classifier"
             )
         set_limits(model.config, processor, data_args)
-        return model, processor
+        return model.to_int8() if model_args.int8 else model, processor
     fields = {
         **model_args.config_fields,
         "max_text_tokens": data_args.max_text_tokens,

@@ -95,6 +95,7 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
         device=training_args.device,
         batch_size=training_args.per_device_eval_batch_size,
         on_error="return",
+        int8=model_args.int8,
     )
     folder.mkdir(parents=True, exist_ok=True)
     done = _read_parts(folder, state)
@@ -127,7 +128,7 @@ def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArgume
         files = sorted(path for pattern in (*MODEL_FILES, "*.bin") for path in Path(name).glob(pattern))
         commit = PretrainedConfig.get_config_dict(name)[0].get("_commit_hash")
         digest.update(json.dumps([commit, *((path.name, stamp(path)) for path in files)]).encode())
-    options = [getattr(data_args, name) for name in LIMITS] + [training_args.bf16, training_args.fp16]
+    options = [getattr(data_args, name) for name in LIMITS] + [training_args.bf16, training_args.fp16, model_args.int8]
     digest.update(json.dumps(options).encode())
     return state | {"digest": digest.hexdigest()}
 

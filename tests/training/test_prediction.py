@@ -419,6 +419,13 @@ def test_names_that_are_no_utf8_are_read_and_written(saved, recordings, tmp_path
     assert (record["audio"], record["error"]) == ("가.wav", None)
 
 
+def test_int8_multiplies_in_int8(saved, recordings, tmp_path):
+    source = recordings / "Session02" / "wav_0.wav"
+    _, (whole,) = predict(saved, source, tmp_path / "whole")
+    _, (rounded,) = predict(saved, source, tmp_path / "rounded", "--int8")
+    assert 0 < np.abs(np.subtract(scores(whole), scores(rounded))).max() < 0.02
+
+
 def test_half_precision_is_half_precision(saved, recordings, tmp_path):
     source = recordings / "Session02" / "wav_0.wav"
     _, (whole,) = predict(saved, source, tmp_path / "whole")
