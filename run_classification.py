@@ -7,6 +7,12 @@ python run_classification.py --do_predict --model_name_or_path models/rsa_cfn --
     --output_dir predictions/recordings
 """
 
+if __name__ == "__main__":  # as imports take seconds
+    from foundation.errors import run_script
+    from training.parsing import read_given
+
+    run_script("run_classification.py", read_given, is_early=True)
+
 import logging
 import time
 from functools import partial
@@ -170,7 +176,7 @@ def make_trainer(
 ) -> tuple[RsaCfnTrainer, Splits]:
     """The Trainer of a run with its model, and the rows that it reads: features, where those are cached."""
     start = time.perf_counter()
-    texts = [text for text in splits.tables["train"]["text"] if text is not None] if "train" in splits.tables else []
+    texts = [text for text in splits.tables["train"]["text"][:] if text is not None] if "train" in splits.tables else []
     model, processor = load_model(model_args, data_args, splits.label_names, texts, weights)
     if training_args.do_train:  # what is only scored, `load_model` has tried
         preflight(model, processor, texts, model_args, training_args)

@@ -10,38 +10,8 @@ import shlex
 import time
 from pathlib import Path
 
-from experiments.assemble import make_results
-from experiments.cells import check_arguments, clear, is_finished
-from experiments.pages import write_report
-from experiments.plan import Plan, read_plan
-from experiments.progress import Progress
-from experiments.results import MAJORITY
-from experiments.schedule import Interrupted, choose_num_processes, run_cells
-from experiments.scored_run import read_runs
 from foundation.errors import InputError, OneLineParser, complain, run_script, unknown_arguments
-from foundation.files import owned
-from fusion_rsa_cfn import FUSION_CLASSES
-from training.arguments import TINY
-from training.data import load_splits
-from training.model import check_models
 from training.parsing import make_parser, parse_arguments
-
-
-FAILED = 1
-REFUSED = 2
-
-
-def main(arguments: list[str]) -> int:
-    """
-    Run what isn't finished of a plan, then write the report over all of it: 0 if all cells are finished, 1 if some
-    failed, 128 and its number after a signal.
-    """
-    args, overrides = parse_command(arguments)
-    plan = read_plan(args.plan, overrides)
-    output_dir = Path(args.output_dir or f"results/{plan.name}")
-    with owned(output_dir, f"--output_dir {output_dir}") as output_dir:
-        command = shlex.join(["python", "run_experiments.py", *arguments])
-        return run_plan(plan, output_dir, args.num_processes, command)
 
 
 def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -68,6 +38,41 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if args.num_processes is not None and args.num_processes < 1:
         raise InputError(f"--num_processes {args.num_processes} is too small; give 1 or more")
     return args, overrides
+
+
+if __name__ == "__main__":  # as imports take seconds
+    run_script("run_experiments.py", parse_command, is_early=True)
+
+from experiments.assemble import make_results
+from experiments.cells import check_arguments, clear, is_finished
+from experiments.pages import write_report
+from experiments.plan import Plan, read_plan
+from experiments.progress import Progress
+from experiments.results import MAJORITY
+from experiments.schedule import Interrupted, choose_num_processes, run_cells
+from experiments.scored_run import read_runs
+from foundation.files import owned
+from fusion_rsa_cfn import FUSION_CLASSES
+from training.arguments import TINY
+from training.data import load_splits
+from training.model import check_models
+
+
+FAILED = 1
+REFUSED = 2
+
+
+def main(arguments: list[str]) -> int:
+    """
+    Run what isn't finished of a plan, then write the report over all of it: 0 if all cells are finished, 1 if some
+    failed, 128 and its number after a signal.
+    """
+    args, overrides = parse_command(arguments)
+    plan = read_plan(args.plan, overrides)
+    output_dir = Path(args.output_dir or f"results/{plan.name}")
+    with owned(output_dir, f"--output_dir {output_dir}") as output_dir:
+        command = shlex.join(["python", "run_experiments.py", *arguments])
+        return run_plan(plan, output_dir, args.num_processes, command)
 
 
 def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: str) -> int:

@@ -12,10 +12,7 @@ from functools import partial
 from itertools import combinations
 
 import numpy as np
-from datasets import Dataset
 
-from corpora.loading import load_parts
-from corpora.roles import encode_labels, read_columns
 from corpora.values import PART_NAMES
 from foundation.errors import InputError, OneLineParser
 from foundation.words import counted, first_names
@@ -67,7 +64,7 @@ class Overlap:
         return f"{first} and {second} share {count} (rows of {second}: {self.num_rows}): {values}"
 
 
-def find_groups(table: Dataset) -> tuple[str, list] | None:
+def find_groups(table) -> tuple[str, list] | None:
     """The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group.
 
     A column of the scored rows with a value missing doesn't count.
@@ -346,6 +343,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     given = parse_arguments(arguments)
+    from corpora.loading import load_parts  # late: `datasets` would delay --help
+    from corpora.roles import encode_labels, read_columns
+
     try:
         parts = list(load_parts(given.dataset).items())
         columns = read_columns(parts, ("segment_id", "label", "text", *GROUP_COLUMNS))

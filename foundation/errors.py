@@ -32,18 +32,23 @@ def complain(program: str, message: object) -> None:
     print(f"{program}: {writable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
-def run_script(program: str, main: Callable[[list[str]], int]) -> NoReturn:
-    """End the process with the exit code of a command, which is also done to its end where nobody reads what it
-    prints."""
+def run_script(program: str, main: Callable[[list[str]], object], is_early: bool = False) -> None:
+    """End the process with the exit code of a command, which is also done to its end where nobody reads what it prints.
+    One that is early only prints --help or refuses, before imports that take seconds, or the process goes on."""
     sys.stdout.flush()
     printed = io.BufferedWriter(_Printed(sys.stdout.fileno(), "w", closefd=False))
     # Names in Hangul may be printed on a terminal without.
     sys.stdout = io.TextIOWrapper(printed, sys.stdout.encoding, "backslashreplace", line_buffering=printed.isatty())
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except InputError as error:
+        complain(program, error)
+        code, is_early = 2, False
     sys.stdout.flush()
     if printed.raw.error is not None:
         complain(program, f"what it printed last is lost ({printed.raw.error.strerror}), and nothing else")
-    sys.exit(code)
+    if not is_early:
+        sys.exit(code)
 
 
 class _Printed(io.FileIO):

@@ -1,7 +1,6 @@
 """Agreement of a model's probabilities with the shares of the raters' votes."""
 
 import numpy as np
-from scipy.special import log_softmax
 
 
 def vote_shares(votes: list | None, num_labels: int) -> np.ndarray | None:
@@ -25,6 +24,8 @@ def kl_to_raters(shares: np.ndarray, logits: np.ndarray) -> float | None:
     rated = shares.sum(axis=1) > 0
     if not rated.any():
         return None
+    from scipy.special import log_softmax  # late: it would delay --help
+
     shares, log_probabilities = shares[rated], log_softmax(logits[rated].astype(np.float64), axis=1)
     voted = shares > 0
     return float((shares[voted] * (np.log(shares[voted]) - log_probabilities[voted])).sum() / len(shares))

@@ -3,18 +3,17 @@ value that is in force: what was given, what the saved model says, or a default 
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points, version
 from math import inf
 from typing import Literal
 
-import torch
-from transformers import TrainingArguments
 from transformers.hf_argparser import HfArg
-from transformers.trainer_utils import HubStrategy, IntervalStrategy
 
-from configuration_rsa_cfn import FUSIONS, POOLING_MODES, Fusion, PoolingMode
 from corpora.folds import ALL, NUM_FOLDS, SPLITS
 from foundation.errors import InputError
+from training.definitions import FUSIONS, POOLING_MODES, Fusion, PoolingMode
 from training.labels import CLASS_WEIGHTS
 
 
@@ -247,26 +246,19 @@ class DataArguments:
         return self.dataset_name in (None, DEMO_DIR)
 
 
-def _ours(name: str, default) -> field:
-    return field(default=default, metadata=TrainingArguments.__dataclass_fields__[name].metadata)
+def has_accelerator() -> bool:
+    # A build for CPUs to which no package adds a device has none; torch itself takes seconds to say so.
+    is_for_cpus = version("torch").endswith("+cpu") and not entry_points(group="torch.backends")
+    return not is_for_cpus and import_module("torch").accelerator.is_available()
 
 
-@dataclass
-class RsaCfnTrainingArguments(TrainingArguments):
-    """[`TrainingArguments`] with our defaults, of those that depend on no other argument."""
+def __getattr__(name: str):
+    # Where the training_args.bin of a run looks for them.
+    if name != "RsaCfnTrainingArguments":
+        raise AttributeError(name)
+    from training.training_arguments import RsaCfnTrainingArguments
 
-    per_device_eval_batch_size: int = _ours("per_device_eval_batch_size", 16)
-    metric_for_best_model: str | None = _ours("metric_for_best_model", "macro_f1")
-    logging_strategy: IntervalStrategy | str = _ours("logging_strategy", "epoch")
-    length_column_name: str = _ours("length_column_name", "duration")
-    # A model without scores and a card reaches the Hub only where that is asked for.
-    hub_strategy: HubStrategy | str = _ours("hub_strategy", "end")
-
-    def __post_init__(self):
-        super().__post_init__()
-        # The collator needs columns that the model doesn't take.
-        self.remove_unused_columns = False
-        self.label_names = ["labels"]
+    return RsaCfnTrainingArguments
 
 
 def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
@@ -281,9 +273,9 @@ def training_defaults(fusion: str, is_tiny: bool, given: dict) -> dict:
         "do_predict": True,
         # Beside an accelerator the cores are free to decode, crop and tokenize; alone they are the model's. Workers are
         # not persistent: a resumed run starts fresh ones, which would draw other crops than those that went on.
-        "dataloader_num_workers": min(4, os.cpu_count()) if torch.accelerator.is_available() else 0,
+        "dataloader_num_workers": min(4, os.cpu_count()) if has_accelerator() else 0,
         # bf16 and several processes on a CPU need it.
-        "use_cpu": not torch.accelerator.is_available(),
+        "use_cpu": not has_accelerator(),
     }
     if is_tiny:
         return defaults | {

@@ -290,8 +290,10 @@ def _find_copies(pieces: list[Dataset], columns: dict[str, list], rows: dict[str
     alike = sorted(row for members in rows.values() for row in members if counts[columns["duration"][row]] > 1)
     first: dict[bytes, str] = {}
     copies: list[str | None] = [None] * len(columns["row"])
-    for row, recording in zip(alike, _select(pieces, alike).select_columns("audio") if alike else ()):
-        sound, _ = find_sound(recording["audio"])
+    # By batches: row by row takes five times as long.
+    batches = _select(pieces, alike).select_columns("audio").iter(16) if alike else ()
+    for row, recording in zip(alike, chain.from_iterable(batch["audio"] for batch in batches)):
+        sound, _ = find_sound(recording)
         if isinstance(sound, str):
             with open_file(sound)[0] as file:
                 sound = file.read()

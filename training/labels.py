@@ -4,9 +4,7 @@ Where the raters tie there is no label, and `ties` decides what becomes of the r
 import logging
 
 import numpy as np
-from datasets import Dataset
 
-from corpora.roles import reindex
 from foundation.errors import InputError
 from metrics.raters import vote_shares
 
@@ -23,6 +21,8 @@ def match_classes(columns: dict[str, list], label_names: list[str], classes: lis
     """Give classes, in place, the indices that a saved model has for them; one it doesn't know is an InputError."""
     if label_names == classes:
         return
+    from corpora.roles import reindex  # late: `datasets` would delay --help
+
     unknown = sorted({label_names[label] for label in columns["label"] if label is not None} - set(classes))
     if unknown:
         raise InputError(
@@ -102,7 +102,7 @@ def _log_outcomes(columns: dict, rows: list[int], classes: dict, distributions: 
             logger.info(f"{count} {outcome}.")
 
 
-def target_shares(train: Dataset, num_labels: int | None = None) -> np.ndarray:
+def target_shares(train, num_labels: int | None = None) -> np.ndarray:
     """Targets of training rows as distributions, `(num_rows, num_labels)`: one class is a share of 1."""
     if "label_shares" in train.column_names:
         return np.asarray(train["label_shares"][:])

@@ -7,11 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-from transformers import HfArgumentParser
+from transformers.hf_argparser import HfArgumentParser
 
 from foundation.errors import InputError, unknown_arguments
 from foundation.files import read_json
-from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import (
     AUDIO_MODEL,
     DEMO_DIR,
@@ -20,17 +19,14 @@ from training.arguments import (
     TINY,
     DataArguments,
     ModelArguments,
-    RsaCfnTrainingArguments,
     training_defaults,
 )
-from training.checks import check_arguments, check_saved_model
-from training.model import read_config, read_saved
-from training.precision import choose_precision, find_device
+from training.definitions import training_fields
 
 
 logger = logging.getLogger(__name__)
 
-CLASSES = (ModelArguments, DataArguments, RsaCfnTrainingArguments)
+CLASSES = (ModelArguments, DataArguments, training_fields())
 NOT_GIVEN = object()
 EXIT_CODES = (
     "Exit codes: 0, all is done; 2, something given can't be used; 1, something can't be written, here or on the Hub, "
@@ -90,15 +86,24 @@ def make_parser() -> OneLineArgumentParser:
     return parser
 
 
-def parse_arguments(arguments: list[str]) -> tuple[ModelArguments, DataArguments, RsaCfnTrainingArguments]:
-    """Read and check the command line, which may start with a JSON file; what is given after it wins."""
+def read_given(arguments: list[str]) -> dict:
+    """What a command line gives, which may start with a JSON file; what is given after it wins."""
     if arguments and arguments[0].endswith(".json"):
         arguments = [*_read_recipe(arguments[0]), *arguments[1:]]
-    given = make_parser().parse_given(arguments)
+    return make_parser().parse_given(arguments)
+
+
+def parse_arguments(arguments: list[str]) -> tuple:
+    """Read and check the command line → [`ModelArguments`], [`DataArguments`] and [`RsaCfnTrainingArguments`]."""
+    given = read_given(arguments)
+    from training.arguments import RsaCfnTrainingArguments  # late, as --help doesn't need torch
+    from training.checks import check_arguments
+
     values, warning = resolve(given)
     try:
         model_args, data_args, training_args = (
-            cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values}) for cls in CLASSES
+            cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+            for cls in (*CLASSES[:2], RsaCfnTrainingArguments)
         )
     except Exception as error:  # whatever TrainingArguments make of a value, often in several lines
         raise InputError(" ".join(str(error).split())) from error
@@ -113,6 +118,11 @@ def resolve(given: dict) -> tuple[dict, str | None]:
     The value of every argument that was given, that a saved model brings along, or whose default depends on others; all
     others have the defaults of their classes. And a line for the log if the device hasn't the precision asked for.
     """
+    from fusion_rsa_cfn import FUSION_CLASSES
+    from training.checks import check_saved_model
+    from training.model import read_config, read_saved
+    from training.precision import choose_precision, find_device
+
     defaults = {"dataset_name": KEMDY20_DIR} if Path(KEMDY20_DIR).is_dir() else {}
     if given.get("model_name_or_path") is None:
         is_demo = (defaults | given).get("dataset_name", DEMO_DIR) == DEMO_DIR

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from foundation.errors import InputError
 from training.arguments import training_defaults
@@ -48,7 +47,7 @@ def test_pretrained_backbones_train_as_in_the_paper(fusion, learning_rate, batch
 
 @pytest.mark.parametrize("accelerator, num_workers", [(True, min(4, os.cpu_count())), (False, 0)])
 def test_workers_decode_beside_an_accelerator(accelerator, num_workers, monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda *_: accelerator)
+    monkeypatch.setattr("training.arguments.has_accelerator", lambda: accelerator)
     assert training_defaults("rsa_cfn", is_tiny=False, given={})["dataloader_num_workers"] == num_workers
 
 
@@ -410,13 +409,13 @@ def test_resuming_can_be_said_not_to_be_wanted():
 
 
 def test_a_precision_that_the_device_lacks_is_replaced(monkeypatch, caplog):
-    monkeypatch.setattr("training.parsing.find_device", lambda use_cpu: Device("cuda", has_bf16=False))
+    monkeypatch.setattr("training.precision.find_device", lambda use_cpu: Device("cuda", has_bf16=False))
     *_, training_args = parse_arguments("--bf16 --use_cpu false".split())
     assert (training_args.fp16, training_args.bf16) == (True, False)
     assert caplog.messages == [
         "--bf16: this cuda device has no bfloat16, so the run computes in float16, as with --fp16."
     ]
-    monkeypatch.setattr("training.parsing.find_device", lambda use_cpu: Device("cpu") if use_cpu else None)
+    monkeypatch.setattr("training.precision.find_device", lambda use_cpu: Device("cpu") if use_cpu else None)
     *_, training_args = parse_arguments("--bf16 --use_cpu".split())
     assert (training_args.fp16, training_args.bf16) == (False, True)
     assert len(caplog.messages) == 1
