@@ -65,8 +65,8 @@ def rows_of_similar_length(lengths: torch.Tensor) -> list[torch.Tensor]:
 
 class Int8Linear(nn.Module):
     """
-    A linear layer whose product a CPU makes of 8-bit numbers, for inference: weights rounded for each output, inputs for
-    each position, so that a row is the same beside any other.
+    A linear layer that a CPU multiplies in 8 bits, for inference: weights are rounded for each output, inputs for each
+    position, so that a row is the same beside any other.
 
     Args:
         linear (`nn.Linear`): In float32.
