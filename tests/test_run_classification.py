@@ -261,7 +261,7 @@ def test_a_run_says_when_it_took_its_first_step(command, prepared_dir):
     assert re.fullmatch(r"Done in \d+ s: everything is in out\.", finished.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("streaming", [(), ("--streaming", "--dataloader_num_workers", "2")])
+@pytest.mark.parametrize("streaming", mostly_slow([(), ("--streaming", "--dataloader_num_workers", "2")], ()))
 def test_two_processes_score_every_row_once(streaming, command, prepared_dir, tmp_path):
     arguments = "--fusion text --audio_model tiny --text_model tiny --output_dir out --max_steps 2".split()
     finished = command("--dataset_name", str(prepared_dir), *arguments, *streaming, num_processes=2)
@@ -317,6 +317,7 @@ def test_what_is_not_finite_is_no_answer(finished, prepared_dir, tmp_path, caplo
         run(prepared_dir, tmp_path / "none", *given)
 
 
+@pytest.mark.slow
 def test_a_stream_trains_and_is_scored_as_the_dataset_is(finished, prepared_dir, tmp_path, caplog):
     """But for a recording that can't be read."""
     folder, metrics = finished

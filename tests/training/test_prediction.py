@@ -33,6 +33,7 @@ from foundation.words import active
 from processing_rsa_cfn import RsaCfnPipeline
 from run_classification import main, run
 from tests.killing import start
+from tests.slow import mostly_slow
 from tests.test_mutated_inputs import mutate
 from training import prediction
 from training.parsing import parse_arguments
@@ -514,7 +515,7 @@ def test_what_is_no_recogniser_is_refused(saved, recordings, tmp_path):
         predict(saved, recordings, tmp_path / "out", "--asr_model", str(saved))
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
+@pytest.mark.parametrize("num_processes", mostly_slow([1, 2], 2))
 def test_processes_share_the_rows_and_need_no_dataset(num_processes, saved, recordings, processes, tmp_path):
     """As a user starts it, elsewhere; the rows are those of one process."""
     arguments = ["--do_predict", "--model_name_or_path", saved, "--predict_file", recordings]
