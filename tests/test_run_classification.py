@@ -202,6 +202,7 @@ def test_soft_targets_weights_and_smoothing_train(prepared_dir, tmp_path):
     assert 1 < state["log_history"][0]["loss"] < 3
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_changes_nothing(prepared_dir, tmp_path):
     arguments = ["--fusion", "early_fusion", "--max_steps", "2"]
     plain = run(prepared_dir, tmp_path / "plain", *arguments)

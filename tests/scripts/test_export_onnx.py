@@ -75,6 +75,7 @@ def test_unmasked_padding_and_a_group_norm(make_model, batches, tmp_path):
     assert_agrees(model, tmp_path / "model.onnx", [*batches[:3], full])
 
 
+@pytest.mark.slow
 def test_a_saved_model_from_the_command_line(make_model, processor, batches, tmp_path, capsys):
     """All that is needed to use the graph lies beside it."""
     model = make_model(fusion="rsa_cfn", audio_config=GROUP, text_config={"num_hidden_layers": 1})
@@ -98,6 +99,7 @@ def test_a_saved_model_from_the_command_line(make_model, processor, batches, tmp
     assert json.loads(session.get_modelmeta().custom_metadata_map["labels"]) == labels
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_off_is_not_written(make_model, tmp_path, monkeypatch):
     monkeypatch.setattr(export_onnx, "compare", lambda model, file: float("nan"))
     with pytest.raises(InputError, match="off by nan, more than 0.0001, so it isn't written"):

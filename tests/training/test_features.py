@@ -149,6 +149,7 @@ def test_a_recording_that_cannot_be_read_has_no_features_and_is_tried_again(run,
         assert count_calls == {"audio": 4 * number, "text": 4}
 
 
+@pytest.mark.slow
 def test_fusions_and_folds_share_what_backbones_made(run, count_calls, cache, make_model, processor, tmp_path):
     model = make_model()
     for backbone, name in ((model.audio_model, "audio"), (model.text_model, "text")):

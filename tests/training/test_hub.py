@@ -215,6 +215,7 @@ attempt("user/early", "--hub_token", "hf_secret")
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_push_that_fails_costs_nothing_and_goes_on(hub, on_hub, prepared_dir, tmp_path):
     """The token expires while the model is trained; then the connection breaks; then all is well."""
     # Of a seed of its own: files that other tests have uploaded would not be sent.
