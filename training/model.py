@@ -176,7 +176,7 @@ def load_model(
         fields = {name: getattr(model_args, name) for name in OF_THE_TRAINING}
         if class_weights is not None:
             fields["class_weights"] = class_weights
-        fields["trust_remote_code"] = model_args.trust_remote_code
+        fields |= {"trust_remote_code": model_args.trust_remote_code, "int8": model_args.int8}
         if model_args.ignore_mismatched_sizes:
             fields |= {"id2label": dict(enumerate(label_names)), "ignore_mismatched_sizes": True}
         model, processor = load_saved(model_args.model_name_or_path, **fields)
@@ -189,7 +189,7 @@ def load_model(
                 "--ignore_mismatched_sizes to train a new classifier"
             )
         set_limits(model.config, processor, data_args)
-        return model.to_int8() if model_args.int8 else model, processor
+        return model, processor
     fields = {
         **model_args.config_fields,
         "max_text_tokens": data_args.max_text_tokens,
@@ -209,7 +209,7 @@ def load_model(
 
 
 def load_saved(
-    name: str, argument: str = "--model_name_or_path", trust_remote_code: bool = False, **fields
+    name: str, argument: str = "--model_name_or_path", trust_remote_code: bool = False, int8: bool = False, **fields
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     """A saved model, with `fields` in place of those of its configuration, and its processor, which have been tried on
     a second of silence and the longest and a padded text; else an InputError."""
@@ -217,6 +217,8 @@ def load_saved(
         if Path(name, TOKENIZER_FILE).is_file():
             read_json(Path(name, TOKENIZER_FILE))  # tokenizers ends the process where one is nested too deeply
         model = RsaCfnForSequenceClassification.from_pretrained(name, trust_remote_code=trust_remote_code, **fields)
+        if int8:
+            model.to_int8()
         processor = RsaCfnProcessor.from_pretrained(name, trust_remote_code=trust_remote_code)
         silence = np.zeros(processor.feature_extractor.sampling_rate, dtype=np.float32)
         texts = ["a " * processor.max_text_tokens, "a"]

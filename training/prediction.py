@@ -80,7 +80,8 @@ def predict(model_args: ModelArguments, data_args: DataArguments, training_args:
 def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_args) -> list[str]:
     """Write what this process predicts into its part; the names of the classes."""
     folder, rank = Path(training_args.output_dir), training_args.process_index
-    model, processor = load_saved(model_args.model_name_or_path, trust_remote_code=model_args.trust_remote_code)
+    options = {"trust_remote_code": model_args.trust_remote_code, "int8": model_args.int8}
+    model, processor = load_saved(model_args.model_name_or_path, **options)
     set_limits(model.config, processor, data_args)
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     output_columns = ["prediction", *(f"probability_{name}" for name in label_names), "error"]
@@ -95,7 +96,6 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
         device=training_args.device,
         batch_size=training_args.per_device_eval_batch_size,
         on_error="return",
-        int8=model_args.int8,
     )
     folder.mkdir(parents=True, exist_ok=True)
     done = _read_parts(folder, state)

@@ -296,6 +296,15 @@ def test_a_file_of_weights_that_was_cut_is_one_line(name, size, make_model, proc
     assert "\n" not in str(error.value)
 
 
+def test_encoders_that_int8_has_no_use_for_are_told_in_one_line(make_model, processor, tmp_path):
+    one_layer = {"num_hidden_layers": 1}
+    make_model(audio_config=one_layer, text_config=one_layer).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"{tmp_path} can't be loaded; .*int8 finds no layer above the first") as error:
+        load_saved(str(tmp_path), int8=True)
+    assert "\n" not in str(error.value)
+
+
 def test_positions_that_the_longest_text_would_not_have_are_told_at_once(tmp_path):
     model, processor = load_model(ModelArguments(**TINY), DataArguments(), NAMES, TEXTS)
     # RoBERTa counts positions from there on.
