@@ -3,11 +3,13 @@
 import logging
 import platform
 import shlex
+import shutil
 import subprocess
 from collections import defaultdict
 from dataclasses import fields
 from pathlib import Path
 
+from experiments.cells import PICTURE, draw_cell
 from experiments.comparisons import compare_systems, measure_flattery
 from experiments.plan import OF_A_CELL, Cell, Plan
 from experiments.results import PAPER, SESSION, Cost, Results, Run
@@ -16,7 +18,6 @@ from experiments.statistics import majority_runs, score_system
 from foundation.errors import InputError
 from foundation.files import REPOSITORY
 from foundation.versions import package_versions
-from foundation.words import writable
 from training.arguments import DEMO_DIR
 from training.parsing import parse_arguments
 
@@ -60,19 +61,13 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
     for system, runs in of_protocol.get(PAPER, {}).items():
         session_runs = of_protocol.get(SESSION, {}).get(system, [])
         results.flattery += measure_flattery(runs, session_runs, label_names)
-    results.attention = _draw_attention(plan, output_dir, finished, results.dataset)
+    results.attention = _take_attention(plan, output_dir, finished)
     return results
 
 
 def _describe(cell: Cell, run: ScoredRun | None, errors: dict[str, str]) -> Run:
-    described = Run(
-        name=cell.name,
-        protocol=cell.protocol,
-        system=cell.system,
-        fold=cell.fold,
-        seed=cell.seed,
-        command="accelerate launch run_classification.py " + shlex.join(cell.arguments[: -len(OF_A_CELL)]),
-    )
+    command = "accelerate launch run_classification.py " + shlex.join(cell.arguments[: -len(OF_A_CELL)])
+    described = Run(cell.name, cell.protocol, cell.system, cell.fold, cell.seed, command)
     if run is None:
         described.error = errors.get(cell.name, "not run")
         return described
@@ -105,29 +100,13 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _draw_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun], dataset: str) -> dict[str, str]:
-    """The attention of each system that has one: of its first finished run, over the rows that run was scored on."""
-    from transformers import AutoModelForSequenceClassification, AutoProcessor
-
-    from explain.attention import FUSIONS_WITH_ATTENTION, collect_attention, draw_attention
-
-    files = {}
-    for system in plan.systems:
-        cell = next((cell for cell in plan.cells if cell.system == system.name and cell.name in finished), None)
-        if system.fusion not in FUSIONS_WITH_ATTENTION or cell is None:
-            continue
+def _take_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun]) -> dict[str, str]:
+    """The attention of each system that has one: of its first finished run, which drew it if none before it failed."""
+    files, first = {}, {cell.system: cell for cell in reversed(plan.cells) if cell.name in finished}
+    for cell in (first[system.name] for system in plan.systems if system.name in first):
         folder = output_dir / "cells" / cell.name
-        try:
-            weights = collect_attention(
-                AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval(),
-                AutoProcessor.from_pretrained(folder, trust_remote_code=True),
-                dataset,
-                segment_ids=set(finished[cell.name].segment_ids),
-            )
-        except Exception as error:  # of the files of a model that is damaged: all else is still to be told
-            logger.warning(f"No picture of the attention of {system.name}: {writable(' '.join(str(error).split()))}")
-            continue
-        files[system.name] = f"pictures/attention-{cell.name.split('/')[1]}.png"
-        (output_dir / files[system.name]).parent.mkdir(exist_ok=True)
-        draw_attention(weights).savefig(output_dir / files[system.name], dpi=120)
+        if (folder / PICTURE).is_file() or draw_cell(cell, folder):
+            files[cell.system] = f"pictures/attention-{cell.name.split('/')[1]}.png"
+            (output_dir / files[cell.system]).parent.mkdir(exist_ok=True)
+            shutil.copyfile(folder / PICTURE, output_dir / files[cell.system])
     return files

@@ -1,4 +1,4 @@
-"""One cell of a plan in a process of its own: run_classification.py, then the record that says the cell is finished."""
+"""One cell of a plan in a process of its own: run_classification.py, the record that says it is finished, a picture."""
 
 import json
 import logging
@@ -11,23 +11,29 @@ from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
 
+import pandas
 import psutil
 import torch
 from filelock import FileLock
 from safetensors import safe_open
+from transformers import AutoModelForSequenceClassification, AutoProcessor
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 import run_classification
 from experiments.plan import Cell
 from foundation.errors import InputError
 from foundation.files import LOCK, MIB, digest, holds_files, owned, write_json
+from foundation.words import active, writable
+from training.arguments import DEMO_DIR
 from training.checkpoints import delete, list_checkpoints
+from training.parsing import parse_arguments
 
 
 # The first file of a cell is what the run is given, the last what it took and left.
 ARGUMENTS = "arguments.json"
 RECORD = "cell.json"
 LOG = "log.txt"
+PICTURE = "attention.png"
 BACKBONES = ("audio_model.", "text_model.")
 # What the report is made of; models are larger than what is read to recognise a file.
 READ = (".csv", ".json", ".py", ".safetensors")
@@ -108,7 +114,9 @@ def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
     with FileLock(f"{folder}.lock"):
         code = run_classification.run([*cell.arguments, "--output_dir", str(folder)])
         if code == 0:
-            _finish(folder)
+            finish(folder)
+            if cell.is_first:
+                draw_cell(cell, folder)
     sys.exit(code)
 
 
@@ -127,7 +135,7 @@ def _stop_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _finish(folder: Path) -> None:
+def finish(folder: Path) -> None:
     for checkpoint in list_checkpoints(folder):
         delete(checkpoint)
     files = sorted(file for file in folder.iterdir() if file.suffix in READ and file.name != RECORD)
@@ -145,6 +153,28 @@ def _peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def draw_cell(cell: Cell, folder: Path) -> bool:
+    """Draw where the attention of a finished cell's model goes over the rows that it was scored on, on the device that
+    it was trained on: of a large model a CPU would take hours. Whether there is a picture."""
+    from explain.attention import FUSIONS_WITH_ATTENTION, collect_attention, draw_attention  # late, as few draw one
+
+    model_args, data_args, training_args = parse_arguments(cell.arguments)
+    if model_args.fusion not in FUSIONS_WITH_ATTENTION:
+        return False
+    try:
+        ids = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)["segment_id"].map(active)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True).eval()
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+        dataset = data_args.dataset_name or DEMO_DIR
+        weights = collect_attention(model.to(training_args.device), processor, dataset, set(ids))
+        draw_attention(weights).savefig(folder / PICTURE, dpi=120)
+    except Exception as error:  # of the files of a model that is damaged: all else is still to be told
+        reason = writable(" ".join(str(error).split()))
+        logging.getLogger(__name__).warning(f"No picture of the attention of {cell.system}: {reason}")
+        return False
+    return True
 
 
 def count_parameters(folder: Path) -> dict[str, int]:

@@ -58,6 +58,7 @@ class Cell:
     fold: int | None
     seed: int
     arguments: list[str]  # what run_classification.py is given, without --output_dir
+    is_first: bool = False  # of its system
 
 
 @dataclass
@@ -147,6 +148,8 @@ def _read_plan(file: Path, given: dict, overrides: list[str]) -> Plan:
         plan.systems.append(system)
         plan.cells += cells
     plan.cells.sort(key=lambda cell: (list(protocols).index(cell.protocol), cell.seed, cell.fold or 0))
+    for first in {cell.system: cell for cell in reversed(plan.cells)}.values():
+        first.is_first = True
     plan.systems.append(System(MAJORITY, MAJORITY, is_baseline=True))
     plan.tables = [Table(writable(title), [row_of[choice] for choice in chosen]) for title, chosen in tables.items()]
     return plan

@@ -107,9 +107,9 @@ def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
             raise InputError(f"{name} isn't as it was left")
     read_arguments(folder)
     rows = pandas.read_csv(folder / "predictions.csv", dtype=str, keep_default_na=False)
-    rows = rows.rename(columns=active).map(active)
-    prefix = "probability_"
+    rows, prefix = rows.rename(columns=active), "probability_"
     probabilities = rows.filter(regex=f"^{prefix}").astype(float)
+    rows = rows.drop(columns=[*probabilities]).map(active)
     label_names = [name.removeprefix(prefix) for name in probabilities]
     group_column = next((name for name in GROUP_COLUMNS if name in rows), None)
     split, logged, results = (read_json(folder / name) for name in ("split.json", FINISHED, "all_results.json"))

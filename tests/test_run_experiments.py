@@ -105,6 +105,15 @@ def test_every_cell_is_run_and_reported(finished):
             assert (scores["group_column"], scores["num_groups"]) == ("session", len({row["session"] for row in rows}))
 
 
+def test_attention_is_drawn_by_the_first_run_so_that_no_report_waits_for_it(finished):
+    folder = finished[0] / "results" / "small"
+    drawn = {file.parent: file for file in folder.glob("cells/*/*/*/attention.png")}
+    assert list(drawn) == [folder / "cells" / "session" / "rsa" / "fold2-seed7"]
+    for cell, picture in drawn.items():
+        assert picture.read_bytes() == (folder / "pictures" / "attention-rsa.png").read_bytes()
+        assert "Attention: 100%" in (cell / "log.txt").read_text(encoding="utf-8")
+
+
 def test_the_paper_s_protocol_is_told_from_what_it_flatters(finished):
     results = read_results(finished[0])
     runs = {run["system"]: run for run in results["runs"] if run["protocol"] == "paper"}

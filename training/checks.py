@@ -303,10 +303,6 @@ def _check_prediction(model_args: ModelArguments, data_args: DataArguments, trai
         raise InputError("--predict_file needs a model to predict with; give a saved one with --model_name_or_path")
     if training_args.do_train or training_args.do_eval or not training_args.do_predict:
         raise InputError("--predict_file is predicted for and nothing else; leave out --do_train and --do_eval")
-    if not Path(data_args.predict_file).exists():
-        raise InputError(
-            f"--predict_file {data_args.predict_file} isn't there; give a csv, a folder of recordings, or a recording"
-        )
 
 
 def _check_streaming(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
@@ -11,6 +12,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from foundation.errors import InputError, unknown_arguments
 from foundation.files import read_json
+from foundation.words import writable
 from training.arguments import (
     AUDIO_MODEL,
     DEMO_DIR,
@@ -28,6 +30,12 @@ logger = logging.getLogger(__name__)
 
 CLASSES = (ModelArguments, DataArguments, training_fields())
 NOT_GIVEN = object()
+# What is read, and what is legal: a path that isn't there is refused before seconds of imports.
+READ = {
+    "dataset_name": "a folder from prepare_dataset.py, or another dataset that `datasets` loads",
+    "model_name_or_path": "a folder that training has written, or a model's Hub id",
+    "predict_file": "a csv, a folder of recordings, or a recording",
+}
 EXIT_CODES = (
     "Exit codes: 0, all is done; 2, something given can't be used; 1, something can't be written, here or on the Hub, "
     "or no row of a prediction could be read; 3, a loss that isn't finite; 143 after SIGTERM, 130 after SIGINT."
@@ -90,7 +98,13 @@ def read_given(arguments: list[str]) -> dict:
     """What a command line gives, which may start with a JSON file; what is given after it wins."""
     if arguments and arguments[0].endswith(".json"):
         arguments = [*_read_recipe(arguments[0]), *arguments[1:]]
-    return make_parser().parse_given(arguments)
+    given = make_parser().parse_given(arguments)
+    for name, legal in READ.items():
+        path = given.get(name) or ""
+        is_path = name == "predict_file" or path.startswith((".", "/")) or "://" not in path and path.count("/") > 1
+        if path and is_path and not os.path.exists(path):
+            raise InputError(f"--{name} {writable(path)} isn't there; give {legal}")
+    return given
 
 
 def parse_arguments(arguments: list[str]) -> tuple:

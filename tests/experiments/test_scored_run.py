@@ -10,7 +10,7 @@ import pytest
 from datasets import load_from_disk
 
 from configuration_rsa_cfn import EMOTIONS
-from experiments.cells import _finish
+from experiments.cells import finish
 from experiments.plan import Cell
 from experiments.scored_run import read_run, read_runs
 from foundation.files import write_csv
@@ -90,7 +90,7 @@ FILES += ("arguments.json", "cell.json")
 @pytest.mark.parametrize("name", FILES)
 def test_every_damage_is_named(name, copy, tmp_path):
     """A missing record is that of a cell which isn't finished."""
-    _finish(copy)
+    finish(copy)
     assert find_damage(tmp_path) is None
     content = (copy / name).read_bytes()
     for damage in DAMAGES if name != "cell.json" else DAMAGES[:-1]:
