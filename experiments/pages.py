@@ -101,14 +101,14 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
         ],
         "Which differences are real": differences or [Paragraph("There were no two systems to compare.")],
         "Classes": each_protocol(sheets.classes_sheet, charts.draw_confusion_matrices),
-        "How much the paper's protocol flatters": shown(charts.draw_flattery(results), sheets.flattery_sheet(results)),
+        "How much the paper's protocol flatters": shown(sheets.flattery_sheet(results)),
         "Learning curves": each_protocol(charts.draw_learning_curves),
         "Calibration": each_protocol(charts.draw_reliability),
         "Attention": [
             Image(folder, file, f"{system}: {ATTENTION}", f"Curves of attention weights of {system}")
             for system, file in results.attention.items()
         ],
-        "Cost": each_protocol(charts.draw_cost, sheets.cost_sheet),
+        "Cost": each_protocol(sheets.cost_sheet),
         "Every run": [sheets.runs_sheet(results)],
         "The command of every run": [Code(commands, "bash")],
         "All of it again": shown(
