@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pandas
 from pandas import DataFrame, Series
 
-from experiments.records import EARLY, KINDS, SIGNIFICANCE_LEVEL, pair_frame, run_frame, system_frame
+from experiments.records import EARLY, KINDS, pair_frame, run_frame, system_frame
 from experiments.results import PAPER, SESSION, Difference, Results, SystemScores, Table
 from metrics.intervals import FEW_GROUPS
 from metrics.scores import LEADING, SCORES
@@ -200,11 +200,6 @@ def comparisons_sheet(results: Results, protocol: str) -> Sheet | None:
             "p": pairs.p.map(format_p),
             "p (Holm)": pairs.p_holm.map(format_p),
             "seeds above": [f"{above} of {len(seeds)}" for above, seeds in zip(pairs.seeds_above, pairs.seeds)],
-            "right only in first / second": pairs.only_first_mcnemar.map(format_count)
-            + " / "
-            + pairs.only_second_mcnemar.map(format_count),
-            "McNemar p": pairs.p_mcnemar.map(format_p),
-            "McNemar p (Holm)": pairs.p_holm_mcnemar.map(format_p),
             "rows": pairs.num_rows.map(format_count),
         },
         dtype=object,
@@ -212,10 +207,9 @@ def comparisons_sheet(results: Results, protocol: str) -> Sheet | None:
     notes = [
         "First minus second, on the rows that both were scored on, sessions drawn whole. Holm's correction is for all "
         f"{len(pairs)} comparisons of the protocol; below .05 is marked. Seeds above: with how many seeds the first is "
-        "ahead. McNemar's exact test is of the accuracy, and takes rows for independent."
+        "ahead."
     ]
-    marked = {"p (Holm)": pairs.is_significant, "McNemar p (Holm)": pairs.p_holm_mcnemar < SIGNIFICANCE_LEVEL}
-    return Sheet(f"All pairs, protocol {protocol}", shown, notes, marked)
+    return Sheet(f"All pairs, protocol {protocol}", shown, notes, {"p (Holm)": pairs.is_significant})
 
 
 def classes_sheet(results: Results, protocol: str) -> Sheet:
