@@ -92,7 +92,7 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
 
     is_published = any(row.published is not None for table in results.tables for row in table.rows)
     differences = each_protocol(charts.draw_differences, sheets.comparisons_sheet)
-    commands = "\n\n".join(f"# {run.name}\n{run.command}" for run in results.runs)
+    commands = Code("\n\n".join(f"# {run.name}\n{run.command}" for run in results.runs), "bash")
     sections = {
         "In short": shown(*_summary(results), sheets.failures_sheet(results)),
         "Scores": shown(charts.draw_scores(results)) + each_protocol(sheets.scores_sheet),
@@ -109,8 +109,7 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
             for system, file in results.attention.items()
         ],
         "Cost": each_protocol(sheets.cost_sheet),
-        "Every run": [sheets.runs_sheet(results)],
-        "The command of every run": [Code(commands, "bash")],
+        "Every run": [Paragraph("What each run scored and took is in runs.csv; these run it again."), commands],
         "All of it again": shown(
             Code(results.command, "bash"),
             Paragraph("The plan:"),
