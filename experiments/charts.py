@@ -218,16 +218,11 @@ def _grid(number: int, num_columns: int, xlabel: str, ylabel: str) -> tuple[list
 
 
 def _draw_interval(axes: Axes, entry: Estimate | Difference, place: float, **style) -> None:
-    """A point with its error bar, in the row at a place."""
-    axes.errorbar(entry.value, place, xerr=_errors(entry), capsize=3, markersize=6, **style)
-
-
-def _errors(entry: Estimate | Difference) -> np.ndarray | None:
-    """Lengths of both halves of an error bar; a percentile interval may lie beside its value."""
-    ends = np.array([entry.low, entry.high], dtype=float)
-    if np.isnan(ends).any():
-        return None
-    return np.maximum([[entry.value - entry.low], [entry.high - entry.value]], 0)
+    """A point with its error bar, in the row at a place; a percentile interval may lie beside its value."""
+    errors = None
+    if entry.low is not None and not np.isnan([entry.low, entry.high]).any():
+        errors = np.maximum([[entry.value - entry.low], [entry.high - entry.value]], 0)
+    axes.errorbar(entry.value, place, xerr=errors, capsize=3, markersize=6, **style)
 
 
 def _add_legend(figure: Figure, styles: dict[str, dict], **where) -> None:
