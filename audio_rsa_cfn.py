@@ -30,6 +30,7 @@ MAX_PEAK = 2.0**31
 # Bounds on what is decoded at once: 4 MiB of float32, and few enough seconds for a low rate to stay small too.
 SAMPLES_PER_BLOCK = 2**20
 SECONDS_PER_BLOCK = 60
+SHORTEST_BLOCK = 2**12
 # The most that is kept of what can be read only once, a download or a pipe: a wav can't be larger.
 STREAM_BYTES = 2**32
 
@@ -250,6 +251,9 @@ class Recording:
     def blocks(self) -> Iterator[np.ndarray]:
         """Samples of shape `(num_frames, num_channels)`, float32, up to where no more come."""
         num_frames = min(SAMPLES_PER_BLOCK // self.sound.channels, SECONDS_PER_BLOCK * self.sound.samplerate)
+        if self.promised:
+            # libsndfile fills with zeros what it has no samples for, which takes longer than to read a short clip.
+            num_frames = min(num_frames, max(self.promised, SHORTEST_BLOCK))
         while True:
             with _in_a_few_reasons(TRUNCATED):
                 block = self.sound.read(num_frames, dtype="float32", always_2d=True)

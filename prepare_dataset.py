@@ -55,8 +55,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help=report_help)
     push_help = "also upload the dataset to the Hugging Face Hub, privately"
     parser.add_argument("--push_to_hub", metavar="USER/NAME", help=push_help)
-    public_help = "with --push_to_hub: for everyone to read; asks first where the licence forbids it"
-    parser.add_argument("--public", action="store_true", help=public_help)
     parser.add_argument("--num_proc", type=_whole_number, help="number of processes (default: one per core, at most 8)")
     return parser.parse_args(arguments)
 
@@ -160,7 +158,7 @@ def _check_demo_dir(corpus_dir: Path | None) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     given = parse_arguments(arguments)
-    output_dir, destination, left = Path(given.output_dir).expanduser(), None, "nothing was written"
+    output_dir, left = Path(given.output_dir).expanduser(), "nothing was written"
 
     def finish(report: dict) -> None:
         nonlocal left
@@ -175,21 +173,18 @@ def main(arguments: list[str] | None = None) -> int:
             title = f"{given.corpus}: {output_dir.name}"
             *_, page = draw_report(load_from_disk(output_dir), output_dir / "report", title)
             print(f"Pictures in {writable(str(page))}")
-        if destination is not None:
+        if given.push_to_hub is not None:
             from corpora.hub import push_dataset
 
             written = sys.argv[1:] if arguments is None else arguments
-            print(f"Uploaded to {push_dataset(output_dir, destination, written)}")
+            print(f"Uploaded to {push_dataset(output_dir, given.push_to_hub, given.corpus, written)}")
 
     try:
-        if given.public and not given.push_to_hub:
-            raise InputError("--public has no use without --push_to_hub: give --push_to_hub USER/NAME too")
-        if given.push_to_hub:
-            # Looked at first: what a corpus's licence says is known by the corpus. What is refused is so at once.
+        if given.push_to_hub is not None:
             _check_arguments(given.corpus, given.corpus_dir, given.num_proc, given.metadata)
             from corpora.hub import check_destination
 
-            destination = check_destination(given.push_to_hub, given.corpus, given.public)
+            check_destination(given.push_to_hub)
         prepare(given.corpus, given.corpus_dir, output_dir, given.num_proc, given.metadata, finish)
         return 0
     except InputError as error:

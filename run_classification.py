@@ -24,7 +24,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from foundation.errors import InputError, PushError, RunStopped, complain, run_script
 from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
-from training.callbacks import FirstStepCallback, LogitsDtypeCallback, show_progress
+from training.callbacks import FirstStepCallback, show_progress
 from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
 from training.checks import check_rows, check_same_run
 from training.data import Splits, load_splits
@@ -227,7 +227,6 @@ def train(trainer: RsaCfnTrainer, model_args: ModelArguments, checkpoint: Path |
     """Train from a checkpoint or from the beginning, and save the model; the last file says that the run finished."""
     output_dir = Path(trainer.args.output_dir)
     stop_on_signal = StopOnSignalCallback()
-    trainer.add_callback(LogitsDtypeCallback())
     if model_args.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(model_args.early_stopping_patience))
     trainer.add_callback(stop_on_signal)

@@ -1,4 +1,5 @@
-"""Rows of a corpus as long as KEMDy20's, of noise and random words, and the processor that reads them."""
+"""The paper's model at full size, rows of a corpus as long as KEMDy20's, of noise and random words, and the processor
+that reads them."""
 
 import io
 
@@ -10,9 +11,29 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from configuration_rsa_cfn import RsaCfnConfig
 from processing_rsa_cfn import RsaCfnProcessor
-from scripts.fusion_table import full_size_config
 
 
+# The sizes of facebook/wav2vec2-large-960h-lv60-self and klue/roberta-base; what is left out is the library's default.
+AUDIO_CONFIG = {
+    "model_type": "wav2vec2",
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+}
+TEXT_CONFIG = {
+    "model_type": "roberta",
+    "vocab_size": 32000,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+}
 SAMPLING_RATE = 16_000
 # Share of the utterances of KEMDy20 that are shorter than these seconds.
 DURATIONS = {0.0: 0.66, 0.45: 4.1, 0.74: 7.6, 0.87: 11.0, 0.945: 14.5, 0.976: 18.0, 0.992: 21.4, 1.0: 35.0}
@@ -24,9 +45,7 @@ SMALL_CONVOLUTIONS = {"conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "num
 
 def benchmark_config(size: str) -> RsaCfnConfig:
     """`rsa_cfn` as it is trained, stem frozen and text without dropout: `"full"`, the paper's size, or `"small"`."""
-    config = full_size_config("rsa_cfn")
-    audio, text = config.audio_config.to_dict(), config.text_config.to_dict()
-    fields = {}
+    audio, text, fields = dict(AUDIO_CONFIG), dict(TEXT_CONFIG), {}
     if size == "small":
         audio |= SMALL | SMALL_CONVOLUTIONS
         text |= SMALL

@@ -1,5 +1,5 @@
 """
-Logits of the same clips from `rsa_cfn` and from the plain baseline: speed, memory, and the cost of size and length.
+Logits of the same clips from `rsa_cfn` and from the plain baseline: speed and memory.
 
 ```bash
 python -m benchmarks.inference
@@ -38,7 +38,6 @@ from training.trainer import RsaCfnDataCollator
 FULL_SIZE_GIBIBYTES = 8
 # One at a time, a clip takes so long that fewer of them tell.
 NUM_CLIPS = {1: 4, 16: 16}
-GRID_SECONDS, GRID_SIZES = (1.0, 2.0, 4.0, 6.0), (1, 2, 4)
 # In int8 the rest is in fp32, whose products are the peak that it is held against.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
@@ -104,21 +103,6 @@ class InferenceBenchmark:
             for name in runs
         ]
 
-    def grid(self, repeats: int) -> list[dict[str, str]]:
-        """Milliseconds a clip in float32, by batch size and length of all clips."""
-        table = []
-        for batch_size in GRID_SIZES:
-            runs = {}
-            for name, duration in {
-                "baseline": 6.0,
-                **{f"ours, {length:g} s": length for length in GRID_SECONDS},
-            }.items():
-                rows = make_rows(np.full(batch_size, duration), np.arange(batch_size), self.config)
-                runs[name] = partial(self.run, name == "baseline", "fp32", rows, batch_size)
-            cells = {name: f"{1000 * x / batch_size:.0f}" for name, x in median_seconds(runs, repeats).items()}
-            table.append({"batch": f"{batch_size}"} | cells)
-        return table
-
 
 def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description="Inference of rsa_cfn against the plain baseline.")
@@ -135,8 +119,6 @@ def main(argv: list[str] | None = None):
     print(f"{describe_run(device)}; {arguments.size} size\n")
     rows = [row for size in NUM_CLIPS for row in benchmark.compare(dtypes, size, arguments.repeats, peaks)]
     print(f"{markdown_table(rows)}\n\n{peaks}")
-    print("\nMilliseconds a clip in fp32; the baseline pads every clip to 6 s\n")
-    print(markdown_table(benchmark.grid(arguments.repeats)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas
-from datasets import Audio, ClassLabel, DatasetDict, List
+from datasets import ClassLabel, DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from corpora.catalogue import CORPORA
@@ -19,8 +19,8 @@ TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
 def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, arguments: list[str]) -> DatasetCard:
-    """The card of a converted corpus, one of `CORPORA`, without what `push_to_hub` adds: features and sizes of the
-    splits.
+    """The card of a converted corpus, one of `CORPORA`, without what `push_to_hub` and the Hub add: the types of the
+    columns and the sizes of the splits.
 
     `report` is its `conversion_report.json`, `arguments` are those of the command that made it.
     """
@@ -29,7 +29,6 @@ def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, 
     metadata = DatasetCardData(
         pretty_name=title,
         task_categories=["audio-classification"],
-        size_categories=[size_category(len(rows))],
         **facts.metadata,
     )
     counts = pandas.crosstab(rows["label"], rows["split"], dropna=False)
@@ -56,30 +55,12 @@ def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, 
     return DatasetCard(text)
 
 
-def size_category(num_rows: int) -> str:
-    """The Hub's name for a number of rows."""
-    bounds = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B"]
-    index = sum(num_rows >= 1000 * 10**exponent for exponent in range(len(bounds) - 1))
-    return f"{bounds[index - 1]}<n<{bounds[index]}" if index else f"n<{bounds[0]}"
-
-
-def _describe(name: str, feature) -> tuple[str, str, str]:
-    """A column's name, type and meaning."""
+def _describe(name: str, feature) -> tuple[str, str]:
+    """A column's name and meaning."""
     meaning = MEANINGS.get(name, "")
     if isinstance(feature, ClassLabel):
         meaning = f"{', '.join(map(escape_markdown, feature.names))}; {meaning}"
-    return name, _type_in_words(feature), meaning
-
-
-def _type_in_words(feature) -> str:
-    if isinstance(feature, Audio):
-        return f"audio, {feature.sampling_rate} Hz" if feature.sampling_rate else "audio"
-    if isinstance(feature, ClassLabel):
-        return f"one of {feature.num_classes} classes"
-    if isinstance(feature, List):
-        length = f" of {feature.length}" if feature.length > 0 else ""
-        return f"list{length}: {_type_in_words(feature.feature)}"
-    return str(getattr(feature, "dtype", feature))
+    return name, meaning
 
 
 def _count_raters(rows: pandas.DataFrame) -> dict:

@@ -21,8 +21,6 @@ class KnownCorpus:
     # The one of the two arguments that it can't do without; --corpus_dir alone will do where it is the metadata.
     needs: str | None = None
     metadata: dict = field(default_factory=dict)
-    # Why it may not be passed on, where that is so.
-    clause: str | None = None
     citation: str | None = None
     # In brackets behind its name in --help.
     hint: str = ""
@@ -47,7 +45,6 @@ CORPORA = {
         ),
         terms=f"{KEMDY20_CLAUSE} Keep this dataset private.",
         metadata=KOREAN | {"license": "other", "license_name": "etri-kemdy20", "license_link": KEMDY20_PAGE},
-        clause=KEMDY20_CLAUSE,
         citation=f"K. J. Noh and H. Jeong, KEMDy20, ETRI. {KEMDY20_PAGE}",
         hint="default",
     ),
@@ -61,7 +58,6 @@ CORPORA = {
         ),
         terms=f"{KEMDY19_CLAUSE} Keep this dataset private.",
         metadata=KOREAN | {"license": "other", "license_name": "etri-kemdy19"},
-        clause=KEMDY19_CLAUSE,
         citation="KEMDy19, ETRI.",
     ),
     "csv": KnownCorpus(

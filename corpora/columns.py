@@ -36,11 +36,9 @@ def read_table(dataset: DatasetDict) -> pandas.DataFrame:
     """The rows of all splits in their order, without recordings and transcripts.
 
     `split` and `label` are categorical, `TIE` and `UNLABELLED` are categories where they occur. As far as the dataset
-    has them there are `duration` (seconds), `session`, `speaker`, `emotions` (lists of names), `votes`, `valence`,
-    `arousal`.
+    has them there are `duration` (seconds), `session`, `speaker`, `emotions` (lists of class indices) and `votes`.
     """
-    wanted = ("label", "duration", "session", "speaker", "emotions", "votes", "valence", "arousal")
-    columns = read_columns(dataset.items(), wanted)
+    columns = read_columns(dataset.items(), ("label", "duration", "session", "speaker", "emotions", "votes"))
     classes = encode_labels(dataset.items(), columns)
     rows = pandas.DataFrame(columns).drop(columns="segment_id").rename(columns={"part": "split"})
     rows = rows.drop(columns=[column for column in rows if column != "label" and rows[column].isna().all()])
@@ -48,8 +46,6 @@ def read_table(dataset: DatasetDict) -> pandas.DataFrame:
     if "session" in rows:
         # Numbers become floating when one is missing.
         rows["session"] = rows["session"].convert_dtypes()
-    if "emotions" in rows:
-        rows["emotions"] = [[classes[index] for index in emotions] for emotions in rows["emotions"]]
     rows["label"] = _named_labels(rows, classes)
     return rows
 

@@ -1,11 +1,6 @@
-"""Divides the rows of a dataset into those that train, choose and test a model, the same way on every machine.
-`python -m corpora.folds data/kemdy20 --fold 5` prints the part of each segment, for others to compare with."""
+"""Divides the rows of a dataset into those that train, choose and test a model, the same way on every machine."""
 
-import argparse
-import csv
 import re
-import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from corpora.values import PART_NAMES
-from foundation.errors import InputError, OneLineParser
+from foundation.errors import InputError
 from foundation.words import counted, first_names
 
 
@@ -326,71 +321,3 @@ def missing_classes(counts: dict[str, dict[str, float]]) -> list[str]:
         if missing:
             warnings.append(f"no row of {part} is {' or '.join(missing)}")
     return warnings
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = OneLineParser(
-        prog="corpora.folds",
-        description="Print, as CSV, which fold tests each segment; with --fold, or a split without folds, the part "
-        "that each segment is in. Warnings, and what the parts have in common, go to stderr.",
-    )
-    parser.add_argument("dataset", help="a folder from prepare_dataset.py, or any dataset that `datasets` loads")
-    parser.add_argument("--split", choices=SPLITS, help="as in run_classification.py, which has the same default")
-    parser.add_argument("--num_folds", type=int, help=f"number of folds (default: {NUM_FOLDS})")
-    parser.add_argument("--fold", type=int, help="the fold that is tested, from 1 on")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    given = parse_arguments(arguments)
-    from corpora.loading import load_parts  # late: `datasets` would delay --help
-    from corpora.roles import encode_labels, read_columns
-
-    try:
-        parts = list(load_parts(given.dataset).items())
-        columns = read_columns(parts, ("segment_id", "label", "text", *GROUP_COLUMNS))
-        if "label" not in columns:
-            raise InputError(f"{given.dataset} has no column named label; prepare_dataset.py writes one")
-        label_names = encode_labels(parts, columns)
-        name = given.split or choose_split(columns)[0]
-        check_folds(name, given.num_folds, given.fold)
-        if name in GROUP_COLUMNS and given.fold is None:
-            check_split(name, columns)
-            header, values = "fold", _list_folds(columns, name, given.num_folds)
-        else:
-            split = split_rows(columns, given.split, given.num_folds, given.fold)
-            header, values = "part", split.parts
-            _print_warnings(split, columns, label_names)
-    except InputError as error:
-        print(f"corpora.folds: {error}", file=sys.stderr)
-        return 2
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["segment_id", header])
-    writer.writerows(zip(columns["segment_id"], values, strict=True))
-    return 0
-
-
-def _list_folds(columns: dict[str, list], column: str, num_folds: int | None) -> list[int]:
-    folds = make_folds(columns, column, num_folds)
-    fold_of = {group: number for number, groups in enumerate(folds, start=1) for group in groups}
-    numbers = [fold_of[group] for group in columns[column]]
-    for fold in range(1, len(folds) + 1):
-        for overlap in find_overlaps(columns, [TEST if number == fold else TRAIN for number in numbers]):
-            print(f"fold {fold}: {overlap}", file=sys.stderr)
-    return numbers
-
-
-def _print_warnings(split: Split, columns: dict[str, list], label_names: list[str]) -> None:
-    counts = {part: dict.fromkeys(label_names, 0) for part in PARTS if part in split.parts}
-    for part, label in zip(split.parts, columns["label"]):
-        if part is not None and label is not None:
-            counts[part][label_names[label]] += 1
-    overlaps = find_overlaps(columns, split.parts)
-    for line in (split.description, *split.warnings, *missing_classes(counts), *overlaps):
-        print(line, file=sys.stderr)
-
-
-if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # `| head` ends it without a traceback
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.exit(main())

@@ -1,10 +1,7 @@
-"""Uploads a prepared dataset to the Hub, private unless it is asked for and allowed otherwise.
+"""Uploads a prepared dataset to the Hub, where it is private until its owner makes it public in its settings there.
 What can be refused is refused before anything is converted or uploaded, and every refusal is one line."""
 
 import json
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute
@@ -13,7 +10,6 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from corpora.card import dataset_card
-from corpora.catalogue import CORPORA
 from corpora.conversion import REPORT_FILE, SKIPPED_FILE
 from foundation.errors import InputError, PushError
 from foundation.hub import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
@@ -25,34 +21,11 @@ CARD_FILE = "README.md"
 WITHOUT_DATA = {".gitattributes", CARD_FILE, REPORT_FILE, SKIPPED_FILE}
 
 
-@dataclass(frozen=True)
-class Destination:
-    """A dataset repository that may be written to, from `check_destination`."""
-
-    repo_id: str
-    corpus: str
-    public: bool
-
-
-def ask(prompt: str) -> str:
-    """What is typed at the terminal; nothing where there is none."""
-    if not sys.stdin.isatty():
-        return ""
-    try:
-        return input(prompt)
-    except EOFError:
-        return ""
-
-
-def check_destination(
-    repo_id: str, corpus: str, public: bool = False, confirm: Callable[[str], str] = ask
-) -> Destination:
+def check_destination(repo_id: str) -> None:
     """Whether a dataset may be pushed to `USER/NAME`; asked before the corpus is converted. Writes nothing.
 
-    Where the corpus's licence forbids `public`, `confirm` shows a prompt, and its answer must be `repo_id` to go on.
-
     Raises:
-        InputError: The name is malformed, or publishing was not confirmed.
+        InputError: The name is malformed.
         PushError: The Hub can't be reached, or the token may not write there, or there is a dataset already.
     """
     asked = f"--push_to_hub {repo_id}"
@@ -60,50 +33,43 @@ def check_destination(
         namespace, _ = split_name(repo_id)
     except ValueError:
         raise InputError(f"{asked} names no dataset: give USER/NAME, in letters, digits, '-', '_' and '.'") from None
-    clause = CORPORA[corpus].clause
-    if public and clause is not None:
-        print(clause)
-        if confirm(f"To make it public all the same, type {repo_id}: ").strip() != repo_id:
-            raise InputError(f"{asked} --public was not confirmed, nothing is pushed: leave out --public")
     with errors_in_one_line(asked):
         check_namespace(asked, namespace, writable_namespaces())
-        _check_repository(asked, repo_id, public)
-    return Destination(repo_id, corpus, public)
+        _check_repository(asked, repo_id)
 
 
-def _check_repository(asked: str, repo_id: str, public: bool) -> None:
+def _check_repository(asked: str, repo_id: str) -> None:
     try:
         repository = HfApi().dataset_info(repo_id)
     except RepositoryNotFoundError:
         return
     if {file.rfilename for file in repository.siblings} - WITHOUT_DATA:
         raise PushError(f"{asked} exists and holds files: give another name, or rename or delete it on the Hub")
-    check_visibility(asked, repository.private, public)
+    check_visibility(asked, repository.private, public=False)
 
 
-def push_dataset(folder: str | Path, destination: Destination, arguments: list[str]) -> str:
+def push_dataset(folder: str | Path, repo_id: str, corpus: str, arguments: list[str]) -> str:
     """Uploads card and report, then the rows as Parquet files that hold the encoded recordings; gives the address.
 
     The rows come last, so that no data is there without its licence, and an upload that was broken off can be repeated.
     `arguments` are those of the command, for the card. Whatever fails is a `PushError`, and `folder` is untouched.
     """
-    folder, repo_id, private = Path(folder), destination.repo_id, not destination.public
-    asked = f"--push_to_hub {repo_id}"
+    folder, asked = Path(folder), f"--push_to_hub {repo_id}"
     dataset = DatasetDict.load_from_disk(folder)
     report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
     _check_recordings(dataset)
-    card = dataset_card(dataset, report, destination.corpus, repo_id, arguments)
+    card = dataset_card(dataset, report, corpus, repo_id, arguments)
     additions = [CommitOperationAdd(CARD_FILE, str(card).encode())]
     files = [folder / REPORT_FILE, folder / SKIPPED_FILE]
     additions += [CommitOperationAdd(file.name, file) for file in files if file.exists()]
     with errors_in_one_line(asked):
         api = HfApi()
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+        api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
         # Somebody may have made it in the meantime, and then `private` is ignored.
-        check_visibility(asked, api.dataset_info(repo_id).private, destination.public)
+        check_visibility(asked, api.dataset_info(repo_id).private, public=False)
         api.create_commit(repo_id, additions, commit_message="Upload card and report", repo_type="dataset")
         # The recordings are in the rows; to embed them again would take the memory of two shards.
-        dataset.push_to_hub(repo_id, private=private, max_shard_size=SHARD_SIZE, embed_external_files=False)
+        dataset.push_to_hub(repo_id, private=True, max_shard_size=SHARD_SIZE, embed_external_files=False)
     return f"{constants.ENDPOINT}/datasets/{repo_id}"
 
 

@@ -1,9 +1,7 @@
-"""Pictures of a prepared dataset and a page that shows them: labels, ties, durations, agreement of raters, sessions.
+"""Pictures of a prepared dataset and a page that shows them: labels, durations, agreement of raters, sessions.
 What a corpus doesn't have is left out. Recordings are never read."""
 
 import base64
-from collections import Counter
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from corpora.columns import TIE, UNLABELLED, read_table, sizes, vote_entropy
-from foundation.figures import INK, Picture, draw_counts, name_rows, new_figure
+from foundation.figures import INK, Picture, name_rows, new_figure
 from foundation.files import write_whole
 from foundation.templates import fill_template
 from foundation.words import time_in_words, with_share
@@ -86,33 +84,6 @@ def draw_labels(rows: pandas.DataFrame) -> Picture:
         phrases.append(f"{split}: {', '.join(f'{label} {text}' for label, text in texts.items())}")
     panels[-1].set_xlabel("rows")
     return Picture("labels", figure, f"Rows per label. {'; '.join(phrases)}.", "Bars, one for each label")
-
-
-def draw_ties(rows: pandas.DataFrame) -> Picture | None:
-    """How often raters tie between two classes, for each pair."""
-    ties = [emotions for emotions in rows.get("emotions", []) if len(emotions) > 1]
-    if not ties:
-        return None
-    classes = [name for name in rows["label"].cat.categories if name not in (TIE, UNLABELLED)]
-    pairs = Counter(frozenset(pair) for emotions in ties for pair in combinations(emotions, 2))
-    counts = np.array([[pairs[frozenset((row, column))] for column in classes] for row in classes])
-    # Each pair once: a row under the diagonal, a column left of it.
-    lower = np.ma.array(counts, mask=np.triu(np.ones_like(counts)))[1:, :-1]
-    figure = new_figure(WIDTH, WIDTH * 0.9)
-    axes = figure.subplots()
-    draw_counts(axes, lower, lower / max(counts.max(), 1), classes[1:], classes[:-1], min(11, 80 / len(lower)))
-    axes.set_title("rows whose raters tie between two labels", fontsize=10)
-    common = [(" and ".join(name for name in classes if name in pair), count) for pair, count in pairs.most_common(3)]
-    caption = (
-        f"Ties. In {with_share(len(ties), len(rows))} of the rows two or more labels got the most votes. "
-        f"Most common: {', '.join(f'{names} {count:,}' for names, count in common)}. "
-    )
-    wide = sum(len(emotions) > 2 for emotions in ties)
-    if wide:
-        caption += f"{wide:,} of them tie between three or more labels and are counted once for each of their pairs."
-    else:
-        caption += "None ties between more than two labels."
-    return Picture("ties", figure, caption, "Matrix of counts, one cell for each pair of labels")
 
 
 def draw_durations(rows: pandas.DataFrame) -> Picture | None:
@@ -227,28 +198,7 @@ def _lacking(counts: pandas.DataFrame) -> str:
     return ", ".join(f"{number:,} without {label}" for label, number in absent.items() if number) or "none"
 
 
-def draw_valence_arousal(rows: pandas.DataFrame) -> Picture | None:
-    """Mean valence and arousal of each label."""
-    if "valence" not in rows or "arousal" not in rows:
-        return None
-    groups = rows.groupby("label", observed=True)[["valence", "arousal"]]
-    means, deviations = groups.mean(), groups.std().fillna(0)
-    figure = new_figure(WIDTH, 1.0 + 0.3 * len(means))
-    styles, places = _styles(rows["label"].cat.categories), range(len(means))
-    for axes, scale in zip(figure.subplots(1, 2, sharey=True), means):
-        axes.errorbar(means[scale], places, xerr=deviations[scale], fmt="none", ecolor=INK, capsize=2, linewidth=1)
-        for place, (label, mean) in enumerate(means[scale].items()):
-            axes.plot(mean, place, "o", color=styles[label]["facecolor"], markeredgecolor=INK, markersize=8)
-        axes.set(xlim=(0.8, 5.2), xticks=range(1, 6), xlabel=scale)
-        axes.grid(axis="x", color="#DDDDDD")
-        axes.spines[["top", "right"]].set_visible(False)
-    name_rows(figure.axes[0], means.index)
-    phrases = ", ".join(f"{label} {row.valence:.2f} and {row.arousal:.2f}" for label, row in means.iterrows())
-    caption = f"Mean valence and arousal per label, from 1 to 5, with one standard deviation over its rows: {phrases}."
-    return Picture("valence_arousal", figure, caption, "Points with error bars, one for each label")
-
-
-PICTURES = (draw_labels, draw_ties, draw_durations, draw_entropy, draw_sessions, draw_valence_arousal)
+PICTURES = (draw_labels, draw_durations, draw_entropy, draw_sessions)
 
 
 def _styles(labels: pandas.Index) -> dict[str, dict]:

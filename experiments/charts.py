@@ -1,5 +1,5 @@
-"""The pictures of the report, each of one protocol: scores, differences, confusion matrices, curves, cost.
-Names may be long: rows are as high as their names, and other names are wrapped, or replaced by numbers."""
+"""The pictures of the report, each of one protocol: scores, differences, confusion matrices, curves.
+Names may be long: rows are as high as their names, and other names are wrapped."""
 
 from collections.abc import Iterable
 from textwrap import wrap
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame
 
 from experiments.records import from_both_sides, pair_frame
@@ -24,7 +24,7 @@ from experiments.results import (
 )
 from experiments.sheets import MINUS, format_score
 from foundation.figures import BLUE, GREEN, GREY, INK, PALE, VERMILLION, Picture, draw_counts, name_rows, new_figure
-from metrics.scores import LEADING, SCORES
+from metrics.scores import LEADING
 
 
 WIDTH = 9.0  # inches: shown 900 pixels wide, writing of 9 points is 12 pixels high
@@ -139,42 +139,6 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
     )
 
 
-def draw_flattery(results: Results) -> Picture | None:
-    """From the paper's protocol to the fair one, in each score that was compared."""
-    if not results.flattery:
-        return None
-    scores = [name for name in SCORES if any(entry.score == name for entry in results.flattery)]
-    flattered = {entry.system for entry in results.flattery}
-    names = [system.name for system in results.systems if system.name in flattered]
-    figure = new_figure(WIDTH, _height_of_rows(names) + 0.9)
-    points = {
-        "session": {"color": BLUE, "marker": "o", "label": "session"},
-        "last_epoch": {"color": GREEN, "marker": "s", "label": "paper: last epoch"},
-        "best_epoch": {"color": VERMILLION, "marker": "^", "label": "paper: best epoch"},
-    }
-    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    for axes, score in zip(panels, scores):
-        for entry in results.flattery:
-            if entry.score != score:
-                continue
-            place = names.index(entry.system)
-            values = {name: getattr(entry, name) for name in points if getattr(entry, name) is not None}
-            axes.plot([min(values.values()), max(values.values())], [place] * 2, color=PALE, linewidth=3, zorder=1)
-            for name, value in values.items():
-                axes.scatter(value, place, s=45, zorder=2, **points[name])
-        axes.set_xlabel(SCORES[score].short)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        _name_wrapped(axes, names)
-    _add_legend(figure, {style["label"]: style | {"linestyle": ""} for style in points.values()})
-    return Picture(
-        "flattery",
-        figure,
-        "What the paper's protocol adds: from folds of sessions to a random split, and from its last epoch to the one "
-        "that is best on the reported rows.",
-        "Dumbbells: three points on a line, a row for each system",
-    )
-
-
 def draw_learning_curves(results: Results, protocol: str) -> Picture | None:
     """Loss and macro F1 by epoch, two panels for each system."""
     scores = [entry for entry in results.scores_of(protocol) if entry.curve is not None and entry.curve.epochs]
@@ -241,67 +205,6 @@ def draw_reliability(results: Results, protocol: str) -> Picture | None:
     )
 
 
-def draw_cost(results: Results, protocol: str) -> Picture | None:
-    """What a run costs against the macro F1 it reaches."""
-    scores = [entry for entry in results.scores_of(protocol) if entry.cost is not None]
-    if not scores:
-        return None
-    # Names lie below, in two columns, since points of equal cost are above each other.
-    figure = new_figure(WIDTH, 3.6 + 0.19 * -(-len(scores) // 2))
-    panels = {
-        "parameters": [entry.cost.parameters for entry in scores],
-        "seconds": [entry.cost.seconds for entry in scores],
-        "peak memory (GiB)": [entry.cost.peak_memory_bytes / 2**30 for entry in scores],
-    }
-    heights = [entry.estimates[LEADING].value for entry in scores]
-    ranked = sorted(range(len(scores)), key=heights.__getitem__)
-    for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), panels.items()):
-        for index in ranked:
-            color = VERMILLION if is_fusion(results.fusion_of(scores[index].system)) else BLUE
-            estimate, style = scores[index].estimates[LEADING], {"fmt": "o", "markersize": 5, "color": color}
-            axes.errorbar(values[index], estimate.value, yerr=_errors(estimate), capsize=2, **style)
-        axes.margins(x=0.2)
-        for side in (0, 1):
-            _number_points(axes, ranked[side::2], values, heights, on_the_right=bool(side))
-        if min(values) > 0 and max(values) > 20 * min(values):
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        else:
-            axes.xaxis.set_major_locator(MaxNLocator(4))
-        # Half a GiB is no "500m".
-        axes.xaxis.set_major_formatter("{x:g}" if "GiB" in title else EngFormatter(sep=""))
-        axes.set_xlabel(title)
-        _show_grid(axes, "both")
-    figure.axes[0].set_ylabel("macro F1")
-    names = [f"{index}  {_line(entry.system)}" for index, entry in enumerate(scores, start=1)]
-    style = {"loc": "outside lower left", "ncols": 2, "handlelength": 0, "fontsize": 9}
-    _add_legend(figure, dict.fromkeys(names, {"linestyle": ""}), **style)
-    return Picture(
-        f"cost_{protocol}",
-        figure,
-        f"Cost of a run against macro F1, protocol {protocol}, with 95 % intervals. Fusions are red, the rest is blue.",
-        "Points with error bars against parameters, seconds and memory",
-    )
-
-
-def _number_points(axes: Axes, points: list[int], x: list[float], y: list[float], on_the_right: bool) -> None:
-    """Numbers beside points that go upwards, each at least a line above the last, with a line to its point."""
-    low, high = axes.get_ylim()
-    per_point = (high - low) / 180  # the panel is about 180 points high
-    height = -np.inf
-    for point in points:
-        height = max(y[point], height + 9 * per_point)
-        axes.annotate(
-            f"{point + 1}",
-            (x[point], y[point]),
-            (14 if on_the_right else -14, (height - y[point]) / per_point),
-            textcoords="offset points",
-            ha="left" if on_the_right else "right",
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 2},
-        )
-
-
 def _grid(number: int, num_columns: int, xlabel: str, ylabel: str) -> tuple[list[Axes], Figure]:
     """Panels in rows, each a little higher than wide for its title."""
     num_rows = -(-number // num_columns)
@@ -315,16 +218,11 @@ def _grid(number: int, num_columns: int, xlabel: str, ylabel: str) -> tuple[list
 
 
 def _draw_interval(axes: Axes, entry: Estimate | Difference, place: float, **style) -> None:
-    """A point with its error bar, in the row at a place."""
-    axes.errorbar(entry.value, place, xerr=_errors(entry), capsize=3, markersize=6, **style)
-
-
-def _errors(entry: Estimate | Difference) -> np.ndarray | None:
-    """Lengths of both halves of an error bar; a percentile interval may lie beside its value."""
-    ends = np.array([entry.low, entry.high], dtype=float)
-    if np.isnan(ends).any():
-        return None
-    return np.maximum([[entry.value - entry.low], [entry.high - entry.value]], 0)
+    """A point with its error bar, in the row at a place; a percentile interval may lie beside its value."""
+    errors = None
+    if entry.low is not None and not np.isnan([entry.low, entry.high]).any():
+        errors = np.maximum([[entry.value - entry.low], [entry.high - entry.value]], 0)
+    axes.errorbar(entry.value, place, xerr=errors, capsize=3, markersize=6, **style)
 
 
 def _add_legend(figure: Figure, styles: dict[str, dict], **where) -> None:
@@ -336,11 +234,6 @@ def _add_legend(figure: Figure, styles: dict[str, dict], **where) -> None:
 def _lines(name: str) -> list[str]:
     """A name that may have lines of its own, each wrapped."""
     return [line for part in name.split("\n") for line in wrap(part, NAME_WIDTH)]
-
-
-def _line(name: str) -> str:
-    """A name in one line, its middle left out where it would be cut off."""
-    return name if len(name) <= 60 else f"{name[:40]} … {name[-17:]}"
 
 
 def _height_of_rows(names: Iterable[str]) -> float:

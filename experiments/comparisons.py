@@ -5,10 +5,9 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
-from pandas import DataFrame, Series
-from scipy.stats import binomtest
+from pandas import DataFrame
 
-from experiments.results import PAPER, SESSION, Comparison, Difference, Flattery, McNemar
+from experiments.results import PAPER, SESSION, Comparison, Difference, Flattery
 from experiments.scored_run import ScoredRun, stack_rows
 from experiments.statistics import MIN_GROUPS, group_matrices, run_matrix
 from metrics.intervals import NUM_RESAMPLES, bootstrap_scores, expanded_interval, two_sided_p
@@ -41,7 +40,6 @@ def compare_systems(
         of_both = rows[is_named & np.frombuffer(shared, dtype=bool)[places]]
         compared |= _compare_on_same_rows(of_both, pairs, len(label_names), num_resamples)
     comparisons = [compared[pair] for pair in combinations(runs_of, 2) if pair in compared]
-    correct_by_holm([comparison.mcnemar for comparison in comparisons])
     for name in SCORES:
         correct_by_holm([comparison.differences[name] for comparison in comparisons])
     return comparisons
@@ -59,7 +57,6 @@ def _compare_on_same_rows(
     draws = bootstrap_scores(matrices, num_resamples=num_resamples) if len(matrices) >= MIN_GROUPS else None
     totals = matrices.sum(axis=0)  # (K, R, C, C)
     scores, leading = seed_means(totals), matrix_scores(totals)[LEADING]
-    right = {name: mean_answers_right(own, num_labels) for name, own in rows.groupby("system")}
     columns = {name: column for column, name in enumerate(rows.system.unique())}
     compared = {}
     for first, second in pairs:
@@ -68,11 +65,10 @@ def _compare_on_same_rows(
             protocol=rows.protocol.iloc[0],
             first=first,
             second=second,
-            num_rows=len(right[first]),
+            num_rows=rows.segment_id.nunique(),
             seeds=sorted(rows.seed.unique().tolist()),
             seeds_above=int((leading[one] > leading[other]).sum()),
             differences=_differences(scores, draws, one, other, len(matrices)),
-            mcnemar=mcnemar(right[first], right[second]),
         )
     return compared
 
@@ -92,25 +88,8 @@ def _differences(
     return differences
 
 
-def mean_answers_right(rows: DataFrame, num_labels: int) -> Series:
-    """By `segment_id`, whether the mean probabilities of the runs of one system give its class."""
-    by_row = rows.groupby("segment_id")
-    return by_row[list(range(num_labels))].mean().idxmax(axis=1) == by_row.label.first()
-
-
-def mcnemar(first: Series, second: Series) -> McNemar:
-    """
-    The exact test: of the rows that only one gets right, is it either one as often as a coin would have it? It takes
-    rows to be independent, which those of one session aren't. Both say of the same rows, by name, which are right.
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
-    return McNemar(only_first=only_first, only_second=only_second, p=p, p_holm=p)
-
-
-def correct_by_holm(tests: list[Difference | McNemar]) -> None:
-    """Set `p_holm` of tests that are made together; one without p isn't made."""
+def correct_by_holm(tests: list[Difference]) -> None:
+    """Set `p_holm` of differences that are tested together; one without p isn't."""
     tests = [test for test in tests if test.p is not None]
     for test, p in zip(tests, holm([test.p for test in tests])):
         test.p_holm = float(p)

@@ -92,7 +92,7 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
 
     is_published = any(row.published is not None for table in results.tables for row in table.rows)
     differences = each_protocol(charts.draw_differences, sheets.comparisons_sheet)
-    commands = "\n\n".join(f"# {run.name}\n{run.command}" for run in results.runs)
+    commands = Code("\n\n".join(f"# {run.name}\n{run.command}" for run in results.runs), "bash")
     sections = {
         "In short": shown(*_summary(results), sheets.failures_sheet(results)),
         "Scores": shown(charts.draw_scores(results)) + each_protocol(sheets.scores_sheet),
@@ -101,16 +101,15 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
         ],
         "Which differences are real": differences or [Paragraph("There were no two systems to compare.")],
         "Classes": each_protocol(sheets.classes_sheet, charts.draw_confusion_matrices),
-        "How much the paper's protocol flatters": shown(charts.draw_flattery(results), sheets.flattery_sheet(results)),
+        "How much the paper's protocol flatters": shown(sheets.flattery_sheet(results)),
         "Learning curves": each_protocol(charts.draw_learning_curves),
         "Calibration": each_protocol(charts.draw_reliability),
         "Attention": [
             Image(folder, file, f"{system}: {ATTENTION}", f"Curves of attention weights of {system}")
             for system, file in results.attention.items()
         ],
-        "Cost": each_protocol(charts.draw_cost, sheets.cost_sheet),
-        "Every run": [sheets.runs_sheet(results)],
-        "The command of every run": [Code(commands, "bash")],
+        "Cost": each_protocol(sheets.cost_sheet),
+        "Every run": [Paragraph("What each run scored and took is in runs.csv; these run it again."), commands],
         "All of it again": shown(
             Code(results.command, "bash"),
             Paragraph("The plan:"),

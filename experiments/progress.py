@@ -1,18 +1,17 @@
-"""A table of the cells that shows which are done, running, failed or left, and how long the rest may take."""
+"""A line for each cell that ends, which says how long the rest may take, and a table of all that were tried."""
 
 import json
-import sys
 import time
 from pathlib import Path
 
 from experiments.plan import Cell
 
 
-LEFT, RUNNING, FAILED = "·", "…", "failed"
+LEFT, FAILED = "·", "failed"
 
 
 class Progress:
-    """Prints one line for each cell that ends; on a terminal, the table below it, drawn anew."""
+    """Prints one line for each cell that ends, and the table when all have."""
 
     def __init__(self, cells: list[Cell], left: set[str], num_processes: int, folder: Path):
         """`left` are the names of cells that aren't finished; all have their folders in `folder`."""
@@ -23,18 +22,13 @@ class Progress:
         self.num_left = len(left)
         self.started: dict[str, float] = {}
         self.seconds: list[float] = []
-        self.num_drawn = 0
         print(f"{len(cells) - len(left)} of {len(cells)} runs are finished; {num_processes} run at a time.")
-        self._draw()
 
     def update(self, cell: Cell, state: str) -> None:
         """Take note that `cell` is now `"running"`, `"done"`, `"failed"` or `"stopped"`."""
-        self._erase()
         if state == "running":
             self.started[cell.name] = time.monotonic()
-            self.states[cell.name] = RUNNING
         elif state == "stopped":
-            self.states[cell.name] = LEFT
             print(f"{cell.name}: stopped; the same command resumes it")
         else:
             self.num_left -= 1
@@ -43,11 +37,9 @@ class Progress:
             number = len(self.cells) - self.num_left
             scored = f"macro F1 {self.states[cell.name]}" if state == "done" else FAILED
             print(f"[{number}/{len(self.cells)}] {cell.name}: {scored}, {self.seconds[-1]:.0f} s{self._outlook()}")
-        self._draw()
 
     def close(self) -> None:
-        """Print the final table, with or without a terminal."""
-        self._erase()
+        """Print the table."""
         print(self.table())
 
     def table(self) -> str:
@@ -73,15 +65,3 @@ class Progress:
             return ""
         minutes = sum(self.seconds) / len(self.seconds) * self.num_left / self.num_processes / 60
         return f"; {self.num_left} left, about {minutes:.0f} min" if minutes >= 1 else f"; {self.num_left} left"
-
-    def _draw(self) -> None:
-        if sys.stdout.isatty():
-            table = self.table()
-            print(table, flush=True)
-            self.num_drawn = table.count("\n") + 1
-
-    def _erase(self) -> None:
-        if self.num_drawn:
-            # Up to the first line of the table, and everything from there to the end of the screen.
-            print(f"\x1b[{self.num_drawn}A\x1b[J", end="")
-            self.num_drawn = 0

@@ -97,17 +97,14 @@ def _frame(records: list[dict], columns: list[str]) -> DataFrame:
 
 def pair_frame(results: Results, protocol: str) -> DataFrame:
     """
-    One row for each pair of systems under a protocol: the fields of its `Comparison`, of its `Difference` in the
-    leading score and of its `McNemar` test, with `_mcnemar` after the names of both, and `is_significant`.
+    One row for each pair of systems under a protocol: the fields of its `Comparison` and of its `Difference` in the
+    leading score, and `is_significant`.
     """
     records = [
-        vars(pair) | vars(pair.differences[LEADING]) | {f"{name}_mcnemar": v for name, v in vars(pair.mcnemar).items()}
-        for pair in results.comparisons
-        if pair.protocol == protocol
+        vars(pair) | vars(pair.differences[LEADING]) for pair in results.comparisons if pair.protocol == protocol
     ]
     numbers = ["value", "low", "high", "p", "p_holm"]
     columns = ["first", "second", *numbers, "seeds_above", "seeds", "num_rows"]
-    columns += [f"{name}_mcnemar" for name in ("only_first", "only_second", "p", "p_holm")]
     pairs = DataFrame(records, columns=columns).astype(dict.fromkeys(numbers, float))
     fusions = [system.name for system in results.systems if is_fusion(system.fusion)]
     return pairs.assign(

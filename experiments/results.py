@@ -116,16 +116,6 @@ class Difference:
 
 
 @dataclass
-class McNemar:
-    """Exact McNemar test of the accuracy: rows that only the first or only the second gets right, seeds averaged."""
-
-    only_first: int
-    only_second: int
-    p: float
-    p_holm: float
-
-
-@dataclass
 class Comparison:
     """Two systems under one protocol, on the rows of the runs that both have."""
 
@@ -136,7 +126,6 @@ class Comparison:
     seeds: list[int]
     seeds_above: int  # with so many seeds the macro F1 of the first is above that of the second
     differences: dict[str, Difference]  # by the names of `SCORES`
-    mcnemar: McNemar
 
 
 @dataclass

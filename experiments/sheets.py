@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pandas
 from pandas import DataFrame, Series
 
-from experiments.records import EARLY, KINDS, SIGNIFICANCE_LEVEL, pair_frame, run_frame, system_frame
+from experiments.records import EARLY, KINDS, pair_frame, run_frame, system_frame
 from experiments.results import PAPER, SESSION, Difference, Results, SystemScores, Table
 from metrics.intervals import FEW_GROUPS
 from metrics.scores import LEADING, SCORES
@@ -17,7 +17,7 @@ PROTOCOL_TITLES = {
 }
 # Columns of words, which are flush left; numbers are flush right.
 WORDS = ("", "system", "first", "second", "score", "fusion", "kind", "text backbone", "audio backbone", "variant")
-WORDS += ("run", "protocol", "state", "error", "version")
+WORDS += ("run", "error", "version")
 PUBLISHED = "published weighted F1"
 MINUS = "\N{MINUS SIGN}"
 
@@ -79,13 +79,6 @@ def format_count(count: float | None) -> str:
     if pandas.isna(count):
         return ""
     return f"{count:,.0f}" if float(count).is_integer() else f"{count:,.1f}"
-
-
-def _costs(frame: DataFrame) -> dict[str, Series]:
-    """Seconds and memory of runs; nothing for None."""
-    shown = {"seconds": frame.seconds.map(lambda seconds: f"{seconds:,.{0 if seconds >= 10 else 1}f}", "ignore")}
-    shown["peak memory (GiB)"] = frame.peak_memory_bytes.map(lambda size: f"{size / 2**30:.2f}", "ignore")
-    return {name: column.fillna("") for name, column in shown.items()}
 
 
 def _intervals(frame: DataFrame, name: str) -> Series:
@@ -200,11 +193,6 @@ def comparisons_sheet(results: Results, protocol: str) -> Sheet | None:
             "p": pairs.p.map(format_p),
             "p (Holm)": pairs.p_holm.map(format_p),
             "seeds above": [f"{above} of {len(seeds)}" for above, seeds in zip(pairs.seeds_above, pairs.seeds)],
-            "right only in first / second": pairs.only_first_mcnemar.map(format_count)
-            + " / "
-            + pairs.only_second_mcnemar.map(format_count),
-            "McNemar p": pairs.p_mcnemar.map(format_p),
-            "McNemar p (Holm)": pairs.p_holm_mcnemar.map(format_p),
             "rows": pairs.num_rows.map(format_count),
         },
         dtype=object,
@@ -212,10 +200,9 @@ def comparisons_sheet(results: Results, protocol: str) -> Sheet | None:
     notes = [
         "First minus second, on the rows that both were scored on, sessions drawn whole. Holm's correction is for all "
         f"{len(pairs)} comparisons of the protocol; below .05 is marked. Seeds above: with how many seeds the first is "
-        "ahead. McNemar's exact test is of the accuracy, and takes rows for independent."
+        "ahead."
     ]
-    marked = {"p (Holm)": pairs.is_significant, "McNemar p (Holm)": pairs.p_holm_mcnemar < SIGNIFICANCE_LEVEL}
-    return Sheet(f"All pairs, protocol {protocol}", shown, notes, marked)
+    return Sheet(f"All pairs, protocol {protocol}", shown, notes, {"p (Holm)": pairs.is_significant})
 
 
 def classes_sheet(results: Results, protocol: str) -> Sheet:
@@ -272,7 +259,8 @@ def cost_sheet(results: Results, protocol: str) -> Sheet | None:
         "macro F1": _with_interval(systems, LEADING),
         "parameters": systems.parameters.map("{:,.0f}".format),
         "of the fusion": systems.fusion_parameters.map("{:,.0f}".format),
-        **_costs(systems),
+        "seconds": systems.seconds.map(lambda seconds: f"{seconds:,.{0 if seconds >= 10 else 1}f}"),
+        "peak memory (GiB)": systems.peak_memory_bytes.map(lambda size: f"{size / 2**30:.2f}"),
     }
     notes = ["Means over the runs; a run is one fold with one seed, in a process of its own."]
     return Sheet(f"Cost of a run, protocol {protocol}", DataFrame(columns), notes)
@@ -286,23 +274,6 @@ def failures_sheet(results: Results) -> Sheet | None:
         return None
     shown = DataFrame({"run": failed["name"], "system": failed.system, "error": failed.error.str.split().str.join(" ")})
     return Sheet("Failed runs", shown, marked={"error": failed.error.notna()})
-
-
-def runs_sheet(results: Results) -> Sheet:
-    """Every run."""
-    runs = run_frame(results)
-    errors = runs.error.fillna("").str.split().str.join(" ")
-    columns = {
-        "run": runs["name"],
-        "protocol": runs.protocol,
-        "system": runs.system,
-        "fold": runs.fold.map(lambda fold: "" if fold is None else str(fold)),
-        "seed": runs.seed.map(str),
-        "state": (runs.state + "\n" + errors).str.strip(),
-    }
-    columns |= {score.short: runs[name].map(format_score) for name, score in SCORES.items()}
-    columns |= _costs(runs) | {"parameters": runs.parameters.map(format_count)}
-    return Sheet("Runs", DataFrame(columns), marked={"state": errors != ""})
 
 
 def versions_sheet(results: Results) -> Sheet | None:

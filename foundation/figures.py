@@ -1,7 +1,6 @@
-"""What all pictures share: colours, a figure without pyplot, and fonts that have every letter that is drawn.
+"""What all pictures share: colours, a figure without pyplot, and fonts that have Hangul, Kana and Hanzi too.
 Without pyplot, pictures may be drawn in any thread."""
 
-import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,27 +12,20 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 from foundation.files import writing_whole
-from foundation.words import writable
 
-
-logger = logging.getLogger(__name__)
 
 # Of Okabe and Ito, which the colour-blind can tell apart.
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 INK, PALE = "#333333", "#BBBBBB"
 
 DEFAULT = "DejaVu Sans"
-# Of Hangul, Kana and Hanzi: the font that requirements.txt brings along, then those of Linux, Windows and macOS. All
-# others are tried after them.
+# Of Hangul, Kana and Hanzi: the font that requirements.txt brings along, then those of Linux, Windows and macOS.
 PREFERRED = ("Noto Sans CJK JP", "Noto Sans CJK KR", "NanumGothic", "Malgun Gothic", "Apple SD Gothic Neo")
 FONT_PACKAGE = "noto_cjk_sans_otc"
-# Fonts that have a box for every letter there is.
-BOXES = ("Last Resort", "LastResort")
 
 
 @dataclass
@@ -47,8 +39,8 @@ class Picture:
 
 
 class WrittenFigure(Figure):
-    """A figure whose writing, in whatever script, is drawn in fonts that have its letters, and as it is: no `$` begins
-    mathematics."""
+    """A figure whose writing, also Korean, Japanese and Chinese, is drawn in fonts that have its letters, and as it is:
+    no `$` begins mathematics."""
 
     def draw(self, renderer) -> None:
         self.choose_fonts()
@@ -65,12 +57,10 @@ class WrittenFigure(Figure):
             # Names are put down when they are asked for.
             axes.get_xticklabels()
             axes.get_yticklabels()
-        texts = self.findobj(Text)
-        families = families_for("".join(text.get_text() for text in texts))
-        for text in texts:
+        for text in self.findobj(Text):
             text.set_parse_math(False)
             if not text.get_text().isascii():
-                text.set_fontfamily(families)
+                text.set_fontfamily(_families())
 
 
 def new_figure(width: float, height: float) -> WrittenFigure:
@@ -105,36 +95,10 @@ def draw_counts(
 
 
 @cache
-def families_for(text: str) -> list[str]:
-    """Names of installed fonts for matplotlib, which takes each letter of the text from the first of them that has it.
-    Letters that no font has are named in the log, once for a text, and drawn as boxes."""
-    lacking = {letter for letter in text if not letter.isspace()}
-    families = []
-    for name, file in _fonts().items():
-        if name == DEFAULT or lacking & _letters(file):
-            families.append(name)
-            lacking -= _letters(file)
-        if not lacking:
-            return families
-    logger.warning(
-        f"No installed font has {writable(''.join(sorted(lacking)))}, drawn as boxes; install one that has, or for "
-        "Korean, Japanese and Chinese pip install noto-cjk-sans-otc"
-    )
-    return families
-
-
-@cache
-def _fonts() -> dict[str, str]:
-    """Name → file of every font, preferred ones first; the weights and slants of a family have the same letters."""
+def _families() -> list[str]:
+    """Names of installed fonts for matplotlib, which takes each letter from the first of them that has it."""
     package = find_spec(FONT_PACKAGE)
     if package is not None:
         for file in Path(package.origin).parent.glob("*.ttc"):
             font_manager.fontManager.addfont(file)
-    files = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
-    names = [DEFAULT, *PREFERRED, *sorted(name for name in files if not name.startswith(BOXES))]
-    return {name: files[name] for name in names if name in files}
-
-
-@cache
-def _letters(path: str) -> frozenset[str]:
-    return frozenset(map(chr, FT2Font(path).get_charmap()))
+    return [DEFAULT, *(name for name in PREFERRED if name in font_manager.get_font_names())]

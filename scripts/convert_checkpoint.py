@@ -5,12 +5,11 @@ Convert a checkpoint of the original PyTorch code to a folder that `from_pretrai
 python -m scripts.convert_checkpoint rsa_cfn.pth --fusion rsa_cfn --output_dir models/converted_rsa_cfn \
     --audio_model facebook/wav2vec2-large-960h-lv60-self --text_model klue/roberta-base
 python -m scripts.convert_checkpoint text.pth --fusion text --output_dir models/converted_text \
-    --text_config roberta.json
+    --text_model roberta.json
 ```
 """
 
 import argparse
-import json
 import pickle
 import sys
 from pathlib import Path
@@ -21,8 +20,8 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
 from foundation.errors import OneLineParser, complain, run_script
-from foundation.files import check_output_dir, holds_files, owned, writing_all
-from foundation.words import writable
+from foundation.files import holds_files, owned, writing_all
+from foundation.words import first_names, writable
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
@@ -191,57 +190,24 @@ def read_sizes(state: dict[str, torch.Tensor], fusion: str, max_text_tokens: int
     return sizes
 
 
-def check_state_dict(state: dict[str, torch.Tensor], config: RsaCfnConfig):
-    """Raise a `ValueError` that names every tensor that is missing, unknown, of another shape than in the model, or not
-    finite."""
-    with torch.device("meta"):
-        expected = RsaCfnForSequenceClassification(config).state_dict()
-    original_names = {new: original for original, new in NAMES[config.fusion].items()}
-    problems = [f"missing: {replace_start(name, original_names)}" for name in expected if name not in state]
-    problems += [f"unexpected: {name}" for name in state if name not in expected]
-    problems += [
-        f"{replace_start(name, original_names)} has shape {tuple(state[name].shape)}, the configuration gives "
-        f"{tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    problems += [f"not finite: {replace_start(name, original_names)}" for name in not_finite]
-    if problems:
-        header = f"The file doesn't fit fusion={config.fusion!r} and the given backbones:"
-        raise ValueError("\n  ".join([header, *problems]))
-
-
-def read_backbone(modality: str, config_file: str | None, model: str | None):
-    """The configuration of a backbone, from a JSON file or beside a pretrained model; `None` when neither is given."""
-    if config_file is not None:
-        try:
-            return json.loads(Path(config_file).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{modality}_config={config_file!r} isn't a readable JSON file: {error}.") from error
-    if model is not None:
-        try:
-            return AutoConfig.from_pretrained(model)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{modality}_model={model!r} gives no configuration: {reason}") from error
-    return None
+def read_backbone(modality: str, model: str | None):
+    """The configuration of a backbone, `None` when none is given."""
+    try:
+        return None if model is None else AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{modality}_model={model!r} gives no configuration: {reason}") from error
 
 
 def build_config(arguments: argparse.Namespace, state: dict[str, torch.Tensor]) -> RsaCfnConfig:
     """The configuration of a converted state dict, with the original's habits: padding unmasked, no text dropout."""
-    backbones = {
-        "audio": read_backbone("audio", arguments.audio_config, arguments.audio_model),
-        "text": read_backbone("text", arguments.text_config, arguments.text_model),
-    }
+    names = {"audio": arguments.audio_model, "text": arguments.text_model}
     for modality in FUSION_CLASSES[arguments.fusion].modalities:
-        if backbones[modality] is None:
-            raise ValueError(
-                f"fusion={arguments.fusion!r} reads {modality}; give --{modality}_config or --{modality}_model."
-            )
+        if names[modality] is None:
+            raise ValueError(f"fusion={arguments.fusion!r} reads {modality}; give --{modality}_model.")
     config = RsaCfnConfig(
-        audio_config=backbones["audio"],
-        text_config=backbones["text"],
+        audio_config=read_backbone("audio", arguments.audio_model),
+        text_config=read_backbone("text", arguments.text_model),
         fusion=arguments.fusion,
         pooling_mode=arguments.pooling_mode,
         mask_padding=False,
@@ -255,8 +221,8 @@ def build_config(arguments: argparse.Namespace, state: dict[str, torch.Tensor]) 
 
 def save_processor(arguments: argparse.Namespace, folder: Path):
     """Save the processor of the named backbones beside the model, or say in one line why there is none."""
-    if arguments.audio_model is None or arguments.text_model is None:
-        print("no processor saved: it takes --audio_model and --text_model")
+    if any(model is None or Path(model).is_file() for model in (arguments.audio_model, arguments.text_model)):
+        print("no processor saved: it takes the folders or Hub ids of both backbones")
         return
     try:
         feature_extractor = AutoFeatureExtractor.from_pretrained(arguments.audio_model)
@@ -271,23 +237,28 @@ def save_processor(arguments: argparse.Namespace, folder: Path):
     processor.save_pretrained(folder)
 
 
-def check_empty(folder: str, given: str) -> None:
-    check_output_dir(folder, given)
-    if holds_files(Path(folder).expanduser()):
-        raise ValueError(f"{given} isn't empty; give a new folder, or remove this one.")
+def load(state: dict[str, torch.Tensor], config: RsaCfnConfig) -> RsaCfnForSequenceClassification:
+    """The model, or a `ValueError` that names every tensor that is missing, unknown, of another shape or not finite."""
+    model = RsaCfnForSequenceClassification(config)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        given = f"fusion={config.fusion!r} and the given backbones"
+        raise ValueError(f"The file doesn't fit {given}, by our names of its tensors:\n{error}") from error
+    not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if not_finite:
+        raise ValueError(f"The file holds tensors that aren't finite: {first_names(not_finite)}")
+    return model
 
 
 def convert(arguments: argparse.Namespace):
     """Read, rename, check, load and save."""
     given = f"output_dir={arguments.output_dir!r}"
-    check_empty(arguments.output_dir, given)
-    state, dropped = convert_state_dict(read_state_dict(arguments.checkpoint), arguments.fusion)
-    config = build_config(arguments, state)
-    check_state_dict(state, config)
-    model = RsaCfnForSequenceClassification(config)
-    model.load_state_dict(state)
     with owned(arguments.output_dir, given) as folder:
-        check_empty(arguments.output_dir, given)  # again: another process may have filled it since
+        if holds_files(folder):
+            raise ValueError(f"{given} isn't empty; give a new folder, or remove this one.")
+        state, dropped = convert_state_dict(read_state_dict(arguments.checkpoint), arguments.fusion)
+        model = load(state, build_config(arguments, state))
         with writing_all(folder) as beside:
             model.save_pretrained(beside)
             for name in dropped:
@@ -304,16 +275,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fusion", choices=FUSIONS, required=True, help="the method the checkpoint was trained with")
     parser.add_argument("--output_dir", required=True, help="folder to save the model in")
     for modality in ("audio", "text"):
-        group = parser.add_mutually_exclusive_group()
-        group.add_argument(f"--{modality}_config", help=f"JSON file with the configuration of the {modality} backbone")
-        group.add_argument(f"--{modality}_model", help=f"Hub id or folder of the {modality} backbone")
+        what = f"the {modality} backbone: Hub id, folder, or a JSON file with its configuration"
+        parser.add_argument(f"--{modality}_model", help=what)
     parser.add_argument("--pooling_mode", choices=POOLING_MODES, default="mean", help="default: mean")
     parser.add_argument("--max_text_tokens", type=int, default=256, help="length of padded transcripts; default: 256")
     arguments = parser.parse_args(argv)
     try:
         convert(arguments)
     except ValueError as error:
-        print("convert_checkpoint:", "\n".join(map(writable, str(error).split("\n"))), file=sys.stderr)
+        print("convert_checkpoint:", "\n".join(map(writable, str(error).expandtabs(2).split("\n"))), file=sys.stderr)
         return 2
     except OSError as error:
         reason = f"can't be written ({error.strerror}); make room, or give another folder"

@@ -17,7 +17,6 @@ from experiments.results import (
     Estimate,
     Flattery,
     LearningCurve,
-    McNemar,
     Results,
     Run,
     System,
@@ -100,17 +99,15 @@ def make_scores(system, protocol, matrix, rng):
     return scores
 
 
-def make_comparison(first, second, seed):
+def make_comparison(first, second):
     """The larger the difference, the surer; both `SystemScores` under one protocol."""
-    rng, differences = np.random.default_rng(seed), {}
+    differences = {}
     for name in NAMES:
         value = first.estimates[name].value - second.estimates[name].value
         p = float(np.exp(-300 * abs(value)))
         differences[name] = Difference(value, value - 0.019, value + 0.022, p, min(1.0, 45 * p))
-    only_first, only_second = (int(number) for number in rng.integers(100, 400, 2))
-    mcnemar = McNemar(only_first, only_second, 0.0123, 0.5535)
     above = 2 if differences["macro_f1"].value > 0 else 0
-    return Comparison(first.protocol, first.system, second.system, 12841, [1, 2], above, differences, mcnemar)
+    return Comparison(first.protocol, first.system, second.system, 12841, [1, 2], above, differences)
 
 
 def make_runs(systems, protocol, rng):
@@ -168,8 +165,7 @@ def make_results():
                 matrix[:, :2] = np.stack([ROWS, 0 * ROWS], axis=1)
             made.scores.append(make_scores(system, protocol, matrix, rng))
         trained = [entry for entry in made.scores if entry.protocol == protocol and entry.system != MAJORITY]
-        pairs = enumerate(combinations(trained, 2))
-        made.comparisons += [make_comparison(first, second, seed) for seed, (first, second) in pairs]
+        made.comparisons += [make_comparison(first, second) for first, second in combinations(trained, 2)]
     for name in [system.name for system in systems[1:]]:
         fair, flattering = (
             next(entry for entry in made.scores if (entry.system, entry.protocol) == (name, protocol))

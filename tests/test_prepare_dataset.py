@@ -447,7 +447,6 @@ def bad_arguments(corpus, folder):
     (folder / "empty").mkdir()
     return {
         "output_dir": given,
-        "--public has no use without --push_to_hub": [*given, *out, "--public"],
         "--corpus iemocap is unknown": [*given, *out, "--corpus", "iemocap", "--push_to_hub", "me/speech"],
         "names no dataset": [*given, *out, "--push_to_hub", "no/such/name"],
         "--colour": [*given, *out, "--colour"],

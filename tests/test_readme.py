@@ -61,7 +61,7 @@ NOT_RUN = {
     r"--push_to_hub|\b(me|USER)/": "needs an account of the Hub; tests of their own push to a Hub on this machine",
     r"run_classification\.py recipes/": "differs in numbers only from others that run; tests/test_recipes.py runs one",
     r"--asr_model|convert_checkpoint|amu-cai/": "loads a model or a corpus from the Hub",
-    r"run_experiments\.py|-m benchmarks\.|scripts\.fusion_table": "takes from minutes to days",
+    r"run_experiments\.py|-m benchmarks\.": "takes from minutes to days",
     r"scripts\.export_onnx": "takes a minute; its own test exports the same model",
     r"--help$": "only prints",
     r"demo/app\.py": "serves until it is stopped; tests/demo opens it in a browser",

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: its first step, its precision, the loss beside the bar, curves for TensorBoard."""
+"""What a run shows while it goes on: its first step, the loss beside the bar, curves for TensorBoard."""
 
 import logging
 import time
@@ -31,31 +31,6 @@ class FirstStepCallback(TrainerCallback):
             seconds = time.time() - psutil.Process().create_time()
             logger.info(f"First training step after {seconds:.1f} s, {self.model_seconds:.1f} s of it for the model.")
             self.is_logged = True
-
-
-class LogitsDtypeCallback(TrainerCallback):
-    """Logs, once, the dtype that logits had in the first training step, before anything casts them."""
-
-    def __init__(self):
-        self.dtype = None
-        self.is_logged = False
-
-    def on_train_begin(self, args, state, control, model, **kwargs):
-        # On the fusion, since accelerate turns the outputs of the whole model into float32. The hook stays until
-        # training ends: removing it would recompile a compiled model.
-        self.hook = model.fusion.register_forward_hook(self._look)
-
-    def _look(self, module, inputs, outputs):
-        self.dtype = outputs[0].dtype
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
-        if not self.is_logged:
-            asked = "no mixed precision" if args.mixed_precision == "no" else f"--{args.mixed_precision}"
-            logger.info(f"Logits are {self.dtype} ({asked} on {args.device.type}).")
-            self.is_logged = True
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.hook.remove()
 
 
 class LossProgressCallback(ProgressCallback):

@@ -187,11 +187,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("int8", not (training_args.bf16 or training_args.fp16), "with --bf16 and --fp16; give one of the three"),
         ("int8", not model_args.cache_features, "with --cache_features; give one of the two"),
         *((name, model_args.lora, "without --lora_rank; give it") for name in given if name[:5] == "lora_"),
-        (
-            "hub_strategy",
-            not model_args.lora or strategy == "end",
-            "with LoRA's checkpoints, which aren't whole; give end",
-        ),
+        ("hub_strategy", strategy == "end", f"as {strategy}: a model is pushed with its scores and its card; give end"),
         ("asr_model", data_args.predict_file, "without --predict_file; give it"),
         ("dataset_config_name", not is_prepared, "with a folder from prepare_dataset.py; give another --dataset_name"),
         *((name, training_args.push_to_hub, "without --push_to_hub; give it") for name in given if "hub_" in name[:4]),

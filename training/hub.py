@@ -1,22 +1,17 @@
-"""A Trainer whose every revision on the Hub is a whole model with its code, and holds nothing of the data.
+"""A Trainer whose revisions on the Hub are whole models with their code, and hold nothing of the data.
 Where a push goes is checked before training, and one that fails leaves the model where it is on the disk."""
 
-import logging
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, HfApi, constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import HubStrategy
 
 from foundation.errors import InputError, PushError
 from foundation.hub import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
 from training.checkpoints import LAST, is_finished
 
-
-logger = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 CURVE_FILE = "training_curve.png"
@@ -99,15 +94,8 @@ def model_files(folder: Path, patterns: tuple[str, ...] = MODEL_FILES) -> list[s
 
 
 class HubTrainer(Trainer):
-    """
-    [`Trainer`] that pushes whole checkpoints as they are, and the folder of a run when it is asked to. transformers'
-    own uploads all that is there: revisions in the middle of training lack the code, those at the end have predictions.
-    """
-
-    def __init__(self, *args, **kwargs):
-        self._upload: Future | None = None
-        self._uploading: Path | None = None
-        super().__init__(*args, **kwargs)
+    """[`Trainer`] that pushes the model and its results at the end, when it is asked to. transformers' own uploads all
+    that is there, predictions among it."""
 
     def init_hf_repo(self, token=None, private=None):
         if not self.is_world_process_zero():
@@ -119,68 +107,22 @@ class HubTrainer(Trainer):
             if self.args.hub_revision is not None:
                 HfApi().create_branch(self.hub_model_id, branch=self.args.hub_revision, exist_ok=True)
 
-    @property
-    def folders_in_use(self) -> set[Path]:
-        """Checkpoints that are being uploaded and may not be deleted."""
-        return set() if self._upload is None or self._upload.done() else {self._uploading}
-
-    def _push_from_checkpoint(self, checkpoint_folder):
-        # Called before the checkpoint is whole; `push_checkpoint` is what pushes it.
-        pass
-
-    def push_checkpoint(self, folder: Path) -> None:
-        """
-        Upload a whole checkpoint beside the training, unless `hub_strategy` is `"end"` or another one is on its way: of
-        `"every_save"` the model, of `"checkpoint"` and `"all_checkpoints"` then also all that training goes on from. An
-        upload that fails is a warning.
-        """
-        strategy = HubStrategy(self.args.hub_strategy)
-        if not (self.args.push_to_hub and self.is_world_process_zero()) or strategy == HubStrategy.END:
-            return
-        if self.folders_in_use:
-            if not self.args.hub_always_push:
-                return
-            self._finish_current_push()
-        in_repo = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: folder.name}.get(strategy)
-        self._uploading = folder
-        self._upload = HfApi().run_as_future(self._upload_checkpoint, folder, self.state.global_step, in_repo)
-
-    def _upload_checkpoint(self, folder: Path, step: int, in_repo: str | None) -> None:
-        message = f"Training in progress, step {step}"
-        try:
-            with errors_in_one_line(_asked(self.args)):
-                self._commit(folder, message, model_files(folder))
-                if in_repo is not None:
-                    self._commit(folder, f"{message}, checkpoint", None, in_repo)
-        except PushError as error:
-            logger.warning(f"{folder.name} is not on the Hub, and training goes on. {error}")
-
-    def _commit(self, folder: Path, message: str, names: list[str] | None, in_repo: str | None = None) -> CommitInfo:
-        return HfApi().upload_folder(
-            repo_id=self.hub_model_id,
-            folder_path=folder,
-            path_in_repo=in_repo,
-            commit_message=message,
-            allow_patterns=names,
-            revision=self.args.hub_revision,
-        )
-
-    def _finish_current_push(self):
-        if self.folders_in_use:
-            logger.info(f"Waiting for the upload of {self._uploading.name}.")
-            self._upload.result()
+    def _commit(self, message: str, names: list[str]) -> CommitInfo:
+        with _saying_what_is_kept(self.args):
+            return HfApi().upload_folder(
+                repo_id=self.hub_model_id,
+                folder_path=self.args.output_dir,
+                commit_message=message,
+                allow_patterns=names,
+                revision=self.args.hub_revision,
+            )
 
     def push_to_hub(self, commit_message="End of training", blocking=True, token=None, revision=None, **kwargs):
         """Upload the model in the run's folder, and its results; a PushError leaves the folder as it is."""
-        if not self.is_world_process_zero():
-            return None
-        self._finish_current_push()
-        folder = Path(self.args.output_dir)
-        with _saying_what_is_kept(self.args):
-            return self._commit(folder, commit_message, model_files(folder, (*MODEL_FILES, *RESULT_FILES)))
+        if self.is_world_process_zero():
+            return self._commit(commit_message, model_files(Path(self.args.output_dir), (*MODEL_FILES, *RESULT_FILES)))
 
     def push_card(self) -> str:
         """Upload the card alone, and give the address of the repository."""
-        with _saying_what_is_kept(self.args):
-            self._commit(Path(self.args.output_dir), "Pin the card to the revision it describes", [CARD_FILE])
+        self._commit("Pin the card to the revision it describes", [CARD_FILE])
         return f"{constants.ENDPOINT}/{self.hub_model_id}"

@@ -12,7 +12,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from foundation.errors import InputError, RunStopped
 from foundation.files import read_json, write_json
-from training.checkpoints import FILE_LIST, FINISHED, delete, list_checkpoints, rotate, seal, writing
+from training.checkpoints import FILE_LIST, FINISHED, delete, rotate, seal, writing
 from training.draws import EpochSampler, TrainingCollator
 from training.hub import HubTrainer
 
@@ -180,23 +180,12 @@ class ResumableTrainer(HubTrainer):
             raise
         finally:
             self.args.save_total_limit = limit
-        self.push_checkpoint(folder)
-        self._rotate(output_dir, folder)
-        # A process that stops now would take down the one that is still writing.
-        self.accelerator.wait_for_everyone()
-
-    def _rotate(self, output_dir, latest):
         if self.args.should_save:
             best = self.state.best_model_checkpoint
-            keep = {latest, *self.folders_in_use} | (set() if best is None else {Path(best)})
+            keep = {folder} | (set() if best is None else {Path(best)})
             rotate(output_dir, self.args.save_total_limit, keep)
-
-    def _finish_current_push(self):
-        super()._finish_current_push()
-        checkpoints = list_checkpoints(Path(self.args.output_dir))
-        if self.args.push_to_hub and self.is_in_train and checkpoints:
-            # A checkpoint that was being uploaded couldn't be deleted in time.
-            self._rotate(Path(self.args.output_dir), checkpoints[-1])
+        # A process that stops now would take down the one that is still writing.
+        self.accelerator.wait_for_everyone()
 
     # Both never half-written, as transformers' own may be; the state marks the run as finished.
 

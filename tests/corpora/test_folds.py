@@ -1,22 +1,15 @@
 """The folds: nobody on two sides, the same from any order of rows, and the paper's split as scikit-learn makes it."""
 
-import csv
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset, load_from_disk
 from sklearn.model_selection import train_test_split
 
-from corpora.folds import find_overlaps, main, split_rows
+from corpora.folds import find_overlaps, split_rows
 from foundation.errors import InputError
 
 
-REPOSITORY = Path(__file__).parents[2]
 # KEMDy20's, and its ties.
 COUNTS = {"neutral": 11120, "happy": 1183, "surprise": 156, "angry": 144, "sad": 121, "disgust": 61, "fear": 43}
 NUM_TIES = 634
@@ -258,60 +251,3 @@ def test_what_two_parts_have_in_common():
     ]
     assert str(overlaps[0]) == "train and test share 1 speaker (rows of test: 1): b"
     assert find_overlaps(columns, ["train", "train", None, None]) == []
-
-
-def read_csv(text):
-    return list(csv.reader(text.splitlines()))
-
-
-def test_the_folds_are_printed(prepared_dir, capsys):
-    dataset = load_from_disk(prepared_dir)["train"]
-    assert main([str(prepared_dir)]) == 0
-    header, *rows = read_csv(capsys.readouterr().out)
-    assert header == ["segment_id", "fold"]
-    fold_of = {1: "1", 2: "1", 3: "2", 4: "3", 5: "4", 6: "5"}
-    assert rows == [[name, fold_of[session]] for name, session in zip(dataset["segment_id"], dataset["session"])]
-
-    assert main([str(prepared_dir), "--fold", "2"]) == 0
-    printed = capsys.readouterr()
-    assert "fold 2 of 5, sessions 3 are tested, 4, 5 validate" in printed.err
-    header, *rows = read_csv(printed.out)
-    assert header == ["segment_id", "part"]
-    part_of = {1: "train", 2: "train", 3: "test", 4: "validation", 5: "validation", 6: "train"}
-    columns = zip(dataset["segment_id"], dataset["session"], dataset["label"])
-    assert rows == [
-        [name, "" if label is None and part_of[session] != "train" else part_of[session]]
-        for name, session, label in columns
-    ]
-
-
-def test_paper_prints_parts_and_that_speakers_are_on_both_sides(prepared_dir, capsys):
-    assert main([str(prepared_dir), "--split", "paper"]) == 0
-    printed = capsys.readouterr()
-    assert {part for _, part in read_csv(printed.out)[1:]} == {"train", "test"}
-    assert "train and test share 6 sessions" in printed.err
-
-
-def test_a_dataset_without_ids_counts_its_rows(tmp_path, capsys):
-    Dataset.from_dict({"label": ["a", "b"] * 10, "text": ["가"] * 20}).save_to_disk(tmp_path / "d")
-    assert main([str(tmp_path / "d")]) == 0
-    printed = capsys.readouterr()
-    assert [name for name, _ in read_csv(printed.out)[1:]] == [str(row) for row in range(20)]
-    assert "train and test share 1 transcript (rows of test: 4): 가" in printed.err
-
-
-def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "corpora.folds", str(tmp_path / "nowhere")]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=environment)
-    assert (finished.returncode, finished.stdout) == (2, "")
-    assert finished.stderr.startswith("corpora.folds: dataset ") and finished.stderr.count("\n") == 1
-    assert "nowhere can't be loaded; give a folder from prepare_dataset.py" in finished.stderr
-
-
-@pytest.mark.parametrize("arguments", [[], ["x", "--split", "random"], ["x", "--fold", "one"], ["x", "--random"]])
-def test_wrong_arguments_are_told_without_the_usage(arguments, capsys):
-    with pytest.raises(SystemExit) as error:
-        main(arguments)
-    told = capsys.readouterr().err
-    assert error.value.code == 2 and told.startswith("corpora.folds: ") and told.count("\n") == 1

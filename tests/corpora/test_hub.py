@@ -1,17 +1,15 @@
 """Pushing a dataset: what is refused, and the way there and back against a Hub on this machine.
 Both run in processes of their own."""
 
-import io
 import json
 import re
-import sys
 
 import pyarrow
 import pytest
 from datasets import load_from_disk
 from huggingface_hub import constants
 
-from corpora.hub import Destination, check_destination, push_dataset
+from corpora.hub import check_destination, push_dataset
 from foundation.errors import InputError, PushError
 from tests.hub_server import READ_TOKEN, TOKEN
 
@@ -19,47 +17,14 @@ from tests.hub_server import READ_TOKEN, TOKEN
 @pytest.mark.parametrize("name", ["speech", "me/speech/train", "me/my speech", "/speech", "me/", "me/speech.git"])
 def test_a_malformed_name_is_refused(name):
     with pytest.raises(InputError, match=f"{re.escape(name)} names no dataset: give USER/NAME"):
-        check_destination(name, "demo")
-
-
-@pytest.mark.parametrize("answer", ["", "y", "yes", "me/other"])
-@pytest.mark.parametrize("corpus", ["kemdy20", "kemdy19"])
-def test_a_licensed_corpus_is_not_published_by_mistake(corpus, answer, capsys):
-    with pytest.raises(InputError, match="me/kemdy --public was not confirmed, nothing is pushed"):
-        check_destination("me/kemdy", corpus, public=True, confirm=lambda prompt: answer)
-    assert "may not be redistributed" in capsys.readouterr().out
-
-
-def test_without_a_terminal_nothing_is_confirmed(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("me/kemdy\n"))
-    with pytest.raises(InputError, match="--public was not confirmed"):
-        check_destination("me/kemdy", "kemdy20", public=True)
-
-
-def test_what_is_typed_at_a_terminal_confirms(monkeypatch):
-    terminal = io.StringIO("me/kemdy\n")
-    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stdin", terminal)
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    # Past the question, and no further than the offline tests may go.
-    with pytest.raises(PushError, match="HF_HUB_OFFLINE"):
-        check_destination("me/kemdy", "kemdy20", public=True)
-
-
-@pytest.mark.parametrize(
-    ("corpus", "public"), [("kemdy20", False), ("demo", True), ("csv", True)], ids=["private", "demo", "csv"]
-)
-def test_nothing_is_asked_where_nothing_forbids_it(corpus, public, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    with pytest.raises(PushError, match="HF_HUB_OFFLINE is set: unset it"):
-        check_destination("me/speech", corpus, public, confirm=lambda prompt: pytest.fail("asked"))
+        check_destination(name)
 
 
 def test_no_token(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     with pytest.raises(PushError, match="needs a token that may write: run `hf auth login`, or set HF_TOKEN"):
-        check_destination("me/speech", "demo")
+        check_destination("me/speech")
 
 
 @pytest.mark.slow
@@ -71,7 +36,7 @@ from foundation.errors import PushError
 from corpora.hub import check_destination
 constants.ENDPOINT = "http://127.0.0.1:9"
 try:
-    check_destination("me/speech", "demo")
+    check_destination("me/speech")
 except PushError as error:
     print(error)
 """
@@ -90,7 +55,7 @@ def test_a_recording_that_is_elsewhere_is_not_pushed(own_dataset, audio, tmp_pat
         writer.write_table(table)
     (tmp_path / "conversion_report.json").write_text("{}")
     with pytest.raises(PushError, match="split test has rows that hold the path"):
-        push_dataset(tmp_path, Destination("me/speech", "csv", False), [])
+        push_dataset(tmp_path, "me/speech", "csv", [])
 
 
 def test_there_and_back(hub, on_hub, prepared_dir):
@@ -99,7 +64,8 @@ def test_there_and_back(hub, on_hub, prepared_dir):
 from foundation.errors import PushError
 from corpora.hub import check_destination, push_dataset
 (folder, arguments) = {str(prepared_dir)!r}, {arguments!r}
-print(push_dataset(folder, check_destination("lab/kemdy", "kemdy20"), arguments))
+check_destination("lab/kemdy")
+print(push_dataset(folder, "lab/kemdy", "kemdy20", arguments))
 """
     assert on_hub("-c", push, HF_TOKEN=TOKEN).stdout == f"{hub.address}/datasets/lab/kemdy\n"
 
@@ -142,13 +108,14 @@ def test_what_the_hub_refuses(on_hub, own_dataset, tmp_path):
     code = f"""
 import os
 from foundation.errors import PushError
-from corpora.hub import Destination, check_destination, push_dataset
+from corpora.hub import check_destination, push_dataset
 from huggingface_hub import HfApi
 
-def attempt(name, public=False, token={TOKEN!r}):
+def attempt(name, token={TOKEN!r}):
     os.environ["HF_TOKEN"] = token
     try:
-        print("accepted", check_destination(name, "csv", public).repo_id)
+        check_destination(name)
+        print("accepted", name)
     except PushError as error:
         print(error)
 
@@ -157,20 +124,19 @@ attempt("user/speech", token={READ_TOKEN!r})
 attempt("other/speech")
 HfApi().create_repo("user/open", repo_type="dataset", private=False)
 attempt("user/open")
-attempt("user/open", public=True)
 try:
-    push_dataset({str(tmp_path)!r}, Destination("user/open", "csv", False), [])
+    push_dataset({str(tmp_path)!r}, "user/open", "csv", [])
 except PushError as error:
     print(error)
 try:
-    push_dataset({str(tmp_path)!r}, Destination("other/speech", "csv", False), [])
+    push_dataset({str(tmp_path)!r}, "other/speech", "csv", [])
 except PushError as error:
     print(error)
 # Broken off after the card.
 HfApi().create_repo("user/speech", repo_type="dataset", private=True)
 HfApi().upload_file(path_or_fileobj=b"# card", path_in_repo="README.md", repo_id="user/speech", repo_type="dataset")
 attempt("user/speech")
-push_dataset({str(tmp_path)!r}, Destination("user/speech", "csv", False), [])
+push_dataset({str(tmp_path)!r}, "user/speech", "csv", [])
 print(sorted(HfApi().list_repo_files("user/speech", repo_type="dataset")))
 attempt("user/speech")
 """
@@ -182,7 +148,6 @@ attempt("user/speech")
         "--push_to_hub needs a token that may write, this one may only read",
         "--push_to_hub other/speech: the token may not write to other: give user or lab before the /",
         other_visibility,
-        "accepted user/open",
         other_visibility,
         "--push_to_hub other/speech: the token may not write there",
         "accepted user/speech",

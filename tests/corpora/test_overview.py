@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from corpora.columns import read_table
-from corpora.overview import PICTURES, draw_durations, draw_labels, draw_report, draw_sessions, draw_ties
+from corpora.overview import PICTURES, draw_durations, draw_labels, draw_report, draw_sessions
 
 
 class Page(HTMLParser):
@@ -56,7 +56,7 @@ def many(own_dataset):
 
 def test_the_page_holds_every_picture_and_needs_nothing_else(demo, tmp_path):
     *files, index = draw_report(demo, tmp_path / "new" / "report", "A title with <b>")
-    names = ["labels", "ties", "durations", "votes_entropy", "sessions", "valence_arousal"]
+    names = ["labels", "durations", "votes_entropy", "sessions"]
     assert [file.name for file in files] == [f"{name}.png" for name in names] and index.name == "index.html"
     page = Page(index)
     images = page.images()
@@ -88,21 +88,7 @@ def test_numbers_are_those_of_the_dataset(demo):
     ties = [emotions for emotions in winners if len(emotions) > 1]
     counted = dict(re.findall(r"(\S+) +(\d+) \(", draw_labels(rows).caption))
     assert counted == {name: str(labels.count(index)) for index, name in enumerate(names)} | {"(tie)": str(len(ties))}
-    picture = draw_ties(rows)
-    assert f"In {len(ties)} (" in picture.caption
-    cells = [int(text.get_text()) for text in picture.figure.axes[0].texts]
-    assert len(cells) == 21 and sum(cells) == sum(len(emotions) * (len(emotions) - 1) // 2 for emotions in ties)
     assert "6 of 10 rows each" in draw_sessions(rows).caption
-
-
-def test_a_tie_of_three_counts_for_each_pair(demo):
-    rows = read_table(DatasetDict(train=demo["train"].select(range(2))))
-    rows["emotions"] = [["neutral", "sad", "disgust"], ["happy"]]
-    picture = draw_ties(rows)
-    shown = {text.get_position(): text.get_text() for text in picture.figure.axes[0].texts if text.get_text() != "0"}
-    # Column and row of sad with neutral, disgust with neutral, disgust with sad.
-    assert shown == {(0, 3): "1", (0, 5): "1", (4, 5): "1"}
-    assert "1 of them tie between three or more labels" in picture.caption
 
 
 def test_a_few_long_clips_do_not_squeeze_the_others(demo):

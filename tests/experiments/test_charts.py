@@ -16,7 +16,6 @@ OF_A_PROTOCOL = [
     charts.draw_confusion_matrices,
     charts.draw_learning_curves,
     charts.draw_reliability,
-    charts.draw_cost,
 ]
 
 
@@ -40,7 +39,7 @@ def drawn(picture):
     return picture.figure
 
 
-@pytest.mark.parametrize("draw", [charts.draw_scores, charts.draw_flattery, *OF_A_PROTOCOL])
+@pytest.mark.parametrize("draw", [charts.draw_scores, *OF_A_PROTOCOL])
 def test_long_names_are_not_cut_off(draw):
     results = make_few()
     with matplotlib.rc_context(charts.STYLE):
@@ -98,19 +97,7 @@ def test_what_is_not_there_is_not_drawn():
         charts.draw_differences,
         charts.draw_learning_curves,
         charts.draw_reliability,
-        charts.draw_cost,
     ):
         assert draw(smallest, PAPER) is None
-    assert charts.draw_flattery(smallest) is None
     smallest.scores = []
     assert charts.draw_scores(smallest) is None and charts.draw_confusion_matrices(smallest, PAPER) is None
-
-
-def test_memory_is_in_gib():
-    results = make_few()
-    for entry in results.scores:
-        if entry.cost is not None:
-            entry.cost.peak_memory_bytes = 2**29
-    figure = drawn(charts.draw_cost(results, SESSION))
-    (axes,) = [axes for axes in figure.axes if axes.get_xlabel() == "peak memory (GiB)"]
-    assert "0.5" in [label.get_text() for label in axes.get_xticklabels()]

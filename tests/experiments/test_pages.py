@@ -106,7 +106,7 @@ def test_the_page_needs_nothing_else(page, report_dir):
     assert {address[1:] for address in page.addresses if address.startswith("#")} == ids
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     files = {file.read_bytes() for file in (report_dir / "pictures").iterdir()}
-    assert {base64.b64decode(image["src"].partition(",")[2]) for image in images} == files and len(files) == 12
+    assert {base64.b64decode(image["src"].partition(",")[2]) for image in images} == files and len(files) == 9
     assert all(image["alt"] for image in images)
 
 
@@ -198,7 +198,7 @@ def test_the_page_in_a_browser_without_network(browser, report_dir):
     browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
     browser.get((report_dir / "report.html").as_uri())
     widths = browser.execute_script("return [...document.images].map(image => image.complete && image.naturalWidth)")
-    assert len(widths) == 12 and all(width > 600 for width in widths)
+    assert len(widths) == 9 and all(width > 600 for width in widths)
     wide = "return [...document.querySelectorAll('.box')].filter(box => box.scrollWidth > box.clientWidth).length"
     for width in (1200, 400):
         set_width(width)

@@ -29,7 +29,7 @@ def rows(table):
     return [line.split() for line in table.splitlines()]
 
 
-def test_the_table_says_what_is_done_running_failed_and_left(cells, tmp_path, capsys):
+def test_the_table_says_what_is_done_failed_and_left(cells, tmp_path, capsys):
     progress = Progress(cells, {cell.name for cell in cells[1:]}, 2, tmp_path)
     assert capsys.readouterr().out == "1 of 4 runs are finished; 2 run at a time.\n"
     assert rows(progress.table()) == [
@@ -41,7 +41,6 @@ def test_the_table_says_what_is_done_running_failed_and_left(cells, tmp_path, ca
     ]
     progress.update(cells[1], "running")
     progress.update(cells[2], "running")
-    assert rows(progress.table())[3:] == [["rsa", ".812", "…"], ["early_fusion", "…", "·"]]
     finish(cells[1], tmp_path, 0.5)
     progress.update(cells[1], "done")
     progress.update(cells[2], "failed")
@@ -55,13 +54,3 @@ def test_the_table_says_what_is_done_running_failed_and_left(cells, tmp_path, ca
     assert rows(progress.table())[4] == ["early_fusion", "failed", "·"]
     progress.close()
     assert rows(capsys.readouterr().out) == rows(progress.table())
-
-
-def test_on_a_terminal_the_table_is_drawn_anew(cells, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    progress = Progress(cells, {cell.name for cell in cells[1:]}, 2, tmp_path)
-    capsys.readouterr()
-    progress.update(cells[1], "running")
-    drawn = capsys.readouterr().out
-    # Back over the five lines that were there.
-    assert drawn.startswith("\x1b[5A\x1b[J") and drawn.removeprefix("\x1b[5A\x1b[J").rstrip("\n") == progress.table()

@@ -1,11 +1,10 @@
-"""Figures without pyplot: names from top to bottom, and fonts that have every letter, or a line that says which not."""
+"""Figures without pyplot: names from top to bottom, and fonts that have every letter."""
 
-import logging
 import warnings
 
 import pytest
 
-from foundation.figures import families_for, name_rows, new_figure
+from foundation.figures import name_rows, new_figure
 
 
 def test_rows_are_named_from_the_top():
@@ -31,14 +30,3 @@ def test_writing_of_any_script_is_drawn_in_real_letters(name, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a letter that no font has is one
         figure.savefig(tmp_path / "words.png")
-
-
-def test_letters_that_no_font_has_are_named_once(caplog):
-    with caplog.at_level(logging.WARNING):
-        assert families_for("plain") == families_for("") == ["DejaVu Sans"]
-        assert len(families_for("정말")) == 2
-        assert not caplog.records
-        families_for("정말 \U000f0000")
-        families_for("정말 \U000f0000")
-    (record,) = caplog.records
-    assert record.message.startswith("No installed font has \U000f0000, drawn as boxes; install one")

@@ -222,6 +222,7 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
             "--logging_steps has no use with --logging_strategy epoch; give --logging_strategy steps",
         ),
         ("--hub_model_id me/x", "--hub_model_id has no use without --push_to_hub; give it, or leave it out"),
+        ("--push_to_hub --hub_strategy every_save", "--hub_strategy has no use as every_save: a model is pushed with"),
         ("--dataset_config_name x", "--dataset_config_name has no use with a folder from prepare_dataset.py"),
     ],
 )
