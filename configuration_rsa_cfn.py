@@ -1,6 +1,7 @@
 """RSA-CFN configuration: an audio and a text backbone, nested, and the fusion that joins them."""
 
 import copy
+from math import inf
 from typing import Literal, get_args
 
 from huggingface_hub.dataclasses import strict
@@ -61,6 +62,8 @@ SIZE_FIELDS = (
     "mixer_size",
     "mixer_classifier_size",
 )
+# They came later, and are left out where they have no effect: earlier versions refuse a field that they don't know.
+LATER_FIELDS = ("attributes", "attribute_ranges", "attribute_loss", "attribute_weight")
 LABEL_FIELDS = ("num_labels", "id2label", "label2id")
 DROPOUT_FIELDS = ("multi_sample_dropout", "residual_dropout", "mixer_dropout")
 
@@ -146,6 +149,14 @@ class RsaCfnConfig(PretrainedConfig):
             rows: the loss is divided by the number of rows, not by their weights.
         label_smoothing (`float`, defaults to 0.0):
             ε, from 0 to below 1: targets q become (1 - ε) q + ε / num_labels.
+        attributes (`list[str]`, *optional*):
+            Numbers that a linear head tells beside the classes, such as `["valence", "arousal"]`.
+        attribute_ranges (`list[list[float]]`, *optional*):
+            What an output of the head of -1 and of 1 is for each of them: the least and the greatest training value.
+        attribute_loss (`str`, defaults to `"ccc"`):
+            `"ccc"`, 1 - the concordance correlation coefficient (Lin 1989), or `"mse"`, squared errors of such outputs.
+        attribute_weight (`float`, defaults to 1.0):
+            Of that loss, the mean over the attributes, beside the cross entropy.
         projection_size (`int`, defaults to 128):
             Width P that `rsa_cfn` projects each modality to before the (P + 1)² cross features. This field and the
             next two also size the `rsa_cfn` branch of `hybrid_fusion`.
@@ -205,6 +216,10 @@ class RsaCfnConfig(PretrainedConfig):
     attention_size: int = 256
     class_weights: list[float | int] | None = None
     label_smoothing: float | int = 0.0
+    attributes: list[str] | None = None
+    attribute_ranges: list[list[float | int]] | None = None
+    attribute_loss: Literal["ccc", "mse"] = "ccc"
+    attribute_weight: float | int = 1.0
     projection_size: int = 128
     cross_attention_size: int = 96
     cross_residual_size: int = 1024
@@ -250,6 +265,8 @@ class RsaCfnConfig(PretrainedConfig):
         super().__post_init__(**kwargs)
         if not self.label2id:
             self.label2id = {label: index for index, label in self.id2label.items()}
+        if self.attributes and self.attribute_ranges is None:
+            self.attribute_ranges = [[-1.0, 1.0] for _ in self.attributes]
         self._check_ranges()
         if self.use_weighted_layer_sum:
             setattr(self.audio_config, self.audio_family.layerdrop_field, 0.0)
@@ -262,6 +279,11 @@ class RsaCfnConfig(PretrainedConfig):
         trusted = trust_remote_code or (kwargs.get("_from_auto") and __name__.startswith(DYNAMIC))
         register_own_code(config_dict.get("text_config") or {}, pretrained_model_name_or_path, trusted, **kwargs)
         return config_dict, unused
+
+    def to_diff_dict(self):
+        """As in [`PretrainedConfig`], without `LATER_FIELDS` that have their defaults."""
+        saved = super().to_diff_dict()
+        return {n: value for n, value in saved.items() if n not in LATER_FIELDS or value != getattr(type(self), n)}
 
     def save_pretrained(self, save_directory, **kwargs):
         """As in [`PretrainedConfig`], and the code of a text backbone that has its own."""
@@ -305,6 +327,13 @@ class RsaCfnConfig(PretrainedConfig):
                 f"class_weights={weights!r} doesn't fit num_labels={self.num_labels}; give one weight of 0 or more "
                 "for each label, in their order."
             )
+        names, ranges = self.attributes or [], self.attribute_ranges or []
+        is_range = [len(ends) == 2 and -inf < ends[0] < ends[1] < inf for ends in ranges]
+        if len({*names}) < len(names) or len(ranges) != len(names) or not all(is_range):
+            told = f"attributes={names!r} don't fit attribute_ranges={ranges!r}"
+            raise ValueError(f"{told}; give each once, and a number and a greater one for it.")
+        if not 0 < self.attribute_weight < inf:
+            raise ValueError(f"attribute_weight={self.attribute_weight!r} is out of range; give more than 0.")
         for modality, backbone in (("audio", self.audio_config), ("text", self.text_config)):
             value = getattr(self, f"freeze_{modality}_layers")
             if not 0 <= value <= backbone.num_hidden_layers:

@@ -213,12 +213,15 @@ class LowRankCrossNetwork(nn.Module):
 class LogitsNorm(nn.LayerNorm):
     """LayerNorm over the C logits of a row, in float32: half precision knows the variance of so few values poorly."""
 
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        """`logits` of shape `(..., num_labels)` → the same shape in the dtype of the weight, also under autocast."""
+    def forward(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Logits, and behind them attributes that stay as they are, in the dtype of the weight, also under autocast."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        with torch.autocast(logits.device.type, enabled=False):
+        (size,) = self.normalized_shape
+        with torch.autocast(outputs.device.type, enabled=False):
             weight, bias = self.weight.to(dtype), self.bias.to(dtype)
-            return F.layer_norm(logits.to(dtype), self.normalized_shape, weight, bias, self.eps).to(self.weight.dtype)
+            logits = F.layer_norm(outputs[..., :size].to(dtype), self.normalized_shape, weight, bias, self.eps)
+            logits = logits if outputs.shape[-1] == size else torch.cat([logits, outputs[..., size:].to(dtype)], dim=-1)
+            return logits.to(self.weight.dtype)
 
 
 class Fusion(nn.Module):
@@ -226,8 +229,9 @@ class Fusion(nn.Module):
     What every fusion has in common.
 
     `forward(audio_embeds, text_embeds, output_attentions=False)` takes pooled audio `(batch_size, A)` and pooled text
-    `(batch_size, T)`, and returns logits `(batch_size, num_labels)` and a tuple of attention maps, empty unless there
-    are some and they are asked for. Concatenations have audio first.
+    `(batch_size, T)`, and returns logits `(batch_size, num_labels)`, with a column behind them for each attribute of
+    the configuration, and a tuple of attention maps, empty unless there are some and they are asked for.
+    Concatenations have audio first.
 
     Attributes:
         modalities (`tuple[str]`): What the fusion reads; the model has no encoder for the rest.
@@ -238,6 +242,17 @@ class Fusion(nn.Module):
 
     modalities = ("audio", "text")
     reads_pooled = True
+
+    def add_heads(self, size: int, config, has_classifier: bool = True):
+        """A linear classifier of so many features, and a linear head for the attributes if there are some."""
+        if has_classifier:
+            self.classifier_head = nn.Linear(size, config.num_labels)
+        self.attribute_head = nn.Linear(size, len(config.attributes)) if config.attributes else None
+
+    def heads(self, features: torch.Tensor, logits: torch.Tensor | None = None) -> torch.Tensor:
+        """Features `(batch_size, size)` → logits, unless these are there, and attributes behind them."""
+        logits = self.classifier_head(features) if logits is None else logits
+        return logits if self.attribute_head is None else torch.cat([logits, self.attribute_head(features)], dim=1)
 
 
 class AudioClassifier(Fusion):
@@ -250,11 +265,11 @@ class AudioClassifier(Fusion):
         audio_size = config.audio_config.hidden_size
         self.dropout = nn.Dropout(getattr(config.audio_config, "final_dropout", 0.0))
         self.dense = nn.Linear(audio_size, audio_size)
-        self.classifier_head = nn.Linear(audio_size, config.num_labels)
+        self.add_heads(audio_size, config)
 
     def forward(self, audio_embeds, text_embeds=None, output_attentions=False):
         hidden_states = torch.tanh(self.dense(self.dropout(audio_embeds)))  # (B, A)
-        return self.classifier_head(self.dropout(hidden_states)), ()
+        return self.heads(self.dropout(hidden_states)), ()
 
 
 class TextClassifier(Fusion):
@@ -265,10 +280,10 @@ class TextClassifier(Fusion):
     def __init__(self, config):
         super().__init__()
         self.norm = nn.LayerNorm(config.text_config.hidden_size)
-        self.classifier_head = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        self.add_heads(config.text_config.hidden_size, config)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        return self.classifier_head(self.norm(text_embeds)), ()
+        return self.heads(self.norm(text_embeds)), ()
 
 
 class EarlyFusion(Fusion):
@@ -278,10 +293,10 @@ class EarlyFusion(Fusion):
         super().__init__()
         size = config.audio_config.hidden_size + config.text_config.hidden_size
         self.norm = nn.LayerNorm(size)
-        self.classifier_head = nn.Linear(size, config.num_labels)
+        self.add_heads(size, config)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        return self.classifier_head(self.norm(torch.cat([audio_embeds, text_embeds], dim=1))), ()
+        return self.heads(self.norm(torch.cat([audio_embeds, text_embeds], dim=1))), ()
 
 
 class LateFusion(Fusion):
@@ -289,14 +304,16 @@ class LateFusion(Fusion):
 
     def __init__(self, config):
         super().__init__()
-        self.audio_classifier_head = nn.Linear(config.audio_config.hidden_size, config.num_labels)
-        self.text_classifier_head = nn.Linear(config.text_config.hidden_size, config.num_labels)
+        audio_size, text_size = config.audio_config.hidden_size, config.text_config.hidden_size
+        self.audio_classifier_head = nn.Linear(audio_size, config.num_labels)
+        self.text_classifier_head = nn.Linear(text_size, config.num_labels)
         self.norm = LogitsNorm(config.num_labels)
+        self.add_heads(audio_size + text_size, config, has_classifier=False)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
         audio_logits = self.norm(self.audio_classifier_head(audio_embeds))  # (B, C)
         text_logits = self.norm(self.text_classifier_head(text_embeds))  # (B, C)
-        return (audio_logits + text_logits) / 2, ()
+        return self.heads(torch.cat([audio_embeds, text_embeds], dim=1), (audio_logits + text_logits) / 2), ()
 
 
 class MixerMlp(nn.Module):
@@ -343,7 +360,7 @@ class MlpMixerFusion(Fusion):
         self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(config.mixer_dropout)
         self.dense = nn.Linear(size, config.mixer_classifier_size)
-        self.classifier_head = nn.Linear(config.mixer_classifier_size, config.num_labels)
+        self.add_heads(config.mixer_classifier_size, config)
 
     def forward(self, audio, text, output_attentions=False):
         """
@@ -367,7 +384,7 @@ class MlpMixerFusion(Fusion):
         dtype = torch.promote_types(self.norm.weight.dtype, torch.float32)
         pooled = tokens.sum(dim=1, dtype=dtype) / valid.sum(dim=1, keepdim=True).clamp(min=1)  # (B, M)
         hidden_states = F.gelu(self.dense(self.dropout(pooled.to(self.norm.weight.dtype))))  # (B, K)
-        return self.classifier_head(self.dropout(hidden_states)), ()
+        return self.heads(self.dropout(hidden_states)), ()
 
     def _repeat_padding(self, hidden_states, counts):
         """
@@ -412,12 +429,12 @@ class StackFusion(Fusion):
         self.draws = config.multi_sample_draws
         self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(config.multi_sample_dropout)
-        self.classifier_head = nn.Linear(size, config.num_labels)
+        self.add_heads(size, config)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
         dropped = self.dropout(features.expand(self.draws, -1, -1))  # (draws, B, D)
-        return self.classifier_head(dropped.mean(dim=0)), ()
+        return self.heads(dropped.mean(dim=0)), ()
 
 
 class ResidualFusion(Fusion):
@@ -428,11 +445,11 @@ class ResidualFusion(Fusion):
         size = config.audio_config.hidden_size + config.text_config.hidden_size
         self.norm = nn.LayerNorm(size)
         self.residual = CrossResidual(size, config.residual_size, config.residual_dropout)
-        self.classifier_head = nn.Linear(size, config.num_labels)
+        self.add_heads(size, config)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
-        return self.classifier_head(self.residual(features)), ()
+        return self.heads(self.residual(features)), ()
 
 
 class ResidualSelfAttentionFusion(ResidualFusion):
@@ -453,7 +470,7 @@ class ResidualSelfAttentionFusion(ResidualFusion):
         """
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
         attended, attentions = self.attention(features, output_attentions)
-        logits = self.classifier_head(self.residual(attended, skip=features))
+        logits = self.heads(self.residual(attended, skip=features))
         return logits, (attentions,) if output_attentions else ()
 
 
@@ -476,7 +493,7 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         self.text_norm = nn.LayerNorm(config.projection_size)
         self.cross_network = (CrossNetwork if config.cross_fusion_rank is None else LowRankCrossNetwork)(config)
         self.dropout = nn.Dropout(config.residual_dropout)
-        self.classifier_head = nn.Linear(config.cross_residual_size, config.num_labels)
+        self.add_heads(config.cross_residual_size, config)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
         """
@@ -492,7 +509,7 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         audio = self.audio_norm(attended_audio + audio).to(dtype)
         text = self.text_norm(attended_text + text).to(dtype)
         hidden_states = self.dropout(F.relu(self.cross_network(audio, text)))  # (B, R)
-        return self.classifier_head(hidden_states), (audio_attentions, text_attentions) if output_attentions else ()
+        return self.heads(hidden_states), (audio_attentions, text_attentions) if output_attentions else ()
 
 
 class HybridFusion(Fusion):

@@ -95,7 +95,7 @@ class RsaCfnOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
-            Cross entropy over the rows with a label; returned when `labels` are given.
+            Cross entropy over the rows with a label, and that of the attributes; returned when either is given.
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
             Scores before the softmax.
         audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_hidden_size)`, *optional*):
@@ -108,6 +108,8 @@ class RsaCfnOutput(ModelOutput):
         attentions (`tuple(torch.FloatTensor)`, *optional*):
             With `output_attentions=True`, one map of shape `(batch_size, features, features)` for each self-attention
             of the fusion: `rsa` has one; `rsa_cfn` and `hybrid_fusion` have two, audio first.
+        attributes (`torch.FloatTensor` of shape `(batch_size, num_attributes)`, *optional*):
+            What `config.attributes` names, in the units of the columns that it was trained on.
     """
 
     loss: torch.FloatTensor | None = None
@@ -117,6 +119,7 @@ class RsaCfnOutput(ModelOutput):
     audio_hidden_states: tuple[torch.FloatTensor, ...] | None = None
     text_hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+    attributes: torch.FloatTensor | None = None
 
 
 class RsaCfnPreTrainedModel(PreTrainedModel):
@@ -355,6 +358,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         output_hidden_states: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         input_features: torch.Tensor | None = None,
+        attributes: torch.Tensor | None = None,
         **kwargs,
     ) -> RsaCfnOutput:
         """The pooled vector of a missing modality is zeros.
@@ -393,6 +397,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             input_features (`torch.FloatTensor` of shape `(batch_size, num_frames, num_features)`, *optional*):
                 In place of `input_values`, for an audio backbone that reads features of frames
                 (`config.audio_input`): what the feature extractor makes of each clip by itself, padded at the end.
+            attributes (`torch.FloatTensor` of shape `(batch_size, num_attributes)`, *optional*):
+                The values of `config.attributes` that are to be learnt, NaN where there is none.
 
         Raises:
             ValueError: The audio backbone doesn't read the inputs that are given, or takes none as long; a row has
@@ -410,6 +416,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         )
         self._check_every_row_has_a_modality(audio, audio_attention_mask, text, attention_mask)
         config = self.config
+        if attributes is not None and attributes.shape[1:] != (len(config.attributes or ()),):
+            raise ValueError(f"attributes are {tuple(attributes.shape)}; give one column each: {config.attributes}.")
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         given = (audio_inputs, audio_embeds, input_ids, text_embeds)
@@ -427,20 +435,31 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         text = text_embeds = self._pool(text_states, text_counts)  # (B, T)
         if not self.fusion.reads_pooled:
             audio, text = (audio_states, audio_counts), (text_states, text_counts)
-        logits, attentions = self.fusion(audio, text, output_attentions)
+        outputs, attentions = self.fusion(audio, text, output_attentions)
+        logits, told, loss = outputs, None, None
+        if config.attributes:
+            logits, told = outputs[:, : config.num_labels], outputs[:, config.num_labels :]
+            low, high = torch.tensor(config.attribute_ranges, dtype=torch.float32, device=told.device).unbind(dim=1)
+            told = (low + high + (high - low) * told) / 2  # (B, K), float32 at least
+        if labels is not None:
+            loss = self.loss_function(logits, labels, num_items_in_batch, told, attributes)
+        elif attributes is not None:
+            loss = config.attribute_weight * self.attribute_loss(told, attributes, len(attributes))
         return RsaCfnOutput(
-            loss=None if labels is None else self.loss_function(logits, labels, num_items_in_batch),
+            loss=loss,
             logits=logits,
             audio_embeds=audio_embeds,
             text_embeds=text_embeds,
             audio_hidden_states=audio_layers if output_hidden_states else None,
             text_hidden_states=text_layers if output_hidden_states else None,
             attentions=attentions if output_attentions else None,
+            attributes=told,
         )
 
-    def loss_function(self, logits, labels, num_items_in_batch=None):
+    def loss_function(self, logits, labels, num_items_in_batch=None, attributes=None, values=None):
         """
-        Cross entropy in float32, with the class weights and the label smoothing of the configuration.
+        Cross entropy in float32, with the class weights and the label smoothing of the configuration; and for `values`
+        of the attributes `attribute_weight` times their loss, in which rows without a label have no part.
 
         The weighted terms of the labelled rows are summed and divided by `num_items_in_batch` or the rows' number. It
         isn't torch's weighted mean, whose divisor, the sum of the weights, would depend on how rows fall into batches;
@@ -453,6 +472,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 whose shares are all 0, has no part; the Trainer counts the second kind, and not the first.
             num_items_in_batch (`torch.LongTensor` or `int`, *optional*): Labels that aren't -100 in the optimiser
                 step, as the Trainer counts them: for shares, `num_labels` a row.
+            attributes, values: As for [`~RsaCfnForSequenceClassification.attribute_loss`].
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         labels = labels.to(logits.device)
@@ -475,7 +495,31 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             label_smoothing=self.config.label_smoothing,
             reduction="none",
         )  # (B,)
-        return (losses * is_labelled).sum() / num_items_in_batch.clamp(min=1)
+        loss = (losses * is_labelled).sum()
+        if values is not None:
+            values, num_rows = values.masked_fill(~is_labelled[:, None], torch.nan), is_labelled.sum().clamp(min=1)
+            loss = loss + self.config.attribute_weight * num_rows * self.attribute_loss(attributes, values, num_rows)
+        return loss / num_items_in_batch.clamp(min=1)
+
+    def attribute_loss(self, attributes, values, num_rows):
+        """
+        Of what is told and what is so, `(batch_size, num_attributes)` each, NaN for no value: the mean over the
+        attributes of 1 - CCC of the rows with a value, 0 where these are all alike; or of the sum of their squared
+        errors, in units of half the range, over `num_rows`.
+        """
+        low, high = torch.tensor(self.config.attribute_ranges, device=values.device).unbind(dim=1)  # (K,) each
+        is_given = values.isfinite()
+        values = values.where(is_given, attributes.detach())
+        told, true = (2 * (numbers - low) / (high - low) - 1 for numbers in (attributes, values))
+        errors = (told - true).square()  # (B, K)
+        if self.config.attribute_loss == "mse":
+            return errors.sum(dim=0).mean() / num_rows
+        shares = is_given / is_given.sum(dim=0).clamp(min=1)
+        true = true - (shares * true).sum(dim=0)
+        distance, covariance = (shares * errors).sum(dim=0), (shares * told * true).sum(dim=0)  # (K,) each
+        # 1 - CCC, by a variance and its mean that are in both.
+        losses = distance / (distance + 2 * covariance).clamp(min=1e-8)
+        return (losses * ((shares * true.square()).sum(dim=0) > 1e-8)).mean()  # less is rounding
 
     def _audio_inputs(self, input_values, input_features):
         """What is given of the two, and a ValueError if the audio backbone reads the other."""

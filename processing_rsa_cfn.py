@@ -338,6 +338,8 @@ class RsaCfnPipeline(ChunkPipeline):
         processor ([`RsaCfnProcessor`]): The model's processor.
         top_k (`int`, *optional*): Give only the most probable emotions, so many.
         batch_size (`int`, defaults to 1): Windows that the model is given at once, of one recording or several.
+        return_attributes (`bool`, defaults to `False`): Give `{"scores": [...], "attributes": {name: number}}` in place
+            of the emotions, with what the model tells beside them, if anything.
         on_error (`str`, defaults to `"raise"`): `"return"` gives `{"error": reason}` in place of the emotions of an
             input that can't be used, and goes on with the next one.
         int8 (`bool`, defaults to `False`): Multiply in 8 bits within the encoders, on a CPU.
@@ -358,13 +360,14 @@ class RsaCfnPipeline(ChunkPipeline):
         # `pipeline` replaced the names in there by classes, which can't be saved.
         self.model.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
 
-    def _sanitize_parameters(self, top_k=None, on_error=None):
+    def _sanitize_parameters(self, top_k=None, on_error=None, return_attributes=None):
         if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k={top_k!r} is out of range; give an integer of at least 1, or None for all.")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error={on_error!r} is unknown; give 'raise' or 'return'.")
         preprocess_params = {} if on_error is None else {"on_error": on_error}
-        return preprocess_params, {}, preprocess_params | ({} if top_k is None else {"top_k": top_k})
+        given = {"top_k": top_k, "return_attributes": return_attributes}
+        return preprocess_params, {}, preprocess_params | {n: value for n, value in given.items() if value is not None}
 
     def __call__(self, inputs, **kwargs):
         """
@@ -373,7 +376,7 @@ class RsaCfnPipeline(ChunkPipeline):
                 such rows. `audio` is a path, a URL, encoded bytes, a row of a `datasets` Audio column, or samples of
                 shape `(num_samples,)` with `"sampling_rate"` in Hz beside them; `{"raw": samples, "sampling_rate":
                 ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a `str`.
-            kwargs: `top_k`, `batch_size` and `on_error`, where they differ from those of the pipeline.
+            kwargs: `top_k`, `batch_size`, `return_attributes` and `on_error`, where they differ from the pipeline's.
 
         Returns:
             `list[dict]`: `{"label": str, "score": float}` of each emotion, the most probable first; for a list of rows,
@@ -456,27 +459,32 @@ class RsaCfnPipeline(ChunkPipeline):
         waveforms, texts, errors = (
             windows[name] if is_batch else [windows[name]] for name in ("waveform", "text", "error")
         )
-        probabilities = torch.zeros(len(errors), self.model.config.num_labels)
+        config = self.model.config
+        answers = torch.zeros(len(errors), config.num_labels + len(config.attributes or ()))  # (B, C + K)
         usable = [row for row, error in enumerate(errors) if error is None]
         if usable:
             batch = self.processor(
                 audio=[waveforms[row] for row in usable], text=[texts[row] for row in usable], return_tensors="pt"
             )
-            logits = self.model(**batch.to(self.device)).logits
-            probabilities[usable] = logits.float().softmax(dim=-1).cpu()
-        return {"probabilities": probabilities, "error": windows["error"], "is_last": windows["is_last"]}
+            outputs = self.model(**batch.to(self.device))
+            told = [outputs.attributes] if config.attributes else []
+            answers[usable] = torch.cat([outputs.logits.float().softmax(dim=-1), *told], dim=1).cpu()
+        return {"answers": answers, "error": windows["error"], "is_last": windows["is_last"]}
 
-    def postprocess(self, windows, top_k: int | None = None, on_error: str = "raise") -> list[dict] | dict:
+    def postprocess(self, windows, top_k=None, on_error="raise", return_attributes=False) -> list[dict] | dict:
         error = next((window["error"] for window in windows if window["error"] is not None), None)
-        scores = torch.cat([window["probabilities"] for window in windows]).mean(dim=0)  # (C,)
-        if error is None and not scores.isfinite().all():
+        told = torch.cat([window["answers"] for window in windows]).mean(dim=0)  # (C + K,)
+        if error is None and not told.isfinite().all():
             error = "the model's answer isn't finite; give a model whose weights are, in a precision that holds them."
             if on_error == "raise":
                 raise ValueError(error)
         if error is not None:
             return {"error": error}
+        config, scores = self.model.config, told[: self.model.config.num_labels]
         best = scores.argsort(descending=True, stable=True)[:top_k].tolist()
-        return [{"label": self.model.config.id2label[index], "score": scores[index].item()} for index in best]
+        emotions = [{"label": config.id2label[index], "score": scores[index].item()} for index in best]
+        attributes = dict(zip(config.attributes or (), told[config.num_labels :].tolist()))
+        return {"scores": emotions, "attributes": attributes} if return_attributes else emotions
 
     def save_pretrained(self, save_directory, **kwargs):
         """Save the model, the processor and their code, as one checkpoint."""

@@ -30,7 +30,7 @@ from training.checks import check_rows, check_same_run
 from training.data import Splits, load_splits
 from training.features import read_features_instead
 from training.hub import check_destination
-from training.labels import class_weights, target_shares
+from training.labels import attribute_ranges, class_weights, target_shares
 from training.lora import add_lora, merge_lora, save_adapter
 from training.model import check_models, load_model, saved_classes
 from training.opening import describe_run
@@ -159,6 +159,7 @@ def load_rows(
             eval_batch_size=training_args.eval_batch_size * training_args.world_size,
             classes=saved_classes(model_args),
             modalities=FUSION_CLASSES[model_args.fusion].modalities,
+            attributes=model_args.attributes or (),
         )
     if data_args.class_weights is None:
         return splits, None
@@ -177,7 +178,9 @@ def make_trainer(
     """The Trainer of a run with its model, and the rows that it reads: features, where those are cached."""
     start = time.perf_counter()
     texts = [text for text in splits.tables["train"]["text"][:] if text is not None] if "train" in splits.tables else []
-    model, processor = load_model(model_args, data_args, splits.label_names, texts, weights)
+    is_saved = model_args.model_name_or_path is not None  # and has its own ranges
+    ranges = None if is_saved else attribute_ranges(splits.tables["train"], model_args.attributes)
+    model, processor = load_model(model_args, data_args, splits.label_names, texts, weights, ranges)
     if training_args.do_train:  # what is only scored, `load_model` has tried
         preflight(model, processor, texts, model_args, training_args)
     model_seconds = time.perf_counter() - start
@@ -203,13 +206,14 @@ def build_trainer(
     if data_args.streaming:
         # Each process reads for itself: dispatched batches would have to be of one length.
         training_args.accelerator_config.dispatch_batches = False
+    attributes = model.config.attributes or []
     rates = {"audio_model": model_args.audio_learning_rate, "text_model": model_args.text_learning_rate}
     trainer = RsaCfnTrainer(
         model=model,
         args=training_args,
-        data_collator=RsaCfnDataCollator(processor),
+        data_collator=RsaCfnDataCollator(processor, attributes=attributes),
         train_data_collator=RsaCfnDataCollator(
-            processor, audio_crop="head" if processor.audio_crop == "head" else "random"
+            processor, audio_crop="head" if processor.audio_crop == "head" else "random", attributes=attributes
         ),
         # The Trainer asks for --max_steps if it gets a stream, also where nothing is trained.
         train_dataset=splits.train if training_args.do_train else None,

@@ -32,6 +32,7 @@ def _name(text: str) -> str | None:
 
 
 _NAME = "one name or whole number in each row", {"string": _name, "int": int, "float": _whole, "date32": str}
+_NUMBER = "a number in each row", {"float": float, "int": float}  # and that is what other columns hold
 _INDEX = partial(_whole, least=-1)
 _TEXT = {"string": tidy, "int": str, "float": "{:.15g}".format}
 _RECORDINGS = dict.fromkeys(("string", "binary", "Audio", "recording"))
@@ -48,7 +49,7 @@ ROLES: dict[str, tuple[str, dict[str, Callable | None]]] = {
     "segment_id": ("one name in each row", _TEXT | {"string": str}),
     "emotions": ("a list of class indices in each row", {"list of int": list, "list of class": list}),
     "votes": ("one count for each class in each row", {"list of int": list, "list of float": list}),
-    **dict.fromkeys(("duration", "valence", "arousal"), ("a number in each row", {"float": float})),
+    "duration": _NUMBER,
 }
 
 
@@ -68,7 +69,7 @@ def kind_of(feature) -> str:
 def check_column(role: str, feature, shown: str) -> Callable | None:
     """What makes values of the column the type of its `role`; a column of another kind, which messages call `shown`, is
     an InputError."""
-    kind, readers = kind_of(feature), ROLES[role][1]
+    kind, readers = kind_of(feature), ROLES.get(role, _NUMBER)[1]
     if kind == "class" and readers.get("string"):
         # -1 is how `datasets` marks a class that isn't known.
         return lambda index: None if index == -1 else readers["string"](feature.int2str(index))
@@ -78,7 +79,7 @@ def check_column(role: str, feature, shown: str) -> Callable | None:
 
 
 def _refusal(role: str, shown: str, found: str) -> InputError:
-    return InputError(f"{shown} holds {found}; give {ROLES[role][0]}")
+    return InputError(f"{shown} holds {found}; give {ROLES.get(role, _NUMBER)[0]}")
 
 
 def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> dict[str, list]:

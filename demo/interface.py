@@ -10,7 +10,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 
 from demo.examples import Example
-from demo.recognizer import MAX_LETTERS, MAX_SECONDS, Recognizer, in_korean
+from demo.recognizer import MAX_LETTERS, MAX_SECONDS, Answer, Recognizer, in_korean
 from foundation.words import escape_markdown, writable
 
 
@@ -109,19 +109,19 @@ def _show(recognizer: Recognizer, audio: str | None, text: str | None) -> list:
         sentence = _refuse(error)
         return [*(gr.Label(None, visible=name == "all") for name in SHOWN), None, gr.Markdown(sentence, visible=True)]
     labels = [gr.Label(answer.probabilities.get(name), visible=name in answer.probabilities) for name in SHOWN]
-    return [*labels, answer.picture, _note(answer.explained)]
+    return [*labels, answer.picture, _note(answer)]
 
 
-def _note(explained: tuple[float, float] | None) -> gr.Markdown:
-    if explained is None:
-        return gr.Markdown(visible=False)
-    start, end = explained
-    return gr.Markdown(
-        f"확률은 녹음 전체의 평균이고, 그림은 {start:.1f}–{end:.1f}초를 설명합니다. "
-        "The probabilities are the mean over the whole recording; the picture explains "
-        f"seconds {start:.1f} to {end:.1f}.",
-        visible=True,
-    )
+def _note(answer: Answer) -> gr.Markdown:
+    lines = [", ".join(f"{escape_markdown(name)} {value:.2f}" for name, value in answer.attributes.items())]
+    if answer.explained is not None:
+        start, end = answer.explained
+        lines.append(
+            f"확률은 녹음 전체의 평균이고, 그림은 {start:.1f}–{end:.1f}초를 설명합니다. "
+            "The probabilities are the mean over the whole recording; the picture explains "
+            f"seconds {start:.1f} to {end:.1f}."
+        )
+    return gr.Markdown("\n\n".join(filter(None, lines)), visible=any(lines))
 
 
 def _transcribe(recognizer: Recognizer, audio: str | None) -> str:

@@ -42,6 +42,7 @@ class Answer:
     picture: Image.Image
     # Seconds that the picture explains, where that isn't the whole recording.
     explained: tuple[float, float] | None
+    attributes: dict[str, float]  # what the model tells beside the emotions, if anything
 
 
 class Recognizer:
@@ -80,12 +81,13 @@ class Recognizer:
         if len(given) == 2:
             shown |= {"audio": {"text": given["text"]}, "text": {"audio": given["audio"]}}
         with self._turn:
-            probabilities = {
-                name: {in_korean(entry["label"]): entry["score"] for entry in self.pipe(inputs)}
-                for name, inputs in shown.items()
-            }
+            answers = {name: self.pipe(inputs, return_attributes=True) for name, inputs in shown.items()}
             picture, explained = self._explain(given)
-        return Answer(probabilities, picture, explained)
+        probabilities = {
+            name: {in_korean(entry["label"]): entry["score"] for entry in answer["scores"]}
+            for name, answer in answers.items()
+        }
+        return Answer(probabilities, picture, explained, answers["all"]["attributes"])
 
     def transcribe(self, audio: str) -> str | None:
         """The words of a recording; None where the recogniser can make nothing of it. Raises as a call does."""

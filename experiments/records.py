@@ -27,7 +27,7 @@ def system_frame(results: Results) -> DataFrame:
     One row for each protocol and each system that has a run or scores there: what it is, its scores with the parts in
     `OF_A_SCORE`, those `OF_A_CLASS`, and the cost of a run; None for what isn't there.
     """
-    columns = [*SYSTEM_COLUMNS, *(name + suffix for name in SCORES for suffix in OF_A_SCORE)]
+    columns = [*SYSTEM_COLUMNS, *(name + suffix for name in results.titles for suffix in OF_A_SCORE)]
     columns += ["expected_calibration_error", "predicted_classes"]
     columns += [f"{kind}_{label}" for label in results.label_names for kind in OF_A_CLASS] + COST
     planned = {(entry.system, entry.protocol) for entry in [*results.runs, *results.scores]}

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from metrics.scores import SCORES
+
 
 # Protocols, the fair one first.
 SESSION, PAPER = "session", "paper"
@@ -96,7 +98,7 @@ class SystemScores:
     num_rows: int  # scored, of all folds
     group_column: str | None  # whose groups the intervals draw whole
     num_groups: int  # how many groups, or rows where there is no column
-    estimates: dict[str, Estimate]  # by the names of `SCORES`
+    estimates: dict[str, Estimate]  # by the names of `SCORES`, and `ccc_NAME` of attributes
     classes: list[ClassScores]
     confusion_matrix: list[list[float]]  # true classes in rows; counts over all folds, means over the seeds
     calibration: Calibration | None = None
@@ -198,6 +200,12 @@ class Results:
         """Those that the plan has, the fair one first."""
         there = {entry.protocol for entry in [*self.runs, *self.scores]}
         return [protocol for protocol in (SESSION, PAPER) if protocol in there]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Of the scores, those of attributes last."""
+        told = {name: f"CCC {name.removeprefix('ccc_')}" for entry in self.scores for name in entry.estimates}
+        return told | {name: score.short for name, score in SCORES.items()}
 
     def scores_of(self, protocol: str) -> list[SystemScores]:
         """Of the systems with a finished run, in the order of the plan."""

@@ -37,6 +37,7 @@ class ScoredRun:
     peak_memory_bytes: int = 0
     parameters: int = 0
     fusion_parameters: int = 0
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)  # what is so, and what was told: (2, num_rows)
 
     @property
     def last_evaluation(self) -> dict | None:
@@ -117,6 +118,8 @@ def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
         raise InputError("predictions.csv has probabilities that aren't finite")
     if rows.empty or len(rows) != results.get("eval_rows", len(rows)):
         raise InputError(f"predictions.csv has {len(rows)} rows, and {results.get('eval_rows', 'some')} were scored")
+    attributes = [name.removeprefix("prediction_") for name in rows if name.startswith("prediction_")]
+    told = rows[[f"{kind}_{name}" for name in attributes for kind in ("label", "prediction")]].replace("", "nan")
     run = ScoredRun(
         system=cell.system,
         protocol=cell.protocol,
@@ -132,6 +135,7 @@ def read_run(cell: Cell, folder: Path) -> tuple[ScoredRun, list[str]]:
         log_history=logged["log_history"],
         compared_on=split["compare_epochs_on"],
         seconds=float(results["train_runtime"]),
+        attributes=dict(zip(attributes, told.astype(float).to_numpy().T.reshape(-1, 2, len(rows)))),
         **{name: int(record[name]) for name in ("peak_memory_bytes", "parameters", "fusion_parameters")},
     )
     return run, list(map(writable, label_names))

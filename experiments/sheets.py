@@ -104,11 +104,11 @@ def scores_sheet(results: Results, protocol: str) -> Sheet:
     systems = _of_protocol(results, protocol)
     is_finished = systems.state == "finished"
     shown = DataFrame({"system": _names(systems)}, dtype=object)
-    for name, score in SCORES.items():
+    for name, title in results.titles.items():
         runs = systems[f"{name}_mean"].map(format_score)
         runs += systems[f"{name}_sd"].map(lambda sd: "" if sd is None else f" ± {format_score(sd)}")
         runs[systems.runs == 1] += ", one run"
-        shown[score.short] = _with_interval(systems, name) + "\n" + runs
+        shown[title] = (_with_interval(systems, name) + "\n" + runs).where(systems[name].notna(), "")
     counts = zip(systems.runs, systems.failed_runs)
     shown["ECE"] = systems.expected_calibration_error.map(format_score)
     shown["runs"] = [f"{runs}\n{failed} failed" if failed else f"{runs}" for runs, failed in counts]

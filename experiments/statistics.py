@@ -18,6 +18,7 @@ from experiments.results import (
     SystemScores,
 )
 from experiments.scored_run import ScoredRun, stack_rows
+from metrics.concordance import estimate_concordance
 from metrics.intervals import bootstrap_scores, expanded_interval
 from metrics.scores import confusion_matrix, matrix_scores, seed_means
 
@@ -57,6 +58,7 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
         confusion_matrix=seed_matrices.mean(axis=0).tolist(),
     )
     if first.system != MAJORITY:
+        scores.estimates |= {f"ccc_{name}": _estimate_concordance(name, runs, rows) for name in first.attributes}
         scores.calibration, scores.curve = calibrate(runs), average_curve(runs)
         costs = {part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)}
         scores.cost = Cost(**costs)
@@ -93,6 +95,17 @@ def _estimate(runs: list[ScoredRun], matrices: np.ndarray) -> dict[str, Estimate
         sd = float(by_run[name].std(ddof=1)) if len(runs) > 1 else None
         estimates[name] = Estimate(float(value), low, high, mean=float(by_run[name].mean()), sd=sd)
     return estimates
+
+
+def _estimate_concordance(name: str, runs: list[ScoredRun], rows: DataFrame) -> Estimate:
+    """Of one attribute of a single system, over its rows as they are stacked."""
+    pair = np.concatenate([run.attributes[name] for run in runs], axis=1)
+    value, *ends = estimate_concordance(pair, rows.group, rows.seed) or [None]
+    low, high = ends if ends and rows.group.nunique() >= MIN_GROUPS else (None, None)
+    by_run = [estimate_concordance(run.attributes[name], np.zeros(len(run.labels)))[:1] for run in runs]
+    by_run = np.array(sum(by_run, []))
+    sd = float(by_run.std(ddof=1)) if len(by_run) > 1 else None
+    return Estimate(value, low, high, mean=float(by_run.mean()) if len(by_run) else None, sd=sd)
 
 
 def _class_scores(seed_matrices: np.ndarray, label_names: list[str]) -> list[ClassScores]:

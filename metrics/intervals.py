@@ -1,7 +1,7 @@
 """Intervals around scores by the bootstrap, drawing whole sessions where utterances of one session are alike.
 Everything is computed from confusion matrices, one per session, so that thousands of draws take a second."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.stats import norm, t
@@ -61,16 +61,20 @@ def bootstrap_scores(
     Returns:
         By name of the score, `np.ndarray` of shape `(num_systems, num_resamples)`.
     """
-    num_groups, *shape = matrices.shape
-    counts = matrices.reshape(num_groups, -1).astype(np.float32)  # exact up to 2 ** 24 rows
-    rng, scores = np.random.default_rng(seed), []
+    counts = matrices.astype(np.float32)  # exact up to 2 ** 24 rows
+    scores = [seed_means(sums, label_names) for sums in resampled_sums(counts, num_resamples, seed)]  # (B, S) each
+    return {name: np.concatenate([batch[name] for batch in scores]).T for name in scores[0]}
+
+
+def resampled_sums(of_groups: np.ndarray, num_resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Sums over as many groups as there are, `(num_groups, ...)`, drawn with replacement: batches `(B, ...)`."""
+    num_groups, *shape = of_groups.shape
+    rng, flat = np.random.default_rng(seed), of_groups.reshape(num_groups, -1)
     for start in range(0, num_resamples, BATCH_SIZE):
         drawn = rng.integers(num_groups, size=(min(BATCH_SIZE, num_resamples - start), num_groups))  # (B, G)
         offsets = np.arange(len(drawn))[:, None] * num_groups
         times = np.bincount((drawn + offsets).ravel(), minlength=drawn.size)  # how often each was drawn
-        sums = times.reshape(drawn.shape).astype(np.float32) @ counts
-        scores.append(seed_means(sums.reshape(-1, *shape), label_names))  # (B, S)
-    return {name: np.concatenate([batch[name] for batch in scores]).T for name in scores[0]}
+        yield (times.reshape(drawn.shape).astype(flat.dtype) @ flat).reshape(-1, *shape)
 
 
 def expanded_interval(draws: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ LARGEST_DRIFT = 0.1  # of a probability, by int8
 
 
 class Logits(torch.nn.Module):
-    """A model whose inputs are those of its fusion, and whose output is its logits."""
+    """A model whose inputs are those of its fusion, and whose outputs are its logits, and attributes if it has any."""
 
     def __init__(self, model: RsaCfnForSequenceClassification):
         super().__init__()
@@ -42,9 +42,10 @@ class Logits(torch.nn.Module):
     def forward(
         self, input_values=None, audio_attention_mask=None, input_ids=None, attention_mask=None, input_features=None
     ):
-        """As in [`RsaCfnForSequenceClassification`] → `(batch_size, num_labels)`."""
+        """As in [`RsaCfnForSequenceClassification`] → `(batch_size, num_labels)`, `(batch_size, num_attributes)`."""
         inputs = (input_values, audio_attention_mask, input_ids, attention_mask)
-        return self.model(*inputs, input_features=input_features).logits
+        outputs = self.model(*inputs, input_features=input_features)
+        return outputs.logits if outputs.attributes is None else (outputs.logits, outputs.attributes)
 
 
 def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, int8: bool = False) -> float:
@@ -55,8 +56,9 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, i
     `(batch_size, num_samples)`, float32 and int32, or `input_features` `(batch_size, num_frames, num_features)` and the
     mask of its frames, and `input_ids` and `attention_mask`, `(batch_size, num_tokens)`,
     int64; a fusion of one modality has its two. All sizes are free, and a row whose mask is 0 lacks the modality. The
-    output is `logits`, `(batch_size, num_labels)`. The labels are in the metadata, as JSON under `labels`. Over 1.5 GB
-    the weights lie beside `file`, in one of the same name and `.data`.
+    output is `logits`, `(batch_size, num_labels)`, and of a model with attributes `attributes` too, `(batch_size,
+    num_attributes)`. Their names are in the metadata, as JSON under `labels` and `attributes`. Over 1.5 GB the weights
+    lie beside `file`, in one of the same name and `.data`.
 
     What is too long for `mlp_mixer` is cut at its end, where the model would raise an error. A difference of more than
     1e-4, or by `int8` of a probability of more than 0.1, is an `InputError`, and nothing is written. All files appear
@@ -72,7 +74,7 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, i
                 Logits(model).eval(),
                 kwargs=inputs,
                 input_names=list(axes),
-                output_names=["logits"],
+                output_names=["logits", "attributes"][: 2 if model.config.attributes else 1],
                 dynamic_shapes=axes,
                 dynamo=True,
                 verbose=False,
@@ -86,6 +88,8 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, i
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     program.model.metadata_props["labels"] = json.dumps(labels, ensure_ascii=False)
     program.model.metadata_props["fusion"] = model.config.fusion
+    if model.config.attributes:
+        program.model.metadata_props["attributes"] = json.dumps(model.config.attributes, ensure_ascii=False)
     with writing_all(file.parent) as folder, TemporaryDirectory() as scratch:
         written = Path(scratch if int8 else folder, file.name)
         program.save(written)
@@ -123,7 +127,8 @@ def quantise(file: Path, output: Path) -> None:
 
 
 def compare(model: RsaCfnForSequenceClassification, file: Path, of: Callable = torch.Tensor.float) -> float:
-    """The largest difference of a logit, or of what is made of logits, in onnxruntime from PyTorch; see [`export`]."""
+    """The largest difference of a logit, or of what is made of logits, and of an attribute as a share of its range, in
+    onnxruntime from PyTorch; see [`export`]."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -131,9 +136,12 @@ def compare(model: RsaCfnForSequenceClassification, file: Path, of: Callable = t
     for batch_size, length in ((1, 1.0), (4, 0.8), (3, 0.1), (5, 0.4)):
         inputs = make_inputs(model, batch_size, length)
         with torch.no_grad():
-            expected = model(**inputs).logits
-        (logits,) = session.run(["logits"], {name: tensor.numpy() for name, tensor in inputs.items()})
-        differences.append((of(torch.from_numpy(logits)) - of(expected)).abs().max().item())
+            expected = model(**inputs)
+        logits, *told = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        differences.append((of(torch.from_numpy(logits)) - of(expected.logits)).abs().max().item())
+        for attributes in told:
+            ranges = torch.tensor(model.config.attribute_ranges).diff(dim=1).T
+            differences.append(((torch.from_numpy(attributes) - expected.attributes) / ranges).abs().max().item())
     return float(torch.tensor(differences).max())  # NaN where there is one
 
 

@@ -44,7 +44,25 @@ def test_round_trip(make_config, tmp_path):
     assert type(reloaded.audio_config).__name__ == "WavLMConfig"
 
 
-@pytest.mark.parametrize("field, value", [("fusion", "sum"), ("pooling_mode", "median"), ("projection_size", "128")])
+def test_attributes_keep_their_order_and_their_ranges(make_config, tmp_path):
+    config = make_config(attributes=["valence", "arousal"], attribute_ranges=[[1.0, 5], [-1, 0.5]], attribute_weight=2)
+    config.save_pretrained(tmp_path)
+    reloaded = RsaCfnConfig.from_pretrained(tmp_path)
+    assert (reloaded.attributes, reloaded.attribute_ranges) == (["valence", "arousal"], [[1, 5], [-1, 0.5]])
+    assert (reloaded.attribute_loss, reloaded.attribute_weight) == ("ccc", 2)
+    assert make_config(attributes=["pace"]).attribute_ranges == [[-1, 1]]
+
+
+def test_a_model_without_attributes_says_nothing_of_them(make_config, tmp_path):
+    """An earlier version refuses fields that it doesn't know."""
+    make_config().save_pretrained(tmp_path)
+    assert "attribute" not in (tmp_path / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("attribute_loss", "mae"), ("fusion", "sum"), ("pooling_mode", "median"), ("projection_size", "128")],
+)
 def test_an_illegal_value_names_field_and_value(field, value):
     with pytest.raises(StrictDataclassFieldValidationError, match=rf"{field}(.|\n)*{value}"):
         RsaCfnConfig(**{field: value})
@@ -60,6 +78,10 @@ def test_an_illegal_value_names_field_and_value(field, value):
         ({"residual_dropout": 1.0}, r"residual_dropout=1.0 is out of range; give a number in \[0, 1\)"),
         ({"mixer_dropout": -0.1}, "mixer_dropout=-0.1 is out of range"),
         ({"num_labels": 3, "id2label": {0: "calm", 1: "upset"}}, "num_labels=3 contradicts id2label, which names 2"),
+        ({"attributes": ["a", "a"]}, r"attributes=\['a', 'a'\] don't fit .*; give each once"),
+        ({"attributes": ["a"], "attribute_ranges": [[1, 1]]}, "give each once, and a number and a greater one for it"),
+        ({"attribute_ranges": [[0, 1]]}, r"attributes=\[\] don't fit attribute_ranges=\[\[0, 1\]\]"),
+        ({"attribute_weight": 0}, "attribute_weight=0 is out of range; give more than 0"),
         ({"problem_type": "regression"}, "problem_type='regression' isn't learnt; leave it out"),
         ({"problem_type": "multi_label_classification"}, "leave it out: a row has one class"),
         (

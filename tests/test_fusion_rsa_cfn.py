@@ -38,6 +38,25 @@ def test_every_fusion_has_a_class():
     assert tuple(FUSION_CLASSES) == FUSIONS
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_attributes_stand_beside_logits_that_are_as_without_them(fusion, make_model, processor, clips, texts):
+    plain = make_model(fusion=fusion)
+    model = make_model(fusion=fusion, attributes=["valence", "arousal"], attribute_ranges=[[1, 5], [-2, 0]])
+    missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
+    assert missing and all("attribute_head" in name for name in missing) and not unexpected
+    batch = processor(audio=clips, text=texts, return_tensors="pt")
+    with torch.no_grad():
+        expected, outputs = plain(**batch), model(**batch)
+        assert torch.equal(outputs.logits, expected.logits) and expected.attributes is None
+        # A head that tells 0 is in the middle of each range, one that tells 1 at its upper end.
+        for bias, ends in ((0, [3, -1]), (1, [5, 0])):
+            for name in missing:
+                torch.nn.init.constant_(model.get_parameter(name), bias if name.endswith("bias") else 0)
+            told = model(**batch).attributes
+            torch.testing.assert_close(told, torch.tensor([ends] * 3, dtype=torch.float32))
+    assert outputs.attributes.shape == (3, 2) and outputs.attributes.std(dim=0).min() > 0
+
+
 def test_scalar_self_attention_equals_its_definition():
     attention = ScalarSelfAttention(5).double()
     x = torch.randn(3, 11, dtype=torch.float64, requires_grad=True)

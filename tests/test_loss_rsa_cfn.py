@@ -1,8 +1,10 @@
-"""The loss: cross entropy with weights, smoothing and soft labels, whatever accumulation and processes."""
+"""The loss: cross entropy with weights, smoothing and soft labels, and that of attributes, whatever accumulation and
+processes."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,9 @@ VARIANTS = {
     "plain": ({}, False),
     "weighted": ({"class_weights": [0.5, 2.0, 1.0, 1.0, 1.5, 0.25, 1], "label_smoothing": 0.1}, False),
     "soft": ({"class_weights": [0.5, 2.0, 1.0, 1.0, 1.5, 0.25, 1], "label_smoothing": 0.1}, True),
+    "squared errors": ({"attributes": ["valence", "arousal"], "attribute_loss": "mse", "attribute_weight": 3}, False),
 }
+CCC = {"attributes": ["valence", "arousal"], "attribute_ranges": [[1.0, 5.0], [-2.0, 0.0]]}
 
 
 @pytest.fixture
@@ -88,6 +92,83 @@ def test_illegal_values_are_named(fields, message, make_config):
         make_config(**fields)
 
 
+def concordance(values, told):
+    """Of two columns, by NumPy."""
+    distance = values.var() + told.var() + (values.mean() - told.mean()) ** 2
+    return 2 * np.mean((values - values.mean()) * (told - told.mean())) / distance
+
+
+def with_attributes(rows):
+    """Two numbers in each row, and one of them in the fifth."""
+    generator = torch.Generator().manual_seed(1)
+    rows = [{**row, "attributes": torch.randn(2, generator=generator)} for row in rows]
+    rows[4]["attributes"][1] = torch.nan
+    return rows
+
+
+@pytest.fixture
+def told():
+    """Valence and arousal of five rows as a model tells them, and as they are: not in the second and the last row."""
+    told = torch.tensor([[2.0, -1.0], [3.0, 0.3], [4.5, -1.5], [1.0, -0.2], [3.1, -0.9]], requires_grad=True)
+    return told, torch.tensor([[1.5, -1.2], [torch.nan] * 2, [4.0, -0.4], [2.5, -1.0], [torch.nan, -torch.inf]])
+
+
+def test_the_loss_of_attributes_is_that_of_the_rows_with_a_value(make_model, told):
+    told, values = told
+    given = [0, 2, 3]
+    pairs = list(zip(values[given].numpy().T, told.detach()[given].numpy().T))
+    model = make_model(fusion="text", **CCC)
+    expected = np.mean([1 - concordance(*pair) for pair in pairs])
+    loss = model.attribute_loss(told, values, 5)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    loss.backward()
+    assert told.grad.isfinite().all() and (told.grad[given] != 0).all() and not told.grad[[1, 4]].any()
+    squared = make_model(fusion="text", **CCC, attribute_loss="mse")
+    halves = (2.0, 1.0)  # of the ranges
+    expected = np.mean([np.sum(((pair[0] - pair[1]) / half) ** 2) / 5 for pair, half in zip(pairs, halves)])
+    assert squared.attribute_loss(told, values, 5).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_rows_without_a_label_have_no_part_in_the_loss_of_attributes(make_model, told, logits):
+    told, values = told
+    model = make_model(fusion="text", **CCC, attribute_weight=0.5)
+    labels = torch.tensor([0, 1, -100, 3, 3])
+    part = model.attribute_loss(told[[0, 3]], values[[0, 3]], 2)
+    loss = model.loss_function(logits, labels, None, told, values)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels) + 0.5 * part)
+    # Of a step of eight labelled rows, these four are the half.
+    loss = model.loss_function(logits, labels, 8, told, values)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels) / 2 + 0.5 * part / 2)
+
+
+def test_attributes_alone_and_those_that_the_model_has_not(make_model, rows, told):
+    batch = {"input_ids": torch.stack([row["input_ids"] for row in rows[:5]])}
+    model = make_model(fusion="text", **CCC, attribute_weight=2)
+    outputs = model(**batch, attributes=told[1])
+    torch.testing.assert_close(outputs.loss, 2 * model.attribute_loss(outputs.attributes, told[1], 5))
+    for other in (make_model(fusion="text"), make_model(fusion="text", attributes=["valence"])):
+        with pytest.raises(ValueError, match=r"attributes are \(5, 2\); give one column each: (None|\['valence'\])"):
+            other(**batch, attributes=told[1])
+
+
+@pytest.mark.parametrize("given", [[], [2], [0, 0]], ids=["none", "one", "all alike"])
+def test_values_that_do_not_differ_teach_nothing(given, make_model, told):
+    told, values = told
+    alike = torch.full_like(values, torch.nan)
+    alike[: len(given)] = values[given]
+    loss = make_model(fusion="text", **CCC).attribute_loss(told, alike, 5)
+    loss.backward()
+    assert loss.item() == 0 and not told.grad.any()
+
+
+def test_a_constant_answer_has_a_gradient(make_model, told):
+    """Where every row is told the same, as by a head whose weights are 0."""
+    constant = torch.full((5, 2), 2.0, requires_grad=True)
+    loss = make_model(fusion="text", **CCC).attribute_loss(constant, told[1], 5)
+    loss.backward()
+    assert loss.item() == pytest.approx(1) and constant.grad.isfinite().all() and constant.grad.any()
+
+
 def make_untouched_model(make_model, **fields):
     """One without dropout, so that only the way of batching can make a difference."""
     dropouts = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
@@ -116,7 +197,7 @@ def train(model, rows, folder, batch_size, accumulation, steps=5):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_accumulation_gives_the_curve_and_the_weights_of_the_whole_batch(variant, make_model, rows, tmp_path):
     fields, is_soft = VARIANTS[variant]
-    rows = soften(rows) if is_soft else rows
+    rows = soften(rows) if is_soft else with_attributes(rows) if "attributes" in fields else rows
     whole, parts = make_untouched_model(make_model, **fields), make_untouched_model(make_model, **fields)
     expected = train(whole, rows, tmp_path / "whole", batch_size=8, accumulation=1)
     losses = train(parts, rows, tmp_path / "parts", batch_size=1, accumulation=8)
@@ -141,8 +222,14 @@ if trainer.is_world_process_zero():
 """
 
 
-def test_two_processes_give_the_losses_of_one(make_model, rows, processes, tmp_path):
-    fields, _ = VARIANTS["weighted"]
+# The CCC is that of the rows that a process sees at once, so it has them alike beside it.
+@pytest.mark.parametrize(
+    "fields, batch_size, accumulation",
+    [(VARIANTS["weighted"][0], 8, 1), pytest.param(CCC, 2, 4, marks=pytest.mark.slow)],
+    ids=["weighted", "ccc"],
+)
+def test_two_processes_give_the_losses_of_one(fields, batch_size, accumulation, make_model, rows, processes, tmp_path):
+    rows = with_attributes(rows) if "attributes" in fields else rows
     model = make_untouched_model(make_model, **fields)
     model.save_pretrained(tmp_path / "model")
     torch.save(rows, tmp_path / "rows.pt")
@@ -157,6 +244,6 @@ def test_two_processes_give_the_losses_of_one(make_model, rows, processes, tmp_p
     finished = processes.run("-c", TWO_PROCESSES, *arguments.split(), **options)
     assert finished.returncode == 0, finished.stderr
     report = json.loads((tmp_path / "losses.json").read_text())
-    expected = train(model, rows, tmp_path / "one", batch_size=8, accumulation=1, steps=2)
+    expected = train(model, rows, tmp_path / "one", batch_size, accumulation, steps=2)
     assert report["processes"] == 2
     assert report["losses"] == pytest.approx(expected, abs=1e-5)

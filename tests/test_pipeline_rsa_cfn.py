@@ -85,6 +85,20 @@ def test_the_answer_is_the_models_and_sorted(pipe, probabilities, clips, texts):
     assert pipe(row(clip), top_k=2) == pipe(row(clip))[:2]
 
 
+def test_attributes_are_given_where_they_are_asked_for(make_model, short, clips, texts):
+    model = make_model(fusion="early_fusion", attributes=["valence", "arousal"], attribute_ranges=[[1, 5], [0, 1]])
+    pipe, long = RsaCfnPipeline(model, short, device="cpu"), row(clips[2], texts[0])
+    answer = pipe(long, return_attributes=True, top_k=2)
+    assert answer["scores"] == pipe(long)[:2]
+    windows = list(short.windows(clips[2], 16000))
+    with torch.no_grad():
+        batch = short(audio=windows, text=texts[:1] * len(windows), return_tensors="pt")
+        expected = model(**batch).attributes.mean(dim=0).tolist()
+    assert answer["attributes"] == pytest.approx(dict(zip(("valence", "arousal"), expected)), abs=1e-5)
+    plain = RsaCfnPipeline(make_model(fusion="early_fusion"), short, device="cpu", return_attributes=True)
+    assert plain(row(clips[1]))["attributes"] == {} and len(plain(row(clips[1]))["scores"]) == 7
+
+
 def test_every_form_of_audio_gives_the_same_answer(pipe, clips, tmp_path):
     clip = clips[1]
     (tmp_path / "speech.wav").write_bytes(wav(clip))

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from datasets import ClassLabel, load_from_disk
@@ -38,9 +39,10 @@ def run(dataset, output_dir, *arguments):
 
 @pytest.fixture(scope="module")
 def finished(prepared_dir, tmp_path_factory):
-    """The folder and the metrics of a run of rsa_cfn."""
+    """The folder and the metrics of a run of rsa_cfn, which learns valence and arousal too."""
     folder = tmp_path_factory.mktemp("models") / "rsa_cfn"
-    return folder, run(prepared_dir, folder, "--fusion", "rsa_cfn", "--max_audio_seconds", "1")
+    arguments = "--fusion rsa_cfn --max_audio_seconds 1 --attributes valence arousal"
+    return folder, run(prepared_dir, folder, *arguments.split())
 
 
 @pytest.mark.parametrize("given, training", [((), "random"), (("--audio_crop", "head"), "head")])
@@ -121,6 +123,45 @@ def test_a_saved_model_scores_the_same_without_training(finished, prepared_dir, 
     again = run(prepared_dir, tmp_path / "again", "--model_name_or_path", str(folder), "--do_train", "false")
     assert again["eval_loss"] == pytest.approx(metrics["eval_loss"], abs=1e-5)
     assert (tmp_path / "again" / "predictions.csv").read_text() == (folder / "predictions.csv").read_text()
+
+
+def check_attributes(folder, prepared_dir, names=("valence", "arousal")):
+    """Ranges, scores, predictions and card of a run against the rows of its dataset."""
+    results = json.loads((folder / "all_results.json").read_text())
+    rows, dataset = pandas.read_csv(folder / "predictions.csv"), load_from_disk(prepared_dir)["train"].to_pandas()
+    dataset = dataset.set_index("segment_id")
+    trained = pandas.read_csv(folder / "splits.csv", index_col="segment_id").query("part == 'train'").index
+    config = json.loads((folder / "config.json").read_text())
+    assert config["attributes"] == list(names) and "attribute_weight" not in config
+    for name, ends in zip(names, config["attribute_ranges"], strict=True):
+        assert ends == pytest.approx([dataset[name][trained].min(), dataset[name][trained].max()])
+        values, told = rows[f"label_{name}"], rows[f"prediction_{name}"]
+        assert values.tolist() == pytest.approx(dataset[name][rows.segment_id].tolist(), abs=1e-5)
+        concordance = 2 * np.cov(values, told, ddof=0)[0, 1]
+        concordance /= values.var(ddof=0) + told.var(ddof=0) + (values.mean() - told.mean()) ** 2
+        assert results[f"eval_ccc_{name}"] == pytest.approx(concordance, abs=1e-4)
+        assert results[f"eval_ccc_{name}_low"] <= concordance <= results[f"eval_ccc_{name}_high"]
+        assert f"| CCC of {name} | {results[f'eval_ccc_{name}']:.3f} | " in (folder / "README.md").read_text()
+
+
+def test_attributes_are_learnt_scored_and_kept(finished, prepared_dir):
+    check_attributes(finished[0], prepared_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", ["--cache_features", "--streaming --max_steps 2", "--lora_rank 2"])
+def test_attributes_go_with_every_way_to_train(given, prepared_dir, tmp_path):
+    folder = tmp_path / "out"
+    metrics = run(prepared_dir, folder, *"--fusion hybrid_fusion --attributes valence arousal".split(), *given.split())
+    check_attributes(folder, prepared_dir)
+    again = run(prepared_dir, tmp_path / "again", "--model_name_or_path", str(folder), "--do_train", "false")
+    assert again["eval_ccc_valence"] == pytest.approx(metrics["eval_ccc_valence"], abs=1e-4)
+    (tmp_path / "words.csv").write_text('text\n정말\n""\n', encoding="utf-8")
+    predict = ["--do_predict", "--model_name_or_path", str(folder), "--predict_file", str(tmp_path / "words.csv")]
+    main(*parse_arguments([*predict, "--output_dir", str(tmp_path / "predicted"), "--disable_tqdm", "true"]))
+    predicted = pandas.read_csv(tmp_path / "predicted" / "predictions.csv")
+    assert list(predicted)[-3:] == ["prediction_valence", "prediction_arousal", "error"]
+    assert predicted.prediction_valence.notna().tolist() == predicted.error.isna().tolist()
 
 
 def test_all_rows_of_another_dataset_are_scored_by_the_names_of_their_classes(finished, prepared_dir, tmp_path):

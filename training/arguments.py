@@ -25,9 +25,10 @@ TEXT_MODEL = "klue/roberta-base"
 # In the original's main.py; 6 for all other fusions.
 PAPER_BATCH_SIZES = {"audio": 16, "text": 16, "rsa_cfn": 4, "hybrid_fusion": 4}
 # Fields of RsaCfnConfig: those that decide which weights a model has, and those that a saved model can change.
-OF_THE_WEIGHTS = ("fusion", "pooling_mode", "cross_fusion_rank", "use_weighted_layer_sum")
+OF_THE_WEIGHTS = ("fusion", "pooling_mode", "cross_fusion_rank", "use_weighted_layer_sum", "attributes")
 OF_THE_TRAINING = ("modality_dropout", "label_smoothing", "freeze_feature_encoder", "freeze_audio_encoder")
 OF_THE_TRAINING += ("freeze_text_encoder", "freeze_audio_layers", "freeze_text_layers")
+OF_THE_TRAINING += ("attribute_loss", "attribute_weight")
 # How the processor cuts clips and transcripts, and begins the latter.
 LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop", "text_prefix")
 ABOVE_ZERO, BELOW_ONE = sys.float_info.min, 1 - sys.float_info.epsilon
@@ -113,6 +114,13 @@ class ModelArguments:
         "which is kept in the cache of `datasets` for other fusions, folds and seeds.",
     )
     label_smoothing: float = HfArg(default=0.0, help="Label smoothing in the model's loss, below 1.")
+    attributes: list[str] | None = HfArg(
+        default=None, help="Columns of numbers to learn beside the classes, such as valence and arousal."
+    )
+    attribute_loss: Literal["ccc", "mse"] = HfArg(
+        default="ccc", help="Of the attributes. ccc: 1 - concordance correlation; mse: mean squared error."
+    )
+    attribute_weight: float = HfArg(default=1.0, help="How much that loss weighs beside that of the classes.")
     int8: bool = HfArg(
         default=False, help="Score or predict with a saved model on a CPU by encoders that multiply in 8 bits."
     )

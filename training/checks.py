@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 OF_A_CLASS = ("f1_", "recall_")
 CROSSING = ("rsa_cfn", "hybrid_fusion")
 # Without effect they are said and not refused: a plan or a recipe gives them to many runs.
-SAID = ("cross_fusion_rank", "warmup_steps")
+SAID = ("cross_fusion_rank", "warmup_steps", "attribute_loss", "attribute_weight")
 SHARED_MEMORY = "/dev/shm"
 # A float32 sample and its int64 mask at the most; a worker holds a finished batch and makes another.
 BYTES_PER_SAMPLE = 12
@@ -192,6 +192,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("dataset_config_name", not is_prepared, "with a folder from prepare_dataset.py; give another --dataset_name"),
         *((name, training_args.push_to_hub, "without --push_to_hub; give it") for name in given if "hub_" in name[:4]),
         ("cross_fusion_rank", fusion in CROSSING, f"with --fusion {fusion}; give one of {', '.join(CROSSING)}"),
+        *((name, model_args.attributes, "without --attributes; give it") for name in given if "attribute_" in name),
         ("warmup_steps", scheduler != "constant", "with --lr_scheduler_type constant; give constant_with_warmup"),
     ):
         if is_useful or not given.get(option):

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -76,15 +77,18 @@ def load_splits(
     eval_batch_size: int = 1,
     classes: list | None = None,
     modalities: tuple[str, ...] = MODALITIES,
+    attributes: Sequence[str] = (),
 ) -> Splits:
     """
     Load the dataset, divide its rows, and leave out and report those that can't be used. `with_validation` takes a
     validation part out of the training rows where the split has none and epochs aren't compared on the test part;
-    `classes` are those of a saved model, in its order; `modalities` are what the fusion reads, and so what a row needs.
+    `classes` are those of a saved model, in its order; `modalities` are what the fusion reads, and so what a row needs;
+    `attributes` are further columns, which a saved model can do without.
     Raises InputError where the dataset or the split doesn't fit.
     """
-    source = _open(data_args, modalities)
+    source = _open(data_args, modalities, dict.fromkeys(attributes, classes is None))
     columns = read_columns(source.tables, source.columns)
+    columns = {name: [None] * len(columns["label"]) for name in attributes} | columns
     label_names = encode_labels(source.tables, columns, source.columns["label"])
     columns.setdefault("text", [None] * len(columns["label"]))
     if classes is not None:
@@ -144,7 +148,7 @@ def _stream(
     }
 
 
-def _open(data_args: DataArguments, modalities: tuple[str, ...]) -> _Source:
+def _open(data_args: DataArguments, modalities: tuple[str, ...], attributes: dict[str, bool]) -> _Source:
     """The dataset by the names of its parts; a stream's columns are read once, without the audio."""
     name, config_name = DEMO_DIR if data_args.is_demo else data_args.dataset_name, data_args.dataset_config_name
     if name == DEMO_DIR and not Path(name).is_dir():
@@ -155,7 +159,7 @@ def _open(data_args: DataArguments, modalities: tuple[str, ...]) -> _Source:
             f"there is no folder {name}; make it by prepare_dataset.py (see README.md), or give another --dataset_name"
         )
     loaded = load_parts(name, config_name, data_args.streaming, None, data_args.audio_column_name)
-    columns, shown = _find_columns(loaded, data_args, modalities)
+    columns, shown = _find_columns(loaded, data_args, modalities, attributes)
     is_ours = (Path(name) / REPORT_FILE).is_file() or all(
         PREPARED_COLUMNS <= {*part.column_names} for part in loaded.values()
     )
@@ -184,14 +188,16 @@ def _open(data_args: DataArguments, modalities: tuple[str, ...]) -> _Source:
 
 
 def _find_columns(
-    parts: dict[str, Dataset | IterableDataset], data_args: DataArguments, modalities: tuple[str, ...]
+    parts: dict[str, Dataset], data_args: DataArguments, modalities: tuple[str, ...], attributes: dict[str, bool]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The column of each role, looked at in all parts, and how messages call it; there need be none of a modality that
-    nothing reads."""
+    nothing reads, or of an attribute that isn't said to be needed."""
     columns, shown = {}, {}
-    for role, other in (("audio", "text"), ("text", "audio"), ("label", None)):
-        column = getattr(data_args, f"{role}_column_name")
-        shown[role] = f"--{role}_column_name {column}"
+    if taken := [name for name in attributes if name in (*MODALITIES, *OPTIONAL_COLUMNS, "label", "part", "row")]:
+        raise InputError(f"--attributes {taken[0]} has a meaning of its own; give columns of numbers by other names")
+    for role, other in {"audio": "text", "text": "audio", "label": None, **dict.fromkeys(attributes)}.items():
+        column = getattr(data_args, f"{role}_column_name", role)
+        shown[role] = f"--attributes {role}" if role in attributes else f"--{role}_column_name {column}"
         try:
             for name, part in parts.items():
                 if column not in part.column_names:
@@ -203,9 +209,11 @@ def _find_columns(
                     raise InputError(f"{shown[role]} is no column of split {name!r}; {legal}")
                 check_column(role, part.features[column], shown[role])
             columns[role] = column
-        except InputError:
-            if role in ("label", *modalities, *data_args.eval_modalities) or column != role:
+        except InputError as error:
+            if attributes.get(role, role in ("label", *modalities, *data_args.eval_modalities) or column != role):
                 raise
+            if role in attributes:
+                logger.warning(f"{error}: it is neither learnt nor scored")
     for role in OPTIONAL_COLUMNS:
         column = getattr(data_args, f"{role}_column_name", role)
         kinds = {kind_of(part.features[column]) if column in part.column_names else None for part in parts.values()}

@@ -55,7 +55,7 @@ def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: Dat
             backbone = getattr(trainer.model, f"{modality}_model")
             features[modality] = CachedFeatures(path, key, backbone.config.hidden_size)
     trainer.data_collator = trainer.train_data_collator = CachedFeatureCollator(
-        trainer.processing_class, features=features
+        trainer.processing_class, features=features, attributes=trainer.data_collator.attributes
     )
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     for name, part in parts.items():

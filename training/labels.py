@@ -110,6 +110,18 @@ def target_shares(train, num_labels: int | None = None) -> np.ndarray:
     return np.eye(num_labels or labels.max() + 1)[labels]
 
 
+def attribute_ranges(train, names: list[str] | None) -> list[list[float]] | None:
+    """The least and the greatest training value of each attribute; an InputError for one without two."""
+    ranges = []
+    for name in names or ():
+        values = np.array(train[name][:], dtype=float)
+        low, high = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
+        if not low < high:
+            raise InputError(f"--attributes {name} doesn't vary over the training rows; give columns that do")
+        ranges.append([low, high])
+    return ranges or None
+
+
 CLASS_WEIGHTS = {
     # All classes weigh alike.
     "balanced": lambda counts: 1 / counts,

@@ -170,6 +170,7 @@ def load_model(
     label_names: list[str],
     texts: list[str],
     class_weights: list[float] | None = None,
+    attribute_ranges: list[list[float]] | None = None,
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     """The model and its processor, ready to train; the tokenizer of a tiny one is built from `texts`."""
     if model_args.model_name_or_path is not None:
@@ -194,6 +195,7 @@ def load_model(
         **model_args.config_fields,
         "max_text_tokens": data_args.max_text_tokens,
         "class_weights": class_weights,
+        "attribute_ranges": attribute_ranges,
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: index for index, name in enumerate(label_names)},
     }

@@ -85,6 +85,7 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
     set_limits(model.config, processor, data_args)
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     output_columns = ["prediction", *(f"probability_{name}" for name in label_names), "error"]
+    output_columns += [f"prediction_{name}" for name in model.config.attributes or ()]
     taken = [name for name in output_columns if name in rows[0].columns]
     if taken:
         needed = f"has columns that the output needs: {', '.join(taken)}; rename them"
@@ -96,6 +97,7 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
         device=training_args.device,
         batch_size=training_args.per_device_eval_batch_size,
         on_error="return",
+        return_attributes=True,
     )
     folder.mkdir(parents=True, exist_ok=True)
     done = _read_parts(folder, state)
@@ -111,7 +113,7 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
         part.write(b"\n")  # after a line that was cut
         answers = _answers(pipe, [rows[number] for number in mine], transcriber, training_args)
         for answer, number in zip(answers, mine, strict=True):
-            record = _record(rows[number], answer, label_names, has_text=transcriber is not None)
+            record = _record(rows[number], answer, label_names, model.config.attributes or (), transcriber is not None)
             part.write(_sealed(number, record, state) + b"\n")
             part.flush()
     return label_names
@@ -288,16 +290,17 @@ def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | N
         yield from tqdm(pipe(inputs()), "predicting", total=len(rows), unit="row", disable=not is_shown)
 
 
-def _record(row: Row, answer: list[dict] | dict, label_names: list[str], has_text: bool) -> dict:
+def _record(row: Row, answer: dict, label_names: list[str], attributes: list[str], has_text: bool) -> dict:
     """A row of the output, as JSON has it; without a prediction its cells are null and `error` says why."""
-    error = row.problem or (answer["error"] if isinstance(answer, dict) else None)
-    scores = {} if error else {entry["label"]: round(entry["score"], 6) for entry in answer}
+    error = row.problem or answer.get("error")
+    scores = {} if error else {entry["label"]: round(entry["score"], 6) for entry in answer["scores"]}
     name = next((name for name in row.columns if name.lower() == "text"), "text")
     return {
         **row.columns,
         **({name: row.text or ""} if has_text else {}),
-        "prediction": None if error else answer[0]["label"],
+        "prediction": None if error else answer["scores"][0]["label"],
         **{f"probability_{name}": scores.get(name) for name in label_names},
+        **{f"prediction_{name}": None if error else round(answer["attributes"][name], 6) for name in attributes},
         "error": error,
     }
 

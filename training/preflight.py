@@ -91,7 +91,9 @@ def try_two_rows(model, processor, texts: list[str], names: dict[str, tuple[str,
     rows["text"] = [f"{texts[-1][:NUM_LETTERS]} {texts[0]}", texts[0][:10]]
 
     def answer(labels=None, **rows):
-        return model(**processor(**rows, sampling_rate=rate, return_tensors="pt"), labels=labels)
+        ends = model.config.attribute_ranges
+        values = None if labels is None or ends is None else torch.tensor(ends).T  # (2, K)
+        return model(**processor(**rows, sampling_rate=rate, return_tensors="pt"), labels=labels, attributes=values)
 
     # No SpecAugment, which draws numpy's random numbers.
     model.config.audio_config.update({"mask_time_prob": 0.0, "mask_feature_prob": 0.0})

@@ -43,8 +43,9 @@ def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -
     write_csv(folder / "splits.csv", table)
 
 
-def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str]) -> None:
-    """A line per row: its ID or number, session and speaker if all have one, label, prediction, probabilities."""
+def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str], attributes=None) -> None:
+    """A line per row: its ID or number, session and speaker if all have one, label, prediction, probabilities, and of
+    each attribute what is so and what is told, `(2, N)` by its name."""
     probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()  # (N, C)
     ids = test["segment_id"] if "segment_id" in test.column_names else range(len(test))
     columns = {"segment_id": ids, **{name: test[name][:] for name in GROUP_COLUMNS if name in test.column_names}}
@@ -54,6 +55,8 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
     columns |= {
         f"probability_{name}": [f"{p:.6f}" for p in column] for name, column in zip(label_names, probabilities.T)
     }
+    for name, pair in (attributes or {}).items():
+        columns |= dict(zip((f"label_{name}", f"prediction_{name}"), pair.round(6)))
     write_csv(file, pandas.DataFrame(columns))
 
 
@@ -81,7 +84,10 @@ def format_summary(metrics: dict[str, float], label_names: list[str], prefix: st
     lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
     for name in SCORES:
         lines.append(f"{name:>27}  {metrics[f'{prefix}_{name}']:6.3f}  {metrics[f'{prefix}_majority_{name}']:14.3f}")
-    for name, title in (("kl_to_raters", "kl_to_raters (nats)"), ("prior_kl_to_raters", "of mean training votes")):
+    titles = {"kl_to_raters": "kl_to_raters (nats)", "prior_kl_to_raters": "of mean training votes"}
+    told = [name.removeprefix(f"{prefix}_") for name in metrics if name.startswith(f"{prefix}_ccc_")]
+    titles |= {name: writable(name) for name in told if not name.endswith(("_low", "_high"))}
+    for name, title in titles.items():
         if f"{prefix}_{name}" in metrics:
             lines.append(f"{title:>27}  {metrics[f'{prefix}_{name}']:6.3f}")
     lines += ["", f"{'class':>27}  {'F1':>6}  {'recall':>6}  {'rows':>6}  {'predicted':>9}"]

@@ -1,7 +1,7 @@
 """One pass over a part of the rows: its scores, and of the test part the files and tables that go with them."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import EvalPrediction
 from transformers.utils import CONFIG_NAME
 
+from corpora.folds import find_groups
 from foundation.errors import InputError
 from foundation.words import first_names
 from training.callbacks import log_scores
@@ -32,6 +33,7 @@ class ScoredPart:
     metrics: dict[str, float]  # all scores, whose names start with `prefix`
     prefix: str  # "validation", or "eval" and what the model was given where that isn't both modalities
     modality: str = "both"  # what the model was given, or "audio" or "text"
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)  # what is so and what is told: (2, N)
 
 
 def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str, float]:
@@ -49,7 +51,7 @@ def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str,
         raise InputError("not one row that would be scored can be read; look whether the recordings are still there")
     if not is_finite.all():
         logger.warning(f"{(~is_finite).sum()} of {len(is_finite)} rows have outputs that aren't finite; none is scored")
-    predictions = scored.predictions[is_scored].argmax(axis=1)
+    predictions = scored.predictions[is_scored, : len(label_names)].argmax(axis=1)
     return EmotionMetric(label_names).compute(predictions=predictions, references=scored.label_ids[is_scored])
 
 
@@ -70,7 +72,8 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
         folder, names = Path(trainer.args.output_dir), splits.label_names
         picture = f"confusion_matrix{suffix}.png"
         with writing(folder):
-            write_predictions(folder / f"predictions{suffix}.csv", scored.table, scored.logits, names)
+            file = folder / f"predictions{suffix}.csv"
+            write_predictions(file, scored.table, scored.logits, names, scored.attributes)
             draw_confusion_matrix(folder / picture, scored.labels, np.argmax(scored.logits, axis=1), names)
         print(f"\nScored on {'audio and text' if modality == 'both' else f'{modality} alone'}:")
         print(format_summary(scored.metrics, names, prefix))
@@ -90,8 +93,15 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
                 f"{len(lost)} of {len(table)} rows of {part} {problem} and are not scored: {first_names(lost)}"
             )
     table = table if is_scored.all() else table.select(np.flatnonzero(is_scored))
-    logits, labels = output.predictions[is_scored], output.label_ids[is_scored]
+    logits, told = np.split(output.predictions[is_scored], [len(splits.label_names)], axis=1)
+    labels, names = output.label_ids[is_scored], trainer.model.config.attributes or ()
     metrics = {**output.metrics, f"{prefix}_rows": len(table)}
+    attributes = {name: np.array([table[name][:], column], float) for name, column in zip(names, told.T)}
+    if attributes:
+        from metrics.concordance import concordance_scores
+
+        scores = concordance_scores(attributes, (find_groups(table) or [None])[-1])
+        metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
     if "votes" in table.column_names:
         from metrics.raters import rater_scores  # late, as in compute_metrics
 
@@ -101,4 +111,4 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
     with writing(Path(trainer.args.output_dir)):
         trainer.save_metrics(prefix, metrics)
     log_scores(trainer, metrics, prefix)
-    return ScoredPart(table, logits, labels, metrics, prefix)
+    return ScoredPart(table, logits, labels, metrics, prefix, attributes=attributes)

@@ -1,6 +1,7 @@
 """A Trainer for audio and text: the collator, the weighted sampler, and float16 that is float16 on a CPU too."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +31,16 @@ class RsaCfnDataCollator:
     processor: ProcessorMixin
     modality: str = "both"  # "audio" or "text" leaves out the other one
     audio_crop: str | None = None  # "random", "center" or "head", if it isn't the processor's choice
+    attributes: Sequence[str] = ()  # columns that are targets beside the label
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         target = "label_shares" if "label_shares" in rows[0] else "label"
         labels = torch.tensor([row[target] for row in rows])  # (B,), or (B, C) for shares
         rows, problems = self.read(rows)
         batch = {**self.model_inputs(rows), "labels": labels}
+        if self.attributes:
+            values = [[row[name] for name in self.attributes] for row in rows]
+            batch["attributes"] = torch.from_numpy(np.array(values, np.float32))  # (B, K)
         if problems:
             labels[list(problems)] = IGNORED
             batch["unread"] = {str(rows[place].get("segment_id")): problem for place, problem in problems.items()}
@@ -148,6 +153,8 @@ class RsaCfnTrainer(ResumableTrainer):
 
     def prediction_step(self, *args, **kwargs):
         loss, logits, labels = super().prediction_step(*args, **kwargs)
+        if isinstance(logits, tuple):
+            logits = torch.cat(logits, dim=1)  # attributes stand behind them
         if logits is not None and labels is not None:
             # NaN has a largest place too, and would be the answer of a class; such a row is none that can be scored.
             labels = labels.masked_fill(~logits.isfinite().all(dim=1), IGNORED)
@@ -158,6 +165,7 @@ class RsaCfnTrainer(ResumableTrainer):
         if output.predictions is not None and output.label_ids is not None:
             # The Trainer's is a mean over batches, which on several processes counts rows that fill up the last one.
             logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)
+            logits = logits[:, : self.model.config.num_labels]
             output.metrics[f"{metric_key_prefix}_loss"] = self.model.loss_function(logits, labels).item()
         return output
 

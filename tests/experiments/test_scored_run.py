@@ -14,6 +14,7 @@ from experiments.cells import finish
 from experiments.plan import Cell
 from experiments.scored_run import read_run, read_runs
 from foundation.files import write_csv
+from metrics.concordance import estimate_concordance
 from run_classification import main
 from training.parsing import parse_arguments
 
@@ -23,6 +24,7 @@ def folder(prepared_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cells") / "text"
     arguments = "--fusion text --audio_model tiny --text_model tiny --num_train_epochs 2 --eval_strategy epoch".split()
     arguments += ["--dataset_name", str(prepared_dir), "--output_dir", str(folder), "--disable_tqdm", "true"]
+    arguments += ["--attributes", "valence", "arousal"]
     main(*parse_arguments([*arguments, "--fold", "2"]))
     (folder / "arguments.json").write_text(json.dumps(arguments))
     record = {"peak_memory_bytes": 3, "parameters": 2, "fusion_parameters": 1}
@@ -56,6 +58,11 @@ def test_a_run_is_read_from_its_folder(folder, prepared_dir):
     assert run.group_column == "session" and run.groups == [str(session_of[name]) for name in run.segment_ids]
     training = json.loads((folder / "split.json").read_text())["parts"]["train"]
     assert run.train_counts.sum() == training["rows"]
+    assert list(run.attributes) == ["valence", "arousal"]
+    for name, pair in run.attributes.items():
+        assert estimate_concordance(pair)[0] == pytest.approx(results[f"eval_ccc_{name}"], abs=1e-4)
+        values = dict(zip(dataset["segment_id"], dataset[name]))
+        assert pair[0] == pytest.approx([values[segment_id] for segment_id in run.segment_ids])
     assert run.compared_on == "validation" and run.seconds == results["train_runtime"]
     assert len([entry for entry in run.log_history if "eval_macro_f1" in entry]) == 2
     assert (run.peak_memory_bytes, run.parameters, run.fusion_parameters) == (3, 2, 1)

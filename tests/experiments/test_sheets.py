@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.results import PAPER, SESSION
+from experiments.records import system_frame
+from experiments.results import PAPER, SESSION, Estimate
 from experiments.sheets import (
     classes_sheet,
     comparisons_sheet,
@@ -44,6 +45,16 @@ def test_a_failed_system_keeps_its_row(results):
     assert sheet.rows[0][:2] == [("majority", ["baseline"], False), (".130 [.109, .154]", [".127 ± .011"], False)]
     assert "picks the epoch on the very rows that are reported" in sheet.notes[1]
     assert "draws the 40 sessions whole" in sheet.notes[0] and "wider" not in sheet.notes[0]
+
+
+def test_attributes_are_columns_where_there_are_some(results):
+    assert not any(name.startswith("CCC") for name in scores_sheet(results, SESSION).frame)
+    there = make_results()
+    there.scores[-1].estimates["ccc_pace_of_it"] = Estimate(0.5123, 0.4, 0.6, 0.51, None)
+    frame = scores_sheet(there, there.scores[-1].protocol).frame.set_index("system")
+    assert [cell for cell in frame["CCC pace_of_it"] if cell] == [".512 [.400, .600]\n.510"]
+    system = system_frame(there).query(f"system == '{there.scores[-1].system}'")
+    assert system.ccc_pace_of_it.dropna().tolist() == [0.5123]
 
 
 def test_few_sessions_and_single_rows_are_warned_of(results):

@@ -9,6 +9,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_s
 
 from experiments.results import MAJORITY
 from experiments.statistics import NUM_BINS, average_curve, calibrate, majority_runs, score_system
+from metrics.concordance import estimate_concordance
 from metrics.intervals import bootstrap_intervals
 
 
@@ -111,6 +112,26 @@ def test_three_sessions_have_scores_but_no_interval(make_run, labels):
     assert scores.num_groups == 3
     for estimate in scores.estimates.values():
         assert 0 < estimate.value < 1 and estimate.low is None and estimate.high is None
+
+
+def test_concordance_of_attributes(make_run, labels):
+    rng = np.random.default_rng(0)
+    values = labels + rng.normal(0, 0.5, 200)
+    values[::7] = np.nan
+    pairs = [np.stack([values, labels + rng.normal(0, 0.5, 200)]) for _ in range(2)]
+    runs = [make_run(labels, labels, seed=seed, attributes={"valence": pair}) for seed, pair in enumerate(pairs)]
+    estimate = score_system(runs, NAMES).estimates["ccc_valence"]
+    by_run = [estimate_concordance(pair)[0] for pair in pairs]
+    assert (estimate.value, estimate.mean) == pytest.approx((np.mean(by_run), np.mean(by_run)))
+    assert estimate.sd == pytest.approx(np.std(by_run, ddof=1)) and estimate.low < estimate.value < estimate.high
+    alone = score_system(runs[:1], NAMES).estimates["ccc_valence"]
+    expected = estimate_concordance(pairs[0], runs[0].groups)
+    assert (alone.value, alone.low, alone.high, alone.sd) == (*map(pytest.approx, expected), None)
+    few = make_run(labels[:30], labels[:30], attributes={"valence": pairs[0][:, :30]})
+    assert score_system([few], NAMES).estimates["ccc_valence"].low is None
+    none = make_run(labels, labels, attributes={"valence": np.full((2, 200), np.nan)})
+    assert score_system([none], NAMES).estimates["ccc_valence"].value is None
+    assert "ccc_valence" not in score_system(majority_runs(runs), NAMES).estimates
 
 
 def test_runs_with_other_groups_are_refused(make_run, labels):

@@ -40,9 +40,12 @@ def assert_agrees(model, file, batches):
     names = [node.name for node in session.get_inputs()]
     for batch in batches:
         with torch.no_grad():
-            expected = model(**batch).logits.numpy()
-        (logits,) = session.run(None, {name: batch[name].numpy() for name in names})
-        np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=0)
+            expected = model(**batch)
+        given = {name: batch[name].numpy() for name in names}
+        for output in session.get_outputs():
+            (values,) = session.run([output.name], given)
+            np.testing.assert_allclose(values, expected[output.name].numpy(), atol=1e-4, rtol=0)
+    return session
 
 
 # Of another, rsa_cfn, a saved model is exported below.
@@ -52,6 +55,19 @@ def test_onnxruntime_agrees_with_pytorch(fusion, make_model, batches, tmp_path):
     assert export(model, tmp_path / "model.onnx") <= 1e-4
     assert_agrees(model, tmp_path / "model.onnx", batches)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_attributes_are_an_output_too(fusion, make_model, batches, tmp_path):
+    attributes = {"attributes": ["valence", "arousal"], "attribute_ranges": [[1, 5], [-2, 0]]}
+    model = make_model(fusion=fusion, **attributes, **NO_LAYERS)
+    assert export(model, tmp_path / "model.onnx") <= 1e-4
+    session = assert_agrees(model, tmp_path / "model.onnx", batches)
+    assert [output.name for output in session.get_outputs()] == ["logits", "attributes"]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["attributes"]) == ["valence", "arousal"]
+    if fusion == "rsa_cfn":
+        assert export(model, tmp_path / "int8.onnx", int8=True) < 0.1
 
 
 @pytest.mark.slow

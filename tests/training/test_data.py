@@ -51,6 +51,31 @@ def test_session_split_holds_out_the_last_fold_of_the_sessions(prepared_dir):
     assert sum([part["segment_id"][:] for part in parts], []) == labelled["segment_id"][:]
 
 
+def test_attributes_are_columns_of_numbers_with_holes(save):
+    arguments = save({"label": [0, 1, 0, 1], "pace": [3, None, 1, 2]}, parts={"train": range(2), "test": range(2, 4)})
+    splits = load_splits(arguments, with_validation=False, attributes=["pace"])
+    assert splits.tables["train"]["pace"][:] == [3, None] == splits.train["pace"][:]
+    assert splits.tables["test"]["pace"][:] == [1, 2] == splits.test["pace"][:]
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("valence", "--attributes valence is no column of split 'train'; give one of audio, text, label"),
+        ("note", "--attributes note holds values of type string; give a number in each row"),
+        ("speaker", "--attributes speaker has a meaning of its own; give columns of numbers by other names"),
+    ],
+)
+def test_attributes_that_are_no_numbers_are_refused(name, told, save, caplog):
+    columns = {"label": [0, 1] * 4, "speaker": list("aabbccdd"), "note": ["x"] * 8}
+    arguments = save(columns)
+    with pytest.raises(InputError, match=f"^{told}"):
+        load_splits(arguments, with_validation=False, attributes=[name])
+    if name == "valence":  # a saved model can be scored all the same
+        splits = load_splits(arguments, with_validation=False, attributes=[name], classes=["LABEL_0", "LABEL_1"])
+        assert set(splits.tables["test"][name][:]) == {None} and "neither learnt nor scored" in caplog.text
+
+
 def test_each_row_keeps_its_recording_and_columns(prepared_dir):
     """Columns are read apart from the recordings and joined again."""
     source = {row["segment_id"]: row for row in load_from_disk(prepared_dir)["train"]}

@@ -8,7 +8,15 @@ from datasets import Dataset
 
 from foundation.errors import InputError
 from metrics.raters import vote_shares
-from training.labels import CLASS_WEIGHTS, class_weights, make_targets, match_classes, sampling_weights, target_shares
+from training.labels import (
+    CLASS_WEIGHTS,
+    attribute_ranges,
+    class_weights,
+    make_targets,
+    match_classes,
+    sampling_weights,
+    target_shares,
+)
 
 
 NAMES = ["neutral", "happy", "angry"]
@@ -40,6 +48,14 @@ def test_every_target(label_target, ties, expected):
     assert targets.keys() == {name}
     for row, target in enumerate(targets[name]):
         assert target == (pytest.approx(expected[row]) if row in expected else None)
+
+
+def test_the_ranges_of_attributes_are_those_of_the_rows_with_a_value():
+    rows = Dataset.from_dict({"a": [2.0, None, 5.0, np.nan], "b": [-1, 0, 3, 1], "c": [4.0, None, 4.0, None]})
+    assert attribute_ranges(rows, ["b", "a"]) == [[-1, 3], [2, 5]]
+    assert attribute_ranges(rows, None) is None
+    with pytest.raises(InputError, match="^--attributes c doesn't vary over the training rows; give columns that do$"):
+        attribute_ranges(rows, ["a", "c"])
 
 
 def test_soft_ties_without_a_tie_are_classes():

@@ -171,6 +171,9 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ("--modality_dropout 1.5", "--modality_dropout=1.5"),
         ("--label_smoothing 1", "--label_smoothing=1.0 is out of range"),
         ("--cross_fusion_rank 0", "--cross_fusion_rank=0 is out of range"),
+        ("--attributes pace pace", "--attributes=['pace', 'pace'] don't fit attribute_ranges"),
+        ("--attributes pace --attribute_weight 0", "--attribute_weight=0.0 is out of range; give more than 0"),
+        ("--attributes pace --attribute_loss mae", "--attribute_loss mae is unknown; give one of ccc, mse"),
         ("--fusion text --audio_learning_rate 0.1", "--audio_learning_rate has no use"),
         ("--text_learning_rate -1", "--text_learning_rate -1.0 is out of range; give 0 or more"),
         ("--freeze_text --text_learning_rate 0.1", "no use: --freeze_text_encoder keeps that backbone from training"),
@@ -304,6 +307,8 @@ def save(make_model, processor):
 IN_FORCE = {
     "fusion": "stack",
     "pooling_mode": "max",
+    "attributes": ["valence"],
+    "attribute_loss": "mse",
     "modality_dropout": 0.2,
     "label_smoothing": 0.1,
     "freeze_feature_encoder": True,
@@ -334,6 +339,8 @@ def test_what_is_not_given_is_as_the_model_was_saved(save):
         ("--label_smoothing 0", "label_smoothing", 0.0),
         ("--modality_dropout 0", "modality_dropout", 0.0),
         ("--pooling_mode max", "pooling_mode", "max"),
+        ("--attributes valence", "attributes", ["valence"]),
+        ("--attribute_loss ccc", "attribute_loss", "ccc"),
         ("--cache_features", "freeze_audio_encoder", True),
     ],
 )
@@ -350,6 +357,7 @@ def test_what_is_given_wins_over_the_saved_model(arguments, name, value, save):
     [
         ({}, "--fusion text", "--model_name_or_path brings its own fusion, rsa_cfn, not text; leave out --fusion"),
         ({}, "--pooling_mode max", "brings its own pooling_mode, mean, not max; leave out --pooling_mode"),
+        ({}, "--attributes valence", "brings its own attributes, None, not ['valence']; leave out --attributes"),
         ({"cross_fusion_rank": 2}, "--cross_fusion_rank 3", "brings its own cross_fusion_rank, 2, not 3"),
         ({"use_weighted_layer_sum": True}, "--use_weighted_layer_sum false", "brings its own use_weighted_layer_sum"),
         (

@@ -68,6 +68,13 @@ def test_a_run_goes_on_as_if_nothing_had_been_tried(folders):
     assert all(weight.grad is None for weight in model.parameters())
 
 
+def test_the_head_of_attributes_has_a_part_in_the_answer(folders, caplog):
+    model_args = folders(fusion="late_fusion")
+    model_args.attributes = ["valence"]
+    check(model_args)
+    assert "have no part in the answer" not in caplog.text
+
+
 READS_PADDING = "what it makes of a row depends on the padding beside it"
 REFUSED = {
     "bart": ("is no encoder of text alone", {"d_model": 16}),

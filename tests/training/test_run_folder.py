@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pandas
 import pytest
 from datasets import Dataset
 from matplotlib import image
@@ -48,6 +49,15 @@ def test_predictions_say_whose_the_rows_are(tmp_path):
     assert [row["session"] for row in rows] == ["1", "1", "2"]
     # Not every row has a speaker.
     assert list(rows[0]) == ["segment_id", "session", "label", "prediction", "probability_neutral", "probability_happy"]
+
+
+def test_predictions_of_attributes_stand_beside_their_values(tmp_path):
+    attributes = {"valence": np.array([[-1.5, np.nan, 2.0], [-1.25, 0.123456789, 3.0]])}
+    write_predictions(tmp_path / "predictions.csv", Dataset.from_dict({"label": [0, 0, 1]}), LOGITS, NAMES, attributes)
+    rows = pandas.read_csv(tmp_path / "predictions.csv")
+    assert list(rows)[-2:] == ["label_valence", "prediction_valence"]
+    np.testing.assert_array_equal(rows.label_valence, [-1.5, np.nan, 2])
+    np.testing.assert_array_equal(rows.prediction_valence, [-1.25, 0.123457, 3])
 
 
 def test_confusion_matrix_is_a_picture_with_ink(tmp_path):
