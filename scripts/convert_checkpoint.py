@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
-from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
+from configuration_rsa_cfn import POOLING_MODES, RsaCfnConfig
 from foundation.errors import OneLineParser, complain, run_script
 from foundation.files import check_output_dir, holds_files, owned, writing_all
 from foundation.words import writable
@@ -301,13 +301,13 @@ def main(argv: list[str] | None = None) -> int:
     codes = "exit codes: 0, all files are written; 1, they can't be; 2, something given can't be used"
     parser = OneLineParser(prog="convert_checkpoint", description=summary, epilog=codes)
     parser.add_argument("checkpoint", help="a state dict: .pth, read without running code, or .safetensors")
-    parser.add_argument("--fusion", choices=FUSIONS, required=True, help="the method the checkpoint was trained with")
+    parser.add_argument("--fusion", choices=NAMES, required=True, help="the method the checkpoint was trained with")
     parser.add_argument("--output_dir", required=True, help="folder to save the model in")
     for modality in ("audio", "text"):
         group = parser.add_mutually_exclusive_group()
         group.add_argument(f"--{modality}_config", help=f"JSON file with the configuration of the {modality} backbone")
         group.add_argument(f"--{modality}_model", help=f"Hub id or folder of the {modality} backbone")
-    parser.add_argument("--pooling_mode", choices=POOLING_MODES, default="mean", help="default: mean")
+    parser.add_argument("--pooling_mode", choices=POOLING_MODES[:3], default="mean", help="default: mean")
     parser.add_argument("--max_text_tokens", type=int, default=256, help="length of padded transcripts; default: 256")
     arguments = parser.parse_args(argv)
     try:
