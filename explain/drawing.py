@@ -34,7 +34,7 @@ MOST_POINTS = 4000  # of a waveform, each the extremes of its samples
 def draw_explanation(explanation: Explanation) -> Figure:
     """
     Draw an explanation: bars of probabilities; the waveform, and the words, on the colour of their relevance, a line
-    and frames for attention. Of words that the model didn't read, and those behind the 40th line, it tells only how
+    and outlines for attention. Of words that the model didn't read, and those behind the 40th line, it tells only how
     many there are.
 
     Returns:
@@ -92,8 +92,8 @@ def _draw_waveform(axes: Axes, explanation: Explanation) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     attention = explanation.frame_attention
     if len(attention):
-        height = np.abs(waveform).max() / attention.max()
-        axes.stairs(height * attention, np.linspace(*axes.get_xlim(), len(attention) + 1), color=ATTENDED)
+        edges, bottom = np.linspace(*axes.get_xlim(), len(attention) + 1), axes.get_ylim()[0]
+        axes.stairs(bottom * (1 - 1.9 * attention / attention.max()), edges, color=ATTENDED, baseline=bottom)
     _finish(axes, scale, "half-seconds" + " (line: attention)" * (len(attention) > 0), explanation.target)
 
 
@@ -109,7 +109,7 @@ def _draw_words(axes: Axes, explanation: Explanation, lines: list[list[tuple[flo
             box["linewidth"] = next(widths)
             axes.text(x, row + 0.5, word, bbox=box, fontsize=FONT_SIZE, va="center")
     num_more = len(explanation.words) - sum(map(len, lines))
-    _finish(axes, scale, "words (frames: attention)" if most else "words", explanation.target)
+    _finish(axes, scale, "words (outlines: attention)" if most else "words", explanation.target)
     notes = {"more": num_more, "that the model didn't read": explanation.num_words_left}
     axes.set_xlabel("; ".join(f"{counted(number, 'words')} {what}" for what, number in notes.items() if number))
 

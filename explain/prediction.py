@@ -222,7 +222,7 @@ def _sum_over_words(processor, text: str, relevance: np.ndarray) -> tuple[list[s
     matches = list(re.finditer(r"\S+", text))
     ends = [match.end() for match in matches]
     sums: dict[int, float] = {}
-    for (start, end), value in zip(encoded["offset_mapping"], relevance, strict=True):
+    for (start, end), value in zip(encoded["offset_mapping"], relevance):  # behind which a pad may stand
         # A token may begin with the space before its word, one of the prefix before the text; a special one is empty.
         start, end = start - len(prefix), end - len(prefix)
         place = bisect_right(ends, start)

@@ -170,6 +170,13 @@ def test_one_modality_alone(make_model, processor, clip, texts):
     assert no_words.words == [] and list(no_words.withheld) == ["audio", "text"]
 
 
+def test_a_pad_behind_the_text_belongs_to_no_word(make_model, processor, texts):
+    model = make_model(fusion="text", mask_padding=False, pooling_mode="attentive_statistics")
+    explanation = explain(model, processor, text=texts[0])
+    assert explanation.words == texts[0].split() and explanation.word_relevance.all()
+    assert 0 < explanation.word_attention.sum() < 1
+
+
 def test_what_is_refused(make_model, processor, clip, texts, tmp_path):
     with pytest.raises(ValueError, match="fusion='rsa_cfn' reads audio and text, and none is given"):
         explain(make_model(), processor)
