@@ -43,10 +43,11 @@ Fusion = Literal[
     "rsa",
     "rsa_cfn",
     "hybrid_fusion",
+    "cross_attention",
 ]
 FUSIONS = get_args(Fusion)
 
-PoolingMode = Literal["mean", "sum", "max"]
+PoolingMode = Literal["mean", "sum", "max", "attentive_statistics"]
 POOLING_MODES = get_args(PoolingMode)
 
 SIZE_FIELDS = (
@@ -61,6 +62,7 @@ SIZE_FIELDS = (
     "cross_fusion_rank",
     "mixer_size",
     "mixer_classifier_size",
+    "cross_attention_layers",
 )
 # They came later, and are left out where they have no effect: earlier versions refuse a field that they don't know.
 LATER_FIELDS = ("attributes", "attribute_ranges", "attribute_loss", "attribute_weight")
@@ -114,7 +116,7 @@ class RsaCfnConfig(PretrainedConfig):
         fusion (`str`, defaults to `"rsa_cfn"`):
             How the modalities are joined; one of `FUSIONS`.
         pooling_mode (`str`, defaults to `"mean"`):
-            How hidden states become one vector; one of `"mean"`, `"sum"`, `"max"`.
+            How hidden states become one vector; one of `POOLING_MODES`. `mlp_mixer` has a mean of its own.
         mask_padding (`bool`, defaults to `True`):
             Keep padding out of attention and pooling. `False` is the original code, whose logits depend on how
             much a row is padded. (A wav2vec2-conformer backbone convolves over its padding all the same.)
@@ -143,7 +145,7 @@ class RsaCfnConfig(PretrainedConfig):
         residual_size (`int`, defaults to 512):
             Width of the residual block of `residual`, `rsa` and that branch of `hybrid_fusion`.
         attention_size (`int`, defaults to 256):
-            Query and key size of the self-attention of `rsa`.
+            Query and key size of the self-attention of `rsa`; width of the attention of `attentive_statistics`.
         class_weights (`list[float]`, *optional*):
             Weight of each class in the loss, in the order of the labels. Scale them to a mean of 1 over the training
             rows: the loss is divided by the number of rows, not by their weights.
@@ -170,11 +172,13 @@ class RsaCfnConfig(PretrainedConfig):
         residual_dropout (`float`, defaults to 0.3):
             Dropout in every residual block, and in the classifier of `rsa_cfn`.
         mixer_size (`int`, defaults to 256):
-            Width that `mlp_mixer` projects the frames and tokens to.
+            Width that `mlp_mixer` and `cross_attention` project the frames and tokens to.
         mixer_classifier_size (`int`, defaults to 512):
             Width of the hidden layer in the classifier of `mlp_mixer`.
         mixer_dropout (`float`, defaults to 0.1):
-            Dropout in the MLPs and the classifier of `mlp_mixer`.
+            Dropout in the MLPs and the classifier of `mlp_mixer`, and in the layers of `cross_attention`.
+        cross_attention_layers (`int`, defaults to 1):
+            Layers of `cross_attention`, in each of which frames attend to tokens and tokens to frames.
 
     Raises:
         ValueError: The audio backbone is of another family; `num_labels` contradicts `id2label`; `problem_type` isn't
@@ -194,6 +198,8 @@ class RsaCfnConfig(PretrainedConfig):
         "audio_hidden_states",
         "text_hidden_states",
         "attentions",
+        "audio_attentions",
+        "text_attentions",
     ]
 
     audio_config: dict | PretrainedConfig | None = None
@@ -228,6 +234,7 @@ class RsaCfnConfig(PretrainedConfig):
     mixer_size: int = 256
     mixer_classifier_size: int = 512
     mixer_dropout: float | int = 0.1
+    cross_attention_layers: int = 1
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

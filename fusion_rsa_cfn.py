@@ -1,4 +1,4 @@
-"""The fusions of RSA-CFN: encoded audio and encoded text → logits, a class each, and the parts they are made of."""
+"""The fusions of RSA-CFN, encoded audio and encoded text → logits, a class each, with their parts; and the pooling."""
 
 import math
 
@@ -6,6 +6,68 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
+
+
+def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
+    """
+    Pool hidden states over time.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            States of an encoder.
+        counts (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+            How many times each position counts: 1 or 0 under a mask, and the length of the padding where one pad
+            position stands for all of it.
+        pooling_mode (`str`):
+            `"sum"`, `"max"`, or the mean.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, hidden_size)`, at least float32: a sum over frames overflows float16.
+        Zeros for a row where nothing counts.
+    """
+    hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+    counts = counts.to(hidden_states.dtype).unsqueeze(-1)  # (B, S, 1)
+    if pooling_mode == "max":
+        largest = hidden_states.masked_fill(counts == 0, -torch.inf).amax(dim=1)  # (B, H)
+        return largest.masked_fill((counts == 0).all(dim=1), 0.0)
+    # A padded position may hold anything, NaN included, so it is cleared rather than multiplied by 0.
+    summed = (hidden_states * counts).masked_fill(counts == 0, 0.0).sum(dim=1)  # (B, H)
+    return summed if pooling_mode == "sum" else summed / counts.sum(dim=1).clamp(min=1)
+
+
+class Pooling(nn.Module):
+    """
+    Hidden states over time → one vector, as `pooling_mode` says.
+
+    In `attentive_statistics` (Okabe et al. 2018, https://arxiv.org/abs/1803.10963) frames h have weights
+    softmax(vᵀ tanh(W h + b)), and a mean μ and a standard deviation σ under them. The vector is μ + Linear(H, H)(σ), a
+    linear layer on [μ; σ] whose part for μ is held to the identity: the width is that of a frame.
+    """
+
+    def __init__(self, size: int, config):
+        super().__init__()
+        self.mode = config.pooling_mode
+        if self.mode == "attentive_statistics":
+            self.dense = nn.Linear(size, config.attention_size)
+            self.energy = nn.Linear(config.attention_size, 1, bias=False)
+            self.deviation = nn.Linear(size, size)
+
+    def forward(self, hidden_states: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, tuple]:
+        """As [`pool`], and in a tuple the weights, `(batch_size, 1, length)`, where they are learned."""
+        if self.mode != "attentive_statistics":
+            return pool(hidden_states, counts, self.mode), ()
+        padding = counts.eq(0).unsqueeze(-1)  # (B, S, 1)
+        hidden_states = hidden_states.masked_fill(padding, 0.0)
+        dtype = torch.promote_types(hidden_states.dtype, torch.float32)
+        energies = self.energy(torch.tanh(self.dense(hidden_states))).to(dtype)  # (B, S, 1)
+        # What counts n times has n times the weight; of a row where nothing counts the softmax has to be finite.
+        energies = energies + counts.unsqueeze(-1).to(dtype).clamp(min=1).log()
+        weights = energies.masked_fill(padding, torch.finfo(dtype).min).softmax(dim=1)
+        mean = (weights * hidden_states).sum(dim=1)  # (B, H)
+        variance = (weights * (hidden_states - mean.unsqueeze(1)).square()).sum(dim=1)
+        # Of one frame it is 0, where a root has no slope.
+        deviation = self.deviation(variance.clamp(min=1e-12).sqrt().to(hidden_states.dtype))
+        return (mean + deviation).masked_fill(padding.all(dim=1), 0.0), (weights.mT,)
 
 
 class ScalarMap(nn.Module):
@@ -538,6 +600,83 @@ class HybridFusion(Fusion):
         return torch.stack([self.norm(branch_logits) for branch_logits in logits]).mean(dim=0), attentions
 
 
+class CrossAttentionLayer(nn.Module):
+    """
+    One modality attends to the other: y = x + Linear(heads(LN(x), LN(other))), then y + MLP(LN(y)). Where the other is
+    missing, the heads give zeros.
+    """
+
+    def __init__(self, size: int, dropout: float):
+        super().__init__()
+        self.num_heads = math.gcd(size, 4)  # four, where the width allows
+        self.query_norm, self.key_norm, self.norm = (nn.LayerNorm(size) for _ in range(3))
+        self.query, self.value, self.output = (nn.Linear(size, size) for _ in range(3))
+        self.key = nn.Linear(size, size, bias=False)
+        self.mlp = MixerMlp(size, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states, other, counts, output_attentions=False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        States `(batch_size, length, size)`, those of the other modality and whether each counts, `(batch_size,
+        other_length)` → new states and, when asked for, a map `(batch_size, length, other_length)`, of heads the mean.
+        """
+        heads, keys = (self.num_heads, -1), self.key_norm(other)
+        query = self.query(self.query_norm(states)).unflatten(2, heads).transpose(1, 2)  # (B, heads, length, D)
+        key, value = (layer(keys).unflatten(2, heads).transpose(1, 2) for layer in (self.key, self.value))
+        mask = counts.ne(0)[:, None, None]  # (B, 1, 1, other_length)
+        is_missing = ~mask.any(dim=3, keepdim=True)
+        mask = mask | is_missing  # a softmax over nothing is NaN
+        attended = F.scaled_dot_product_attention(query, key, value, mask).masked_fill(is_missing, 0.0)
+        states = states + self.dropout(self.output(attended.transpose(1, 2).flatten(2)))
+        attentions = None
+        if output_attentions:
+            scores = (query @ key.mT / math.sqrt(query.shape[-1])).masked_fill(~mask, -torch.inf)
+            attentions = scores.softmax(dim=-1).masked_fill(is_missing, 0.0).mean(dim=1)
+        return states + self.mlp(self.norm(states)), attentions
+
+
+class CrossAttentionFusion(Fusion):
+    """
+    Frames attend to tokens and tokens to frames; not of the paper.
+
+    Both are projected to M = `mixer_size` channels. In each layer either reads the other as the layer before left it.
+    Then both are pooled by `pooling_mode`, and z = LayerNorm([a; t]) → dropout → Linear(2 M, C).
+    """
+
+    reads_pooled = False
+
+    def __init__(self, config):
+        super().__init__()
+        size, layers = config.mixer_size, range(config.cross_attention_layers)
+        self.audio_projection = nn.Linear(config.audio_config.hidden_size, size)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, size)
+        self.audio_layers, self.text_layers = (
+            nn.ModuleList(CrossAttentionLayer(size, config.mixer_dropout) for _ in layers) for _ in self.modalities
+        )
+        self.audio_pooling, self.text_pooling = (Pooling(size, config) for _ in self.modalities)
+        self.norm = nn.LayerNorm(2 * size)
+        self.dropout = nn.Dropout(config.mixer_dropout)
+        self.add_heads(2 * size, config)
+
+    def forward(self, audio, text, output_attentions=False):
+        """
+        As in [`MlpMixerFusion`]; the attention maps, when asked for, are two tuples of one for each layer: of tokens to
+        frames `(batch_size, num_tokens, frames)`, and of frames to tokens.
+        """
+        (audio, audio_counts), (text, text_counts) = audio, text
+        audio = self.audio_projection(audio).masked_fill(audio_counts.eq(0).unsqueeze(-1), 0.0)  # (B, frames, M)
+        text = self.text_projection(text).masked_fill(text_counts.eq(0).unsqueeze(-1), 0.0)  # (B, num_tokens, M)
+        maps = []
+        for audio_layer, text_layer in zip(self.audio_layers, self.text_layers):
+            attended, of_text = audio_layer(audio, text, text_counts, output_attentions)
+            text, of_audio = text_layer(text, audio, audio_counts, output_attentions)
+            audio = attended
+            maps.append((of_audio, of_text))
+        pooled = [self.audio_pooling(audio, audio_counts)[0], self.text_pooling(text, text_counts)[0]]
+        features = self.norm(torch.cat(pooled, dim=1).to(self.norm.weight.dtype))  # (B, 2 M)
+        return self.heads(self.dropout(features)), tuple(zip(*maps)) if output_attentions else ()
+
+
 FUSION_CLASSES = {
     "audio": AudioClassifier,
     "text": TextClassifier,
@@ -549,6 +688,7 @@ FUSION_CLASSES = {
     "rsa": ResidualSelfAttentionFusion,
     "rsa_cfn": ResidualSelfAttentionCrossFusion,
     "hybrid_fusion": HybridFusion,
+    "cross_attention": CrossAttentionFusion,
 }
 
 __all__ = ["FUSION_CLASSES"]

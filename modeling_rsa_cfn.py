@@ -18,13 +18,13 @@ from transformers.utils import ModelOutput, can_return_tuple, logging
 try:
     from .configuration_rsa_cfn import RsaCfnConfig, register_own_code
     from .encoders_rsa_cfn import freeze_lowest_layers, round_layers, rows_of_similar_length, valid_lengths
-    from .fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
+    from .fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, Pooling, ScalarMap, ScalarSelfAttention, pool
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig, register_own_code
     from encoders_rsa_cfn import freeze_lowest_layers, round_layers, rows_of_similar_length, valid_lengths
-    from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, ScalarMap, ScalarSelfAttention
+    from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, Pooling, ScalarMap, ScalarSelfAttention, pool
 
 logger = logging.get_logger(__name__)
 
@@ -61,33 +61,6 @@ def drop_modalities(
     return audio_counts.masked_fill(lost_audio[:, None], 0), text_counts.masked_fill(lost_text[:, None], 0)
 
 
-def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
-    """
-    Pool hidden states over time.
-
-    Args:
-        hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
-            States of an encoder.
-        counts (`torch.Tensor` of shape `(batch_size, sequence_length)`):
-            How many times each position counts: 1 or 0 under a mask, and the length of the padding where one pad
-            position stands for all of it.
-        pooling_mode (`str`):
-            `"mean"`, `"sum"` or `"max"`.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, hidden_size)`, at least float32: a sum over frames overflows float16.
-        Zeros for a row where nothing counts.
-    """
-    hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
-    counts = counts.to(hidden_states.dtype).unsqueeze(-1)  # (B, S, 1)
-    if pooling_mode == "max":
-        largest = hidden_states.masked_fill(counts == 0, -torch.inf).amax(dim=1)  # (B, H)
-        return largest.masked_fill((counts == 0).all(dim=1), 0.0)
-    # A padded position may hold anything, NaN included, so it is cleared rather than multiplied by 0.
-    summed = (hidden_states * counts).masked_fill(counts == 0, 0.0).sum(dim=1)  # (B, H)
-    return summed if pooling_mode == "sum" else summed / counts.sum(dim=1).clamp(min=1)
-
-
 @dataclass
 class RsaCfnOutput(ModelOutput):
     """
@@ -110,6 +83,9 @@ class RsaCfnOutput(ModelOutput):
             of the fusion: `rsa` has one; `rsa_cfn` and `hybrid_fusion` have two, audio first.
         attributes (`torch.FloatTensor` of shape `(batch_size, num_attributes)`, *optional*):
             What `config.attributes` names, in the units of the columns that it was trained on.
+        audio_attentions, text_attentions (`tuple(torch.FloatTensor)`, *optional*):
+            With `output_attentions=True`, maps over frames and over tokens, `(batch_size, queries, length)`: of each
+            layer of `cross_attention`, whose queries are of the other modality, or `attentive_statistics`, of 1 query.
     """
 
     loss: torch.FloatTensor | None = None
@@ -120,6 +96,8 @@ class RsaCfnOutput(ModelOutput):
     text_hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     attributes: torch.FloatTensor | None = None
+    audio_attentions: tuple[torch.FloatTensor, ...] | None = None
+    text_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class RsaCfnPreTrainedModel(PreTrainedModel):
@@ -182,6 +160,10 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         self.audio_layer_weights = self._make_layer_weights(self.audio_model)
         self.text_layer_weights = self._make_layer_weights(self.text_model)
         self.fusion = fusion_class(config)
+        if fusion_class.reads_pooled:
+            # Within the fusion, so that where that is trained or saved by itself, a learned pooling is too.
+            sizes = {name: getattr(config, f"{name}_config").hidden_size for name in fusion_class.modalities}
+            self.fusion.pooling = nn.ModuleDict({name: Pooling(size, config) for name, size in sizes.items()})
         self.freeze_parameters()
         self.post_init()
 
@@ -377,7 +359,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 missing. Beside audio alone, one of its shape is the audio's.
             audio_embeds (`torch.FloatTensor` of shape `(batch_size, audio_hidden_size)`, *optional*):
                 In place of `input_values`, what [`~RsaCfnForSequenceClassification.get_audio_features`] made of them;
-                the audio encoder doesn't run. A fusion that reads sequences takes what
+                the audio encoder doesn't run. A fusion that reads sequences, or `attentive_statistics`, takes what
                 [`~RsaCfnForSequenceClassification.get_audio_states`] gives: hidden states of shape `(batch_size,
                 frames, audio_hidden_size)`, and their mask as `audio_attention_mask`. With `use_weighted_layer_sum`
                 either may be that of each layer, `(batch_size, num_layers, frames, audio_hidden_size)`; a mean or a
@@ -388,7 +370,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 Class indices, or class shares of shape `(batch_size, num_labels)`; a row with -100 has no part in the
                 loss. See [`~RsaCfnForSequenceClassification.loss_function`].
             output_attentions (`bool`, *optional*):
-                Return the attention maps of the fusion; `config.output_attentions` when left out.
+                Return the attention maps of the fusion and the pooling; `config.output_attentions` when left out.
             output_hidden_states (`bool`, *optional*):
                 Return the states of all layers of the backbones; `config.output_hidden_states` when left out.
             num_items_in_batch (`torch.LongTensor` or `int`, *optional*):
@@ -403,8 +385,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         Raises:
             ValueError: The audio backbone doesn't read the inputs that are given, or takes none as long; a row has
                 neither audio nor text (the masks are looked at where that is cheap, on a CPU); a mask is of nothing
-                that is given; or a modality comes as both inputs and embeds, or as pooled vectors to a fusion that
-                reads sequences.
+                that is given; or a modality comes as both inputs and embeds, or as pooled vectors where sequences are
+                read.
         """
         audio_inputs = self._audio_inputs(input_values, input_features)
         self._check_embeds("audio_embeds", audio_embeds, self.config.audio_input, audio_inputs)
@@ -431,11 +413,14 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         )
         if self.training and config.modality_dropout > 0 and len(self.fusion.modalities) == 2:
             audio_counts, text_counts = drop_modalities(audio_counts, text_counts, config.modality_dropout)
-        audio = audio_embeds = self._pool(audio_states, audio_counts)  # (B, A)
-        text = text_embeds = self._pool(text_states, text_counts)  # (B, T)
-        if not self.fusion.reads_pooled:
+        audio_embeds, audio_maps = self._pool("audio", audio_states, audio_counts)  # (B, A)
+        text_embeds, text_maps = self._pool("text", text_states, text_counts)  # (B, T)
+        if self.fusion.reads_pooled:
+            outputs, attentions = self.fusion(audio_embeds, text_embeds, output_attentions)
+        else:
             audio, text = (audio_states, audio_counts), (text_states, text_counts)
-        outputs, attentions = self.fusion(audio, text, output_attentions)
+            outputs, maps = self.fusion(audio, text, output_attentions)
+            attentions, (audio_maps, text_maps) = (), maps or ((), ())
         logits, told, loss = outputs, None, None
         if config.attributes:
             logits, told = outputs[:, : config.num_labels], outputs[:, config.num_labels :]
@@ -454,6 +439,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             text_hidden_states=text_layers if output_hidden_states else None,
             attentions=attentions if output_attentions else None,
             attributes=told,
+            audio_attentions=audio_maps if output_attentions else None,
+            text_attentions=text_maps if output_attentions else None,
         )
 
     def loss_function(self, logits, labels, num_items_in_batch=None, attributes=None, values=None):
@@ -540,10 +527,11 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             raise ValueError(
                 f"{name} has shape {tuple(embeds.shape)}, of layers; give those of one, or use_weighted_layer_sum=True."
             )
-        if embeds.dim() == 2 and not self.fusion.reads_pooled:
+        if embeds.dim() == 2 and not self.takes_pooled:
             raise ValueError(
-                f"{name} has shape {tuple(embeds.shape)}, but fusion={self.config.fusion!r} reads sequences; give "
-                "hidden states of shape (batch_size, sequence_length, hidden_size) and their mask."
+                f"{name} has shape {tuple(embeds.shape)}, but fusion={self.config.fusion!r} with pooling_mode="
+                f"{self.config.pooling_mode!r} reads sequences; give hidden states of shape (batch_size, "
+                "sequence_length, hidden_size) and their mask."
             )
 
     def _check_masks(self, audio_inputs, audio_attention_mask, text, attention_mask):
@@ -582,7 +570,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         A clip that is too short for a frame of the encoder counts as one frame of itself and silence; a clip of no
         samples is missing, and its vector is zeros.
         """
-        return self._pool(*self.get_audio_states(input_values, audio_attention_mask, input_features))
+        return self._pool("audio", *self.get_audio_states(input_values, audio_attention_mask, input_features))[0]
 
     def get_audio_states(
         self, input_values=None, audio_attention_mask=None, input_features=None, each_layer: bool = False
@@ -603,7 +591,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         position, and the encoder has no dropout), so a single pad token is encoded and counted as often as it would
         have stood there.
         """
-        return self._pool(*self.get_text_states(input_ids, attention_mask))
+        return self._pool("text", *self.get_text_states(input_ids, attention_mask))[0]
 
     def get_text_states(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, each_layer: bool = False
@@ -614,10 +602,19 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         """
         return self._encode_text(input_ids, attention_mask, len(input_ids), None, each_layer)[: 2 + each_layer]
 
-    def _pool(self, hidden_states, counts):
+    @property
+    def takes_pooled(self) -> bool:
+        """Whether a pooled vector stands in for a modality: the fusion reads it, and its pooling isn't learned."""
+        return self.fusion.reads_pooled and self.config.pooling_mode != "attentive_statistics"
+
+    def _pool(self, modality, hidden_states, counts):
+        """The vector of a modality, and the maps of its attention over time."""
         if hidden_states is None:
-            return None
-        return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype)
+            return None, ()
+        if not self.fusion.reads_pooled:
+            return pool(hidden_states, counts, self.config.pooling_mode).to(self.dtype), ()
+        pooled, maps = self.fusion.pooling[modality](hidden_states, counts)
+        return pooled.to(self.dtype), maps
 
     def _given_states(self, embeds, mask, layer_weights):
         """Features that were computed earlier, as an encoder gives them: a pooled vector is one position."""

@@ -27,13 +27,15 @@ BARS = {
     "audio": ("#56B4E9", "audio withheld"),
     "text": ("#E69F00", "text withheld"),
 }
+ATTENDED = "#E69F00"
 MOST_POINTS = 4000  # of a waveform, each the extremes of its samples
 
 
 def draw_explanation(explanation: Explanation) -> Figure:
     """
-    Draw an explanation: bars of probabilities; the waveform, and the words, on the colour of their relevance. Of words
-    that the model didn't read, and those behind the 40th line, it tells only how many there are.
+    Draw an explanation: bars of probabilities; the waveform, and the words, on the colour of their relevance, a line
+    and outlines for attention. Of words that the model didn't read, and those behind the 40th line, it tells only how
+    many there are.
 
     Returns:
         `matplotlib.figure.Figure`: Bound to no window and no global state; `savefig` writes it.
@@ -88,20 +90,26 @@ def _draw_waveform(axes: Axes, explanation: Explanation) -> None:
     axes.fill_between(seconds, low, high, color="#222222", linewidth=0.6)
     axes.set(xlim=(explanation.segment_bounds[0, 0], explanation.segment_bounds[-1, 1]), xlabel="seconds", yticks=[])
     axes.spines[["top", "right", "left"]].set_visible(False)
-    _finish(axes, scale, "half-seconds", explanation.target)
+    attention = explanation.frame_attention
+    if len(attention):
+        edges, bottom = np.linspace(*axes.get_xlim(), len(attention) + 1), axes.get_ylim()[0]
+        axes.stairs(bottom * (1 - 1.9 * attention / attention.max()), edges, color=ATTENDED, baseline=bottom)
+    _finish(axes, scale, "half-seconds" + " (line: attention)" * (len(attention) > 0), explanation.target)
 
 
 def _draw_words(axes: Axes, explanation: Explanation, lines: list[list[tuple[float, str]]]) -> None:
     scale = _scale(explanation.word_relevance)
     axes.set(xlim=(0, TEXT_WIDTH), ylim=(len(lines), 0), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
-    values = iter(explanation.word_relevance)
+    values, most = iter(explanation.word_relevance), explanation.word_attention.max(initial=0.0)
+    widths = iter(3 * explanation.word_attention / (most or 1.0))
     for row, line in enumerate(lines):
         for x, word in line:
-            box = {"boxstyle": "round,pad=0.18", "facecolor": scale.to_rgba(next(values)), "edgecolor": "none"}
+            box = {"boxstyle": "round,pad=0.18", "facecolor": scale.to_rgba(next(values)), "edgecolor": ATTENDED}
+            box["linewidth"] = next(widths)
             axes.text(x, row + 0.5, word, bbox=box, fontsize=FONT_SIZE, va="center")
     num_more = len(explanation.words) - sum(map(len, lines))
-    _finish(axes, scale, "words", explanation.target)
+    _finish(axes, scale, "words (outlines: attention)" if most else "words", explanation.target)
     notes = {"more": num_more, "that the model didn't read": explanation.num_words_left}
     axes.set_xlabel("; ".join(f"{counted(number, 'words')} {what}" for what, number in notes.items() if number))
 

@@ -37,6 +37,9 @@ class Explanation:
         word_relevance (`np.ndarray` of shape `(num_words,)`): Of each of them, on the scale of `segment_relevance`.
         num_words_left (`int`): Words that the model didn't read, most often those behind the processor's
             `max_text_tokens`.
+        frame_attention (`np.ndarray` of shape `(num_frames,)`): Where `cross_attention` or `attentive_statistics` looks
+            in the waveform, from its start to its end: adds up to 1; of others no frames.
+        word_attention (`np.ndarray` of shape `(num_words,)`): The same in the words; special tokens have the rest.
         attentions (`tuple[np.ndarray]`): Attention maps of the fusion, of shape `(features, features)`, each row of
             which adds up to 1: one of `rsa`, two of `rsa_cfn` and `hybrid_fusion`, audio first, and none of others.
     """
@@ -52,6 +55,8 @@ class Explanation:
     words: list[str]
     word_relevance: np.ndarray
     num_words_left: int
+    frame_attention: np.ndarray
+    word_attention: np.ndarray
     attentions: tuple[np.ndarray, ...]
 
     @property
@@ -104,10 +109,11 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
     if text is not None and len(text) > most_letters:
         raise ValueError(f"text has {len(text):,} letters; give at most {most_letters:,}.")
     inputs = _prepare(model, processor, waveform, text)
-    probabilities, relevance, attentions, index = _differentiate(model, inputs, labels, target)
-    words, word_relevance, num_words_left = [], np.zeros(0), 0
+    probabilities, relevance, attention, attentions, index = _differentiate(model, inputs, labels, target)
+    words, word_relevance, word_attention, num_words_left = [], np.zeros(0), np.zeros(0), 0
     if text is not None:
         words, word_relevance, num_words_left = _sum_over_words(processor, text, relevance["text"])
+        _, word_attention, _ = _sum_over_words(processor, text, attention.get("text", 0 * relevance["text"]))
     return Explanation(
         labels=labels,
         target=labels[index],
@@ -120,6 +126,8 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
         words=words,
         word_relevance=word_relevance,
         num_words_left=num_words_left,
+        frame_attention=attention.get("audio", np.zeros(0)),
+        word_attention=word_attention,
         attentions=attentions,
     )
 
@@ -139,7 +147,8 @@ def _prepare(model, processor, waveform: np.ndarray, text: str | None) -> dict[s
 
 
 def _differentiate(model, inputs, labels, target):
-    """Probabilities `(C,)`, gradient × input of each modality that is given, attention maps, and the target's index."""
+    """Probabilities `(C,)`, gradient × input of each modality that is given, where attention over time goes in it,
+    attention maps over features, and the target's index."""
     leaves: dict[str, torch.Tensor] = {}
 
     def keep(module, arguments, embeddings):
@@ -167,10 +176,14 @@ def _differentiate(model, inputs, labels, target):
     }
     # Over the embedding of a token and the features of a frame; a sample has none.
     relevance = {name: values.reshape(len(values), -1).sum(axis=1) for name, values in relevance.items()}
+    # It takes two modalities that one attends to the other.
+    names = leaves if model.fusion.reads_pooled or len(leaves) == 2 else ()
+    maps = {name: torch.cat(found, dim=1) for name in names if (found := getattr(output, f"{name}_attentions"))}
+    attention = {name: of[0].detach().float().mean(dim=0).cpu().numpy() for name, of in maps.items()}  # (length,) each
     attentions = tuple(attention[0].detach().float().cpu().numpy() for attention in output.attentions)
     if not all(np.isfinite(values).all() for values in relevance.values()):
         raise ValueError(NOT_FINITE)
-    return _probabilities(output), relevance, attentions, index
+    return _probabilities(output), relevance, attention, attentions, index
 
 
 @torch.no_grad()
@@ -209,7 +222,7 @@ def _sum_over_words(processor, text: str, relevance: np.ndarray) -> tuple[list[s
     matches = list(re.finditer(r"\S+", text))
     ends = [match.end() for match in matches]
     sums: dict[int, float] = {}
-    for (start, end), value in zip(encoded["offset_mapping"], relevance, strict=True):
+    for (start, end), value in zip(encoded["offset_mapping"], relevance):  # behind which a pad may stand
         # A token may begin with the space before its word, one of the prefix before the text; a special one is empty.
         start, end = start - len(prefix), end - len(prefix)
         place = bisect_right(ends, start)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
-from configuration_rsa_cfn import FUSIONS, POOLING_MODES, RsaCfnConfig
+from configuration_rsa_cfn import POOLING_MODES, RsaCfnConfig
 from foundation.errors import OneLineParser, complain, run_script
 from foundation.files import holds_files, owned, writing_all
 from foundation.words import first_names, writable
@@ -272,12 +272,12 @@ def main(argv: list[str] | None = None) -> int:
     codes = "exit codes: 0, all files are written; 1, they can't be; 2, something given can't be used"
     parser = OneLineParser(prog="convert_checkpoint", description=summary, epilog=codes)
     parser.add_argument("checkpoint", help="a state dict: .pth, read without running code, or .safetensors")
-    parser.add_argument("--fusion", choices=FUSIONS, required=True, help="the method the checkpoint was trained with")
+    parser.add_argument("--fusion", choices=NAMES, required=True, help="the method the checkpoint was trained with")
     parser.add_argument("--output_dir", required=True, help="folder to save the model in")
     for modality in ("audio", "text"):
         what = f"the {modality} backbone: Hub id, folder, or a JSON file with its configuration"
         parser.add_argument(f"--{modality}_model", help=what)
-    parser.add_argument("--pooling_mode", choices=POOLING_MODES, default="mean", help="default: mean")
+    parser.add_argument("--pooling_mode", choices=POOLING_MODES[:3], default="mean", help="default: mean")
     parser.add_argument("--max_text_tokens", type=int, default=256, help="length of padded transcripts; default: 256")
     arguments = parser.parse_args(argv)
     try:

@@ -40,6 +40,8 @@ def as_record(explanation: Explanation) -> dict:
             for word, relevance in zip(explanation.words, explanation.word_relevance)
         ],
         "num_words_left": explanation.num_words_left,
+        "frame_attention": explanation.frame_attention.tolist(),
+        "word_attention": explanation.word_attention.tolist(),
     }
 
 

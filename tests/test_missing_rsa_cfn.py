@@ -71,10 +71,11 @@ def test_samples_after_a_short_clip_are_silence(make_model):
 
 
 @pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("fusion", [*FUSIONS, "attentive_statistics"])
 def test_a_missing_modality_is_a_vector_of_zeros(fusion, attn_implementation, make_model, processor, clips, texts):
     """Missing for the whole batch, or for a row of it: the same logits, alone or among others, and clean gradients."""
-    model = make_model(fusion=fusion, attn_implementation=attn_implementation)
+    fields = {"fusion": fusion} if fusion in FUSIONS else {"pooling_mode": fusion}
+    model = make_model(attn_implementation=attn_implementation, **fields)
     inputs = {"audio": [clips[0], None, clips[1]], "text": [texts[0], texts[1], None]}
     mixed = processor(**inputs, return_tensors="pt")
     together = model(**mixed, labels=torch.tensor([0, 1, 2]))

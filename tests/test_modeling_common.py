@@ -27,7 +27,7 @@ from transformers_tests.test_modeling_common import ModelTesterMixin, ids_tensor
 TWO_BACKBONES = "Each backbone has hidden states of its own, audio_hidden_states and text_hidden_states."
 POOLED = "get_audio_features and get_text_features return the pooled tensor, not a model output."
 INAPPLICABLE = {
-    "test_reverse_loading_mapping": "Only some fusions have each name; tests/test_modeling_rsa_cfn.py has all ten.",
+    "test_reverse_loading_mapping": "Only some fusions have each name; tests/test_modeling_rsa_cfn.py has all of them.",
     "test_attention_outputs": "attentions are the fusion's, over features; tests/test_modeling_rsa_cfn.py has them.",
     "test_hidden_states_output": TWO_BACKBONES,
     "test_retain_grad_hidden_states_attentions": TWO_BACKBONES,

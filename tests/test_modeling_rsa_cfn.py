@@ -12,10 +12,14 @@ from transformers import AutoModel, TorchAoConfig
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from configuration_rsa_cfn import FUSIONS, POOLING_MODES
-from modeling_rsa_cfn import RsaCfnForSequenceClassification, pool
+from fusion_rsa_cfn import Pooling, pool
+from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from tests.slow import mostly_slow
 
 
+SYSTEMS = [(fusion, "mean") for fusion in FUSIONS]
+SYSTEMS += [(fusion, "attentive_statistics") for fusion in ("early_fusion", "cross_attention")]
+OF_SYSTEMS = pytest.mark.parametrize("fusion, pooling_mode", SYSTEMS)
 EXPLAINED_SKIPS = {"torchao": "It warns at every import, so that requirements.txt leaves it out."}
 
 
@@ -33,7 +37,7 @@ def test_output(fusion, make_model, processor, clips, texts):
     assert model(**batch, labels=labels).loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("pooling_mode", POOLING_MODES)
+@pytest.mark.parametrize("pooling_mode", mostly_slow(POOLING_MODES, "mean", "sum", "max"))
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_logits_of_a_clip_do_not_depend_on_its_batch(fusion, pooling_mode, make_model, processor, clips, texts):
     model = make_model(fusion=fusion, pooling_mode=pooling_mode)
@@ -44,15 +48,15 @@ def test_logits_of_a_clip_do_not_depend_on_its_batch(fusion, pooling_mode, make_
             torch.testing.assert_close(alone[0], together[index], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_embeds_stand_in_for_raw_inputs(fusion, make_model, processor, clips, texts):
-    model = make_model(fusion=fusion)
+@OF_SYSTEMS
+def test_embeds_stand_in_for_raw_inputs(fusion, pooling_mode, make_model, processor, clips, texts):
+    model = make_model(fusion=fusion, pooling_mode=pooling_mode)
     batch = processor(audio=clips, text=texts, return_tensors="pt")
     expected = model(**batch).logits
     reads = model.fusion.modalities
     audio = (batch["input_values"], batch["audio_attention_mask"])
     text = (batch["input_ids"], batch["attention_mask"])
-    if model.fusion.reads_pooled:
+    if model.takes_pooled:
         embeds = {}
         if "audio" in reads:
             embeds["audio_embeds"] = model.get_audio_features(*audio)
@@ -81,8 +85,11 @@ def test_embeds_that_cannot_be_used_are_refused(make_model, processor, clips, te
     batch = processor(audio=clips, text=texts, return_tensors="pt")
     with pytest.raises(ValueError, match="input_ids and text_embeds are both given; give one of them"):
         make_model()(**batch, text_embeds=torch.zeros(3, 12))
-    with pytest.raises(ValueError, match=r"audio_embeds has shape \(3, 16\), but fusion='mlp_mixer' reads sequences"):
-        make_model(fusion="mlp_mixer")(audio_embeds=torch.zeros(3, 16), text_embeds=torch.zeros(3, 2, 12))
+    for fusion, pooling_mode in (("mlp_mixer", "mean"), ("rsa_cfn", "attentive_statistics")):
+        model = make_model(fusion=fusion, pooling_mode=pooling_mode)
+        told = rf"has shape \(3, 16\), but fusion='{fusion}' with pooling_mode='{pooling_mode}' reads sequences"
+        with pytest.raises(ValueError, match=f"audio_embeds {told}"):
+            model(audio_embeds=torch.zeros(3, 16), text_embeds=torch.zeros(3, 2, 12))
 
 
 def test_padding_that_is_not_silent_has_no_effect(make_model, processor, clips, texts):
@@ -95,9 +102,9 @@ def test_padding_that_is_not_silent_has_no_effect(make_model, processor, clips, 
     torch.testing.assert_close(model(**batch).logits, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_every_parameter_moves_after_one_step(fusion, make_model, processor, clips, texts):
-    model = make_model(fusion=fusion).train()
+@OF_SYSTEMS
+def test_every_parameter_moves_after_one_step(fusion, pooling_mode, make_model, processor, clips, texts):
+    model = make_model(fusion=fusion, pooling_mode=pooling_mode).train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=100.0)
     batch = processor(audio=clips, text=texts, return_tensors="pt")
@@ -110,10 +117,14 @@ def test_every_parameter_moves_after_one_step(fusion, make_model, processor, cli
     assert {name for name in unmoved if not name.endswith(cancelling)} == set()
 
 
-@pytest.mark.parametrize("fusion, audio", [*((fusion, "wav2vec2") for fusion in FUSIONS), ("rsa_cfn", "wavlm")])
-def test_every_linear_layer_is_called_and_can_be_quantised(fusion, audio, make_model, processor, clips, texts):
+@pytest.mark.parametrize(
+    "fusion, pooling_mode, audio", [*((*system, "wav2vec2") for system in SYSTEMS), ("rsa_cfn", "mean", "wavlm")]
+)
+def test_every_linear_layer_is_called_and_can_be_quantised(
+    fusion, pooling_mode, audio, make_model, processor, clips, texts
+):
     """An nn.Linear that only lends its weights to other code gets a dead adapter from LoRA, and breaks in int8."""
-    model = make_model(fusion=fusion, audio_config={"model_type": audio})
+    model = make_model(fusion=fusion, pooling_mode=pooling_mode, audio_config={"model_type": audio})
     linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     called = set()
     for name, layer in linear.items():
@@ -179,11 +190,53 @@ def test_pool_ignores_what_is_masked():
     assert pool(hidden_states, counts, "max").tolist() == [[3.0, 5.0]]
 
 
+def test_attentive_statistics_equal_their_definition(make_config):
+    """Of each row alone, and a position that counts three times is three positions."""
+    pooling = Pooling(5, make_config(pooling_mode="attentive_statistics")).double()
+    hidden_states = torch.randn(3, 7, 5, dtype=torch.float64, requires_grad=True)
+    counts = torch.tensor([[1] * 7, [1, 1, 3, 0, 0, 0, 0], [1] + [0] * 6])
+    poisoned = torch.where(counts.unsqueeze(-1) > 0, hidden_states, torch.nan)
+    pooled, (weights,) = pooling(poisoned, counts)
+    for row, repeats in enumerate(counts):
+        states = hidden_states[row].repeat_interleave(repeats, dim=0)  # (S, H)
+        energies = torch.tanh(states @ pooling.dense.weight.T + pooling.dense.bias) @ pooling.energy.weight.T
+        shares = energies.exp() / energies.exp().sum()
+        mean = (shares * states).sum(dim=0)
+        deviation = (shares * states**2).sum(dim=0) - mean**2
+        expected = mean + pooling.deviation(deviation.clamp(min=1e-12).sqrt())
+        torch.testing.assert_close(pooled[row], expected, atol=1e-7, rtol=0)
+        assert weights[row, 0].sum().item() == pytest.approx(1) and not weights[row, 0, repeats == 0].any()
+    pooled.sum().backward()
+    assert hidden_states.grad.isfinite().all() and not hidden_states.grad[1, 3:].any()
+
+
 def test_output_attentions(make_model, processor, clips, texts):
     batch = processor(audio=clips, text=texts, return_tensors="pt")
     output = make_model()(**batch, output_attentions=True)
     assert [tuple(attention.shape) for attention in output.attentions] == [(3, 6, 6), (3, 6, 6)]
     torch.testing.assert_close(output.logits, make_model()(**batch).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fusion", ["cross_attention", "rsa"])
+def test_attention_over_time(fusion, make_model, processor, clips, texts):
+    """Adds up to 1 over what is there, for each query; a missing modality has none in cross_attention."""
+    model = make_model(fusion=fusion, pooling_mode="attentive_statistics", cross_attention_layers=2)
+    batch = processor(audio=[*clips[:2], None], text=texts, return_tensors="pt")
+    output = model(**batch, output_attentions=True)
+    is_across = fusion == "cross_attention"
+    _, frames = model.get_audio_states(batch["input_values"], batch["audio_attention_mask"])
+    tokens = batch["attention_mask"]
+    assert len(output.attentions) == (not is_across)
+    for maps, counts, queries in ((output.audio_attentions, frames, tokens), (output.text_attentions, tokens, frames)):
+        assert len(maps) == (2 if is_across else 1)
+        for attention in maps:
+            assert attention.shape == (3, queries.shape[1] if is_across else 1, counts.shape[1])
+            there = counts.bool().any(dim=1) if is_across else torch.ones(3, dtype=torch.bool)
+            expected = there.float()[:, None].expand(attention.shape[:2])
+            torch.testing.assert_close(attention.sum(dim=2), expected)
+            assert not attention.masked_fill(counts.bool()[:, None], 0.0)[counts.bool().any(dim=1)].any()
+    torch.testing.assert_close(output.logits, model(**batch).logits, atol=1e-6, rtol=0)
+    assert model(**batch).audio_attentions is None
 
 
 def test_unmasked_text_is_pooled_over_all_256_positions(make_model, processor, clips, texts):

@@ -78,10 +78,12 @@ def assert_rows_do_not_depend_on_their_batch(model, batch, num_samples, num_toke
 
 
 @FAMILIES
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_a_frame_beside_six_seconds(fusion, family, make_steady_model, make_batch):
+@pytest.mark.parametrize(
+    "fusion, pooling_mode", [*((fusion, "mean") for fusion in FUSIONS), ("rsa", "attentive_statistics")]
+)
+def test_a_frame_beside_six_seconds(fusion, pooling_mode, family, make_steady_model, make_batch):
     num_samples, num_tokens = (400, 4000, 96000), (16, 2, 7)
-    model = make_steady_model(family, fusion=fusion, max_audio_frames=600)
+    model = make_steady_model(family, fusion=fusion, pooling_mode=pooling_mode, max_audio_frames=600)
     assert_rows_do_not_depend_on_their_batch(model, make_batch(num_samples, num_tokens), num_samples, num_tokens)
 
 

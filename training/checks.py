@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 OF_A_CLASS = ("f1_", "recall_")
 CROSSING = ("rsa_cfn", "hybrid_fusion")
 # Without effect they are said and not refused: a plan or a recipe gives them to many runs.
-SAID = ("cross_fusion_rank", "warmup_steps", "attribute_loss", "attribute_weight")
+SAID = ("cross_fusion_rank", "pooling_mode", "warmup_steps", "attribute_loss", "attribute_weight")
 SHARED_MEMORY = "/dev/shm"
 # A float32 sample and its int64 mask at the most; a worker holds a finished batch and makes another.
 BYTES_PER_SAMPLE = 12
@@ -193,6 +193,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         *((name, training_args.push_to_hub, "without --push_to_hub; give it") for name in given if "hub_" in name[:4]),
         ("cross_fusion_rank", fusion in CROSSING, f"with --fusion {fusion}; give one of {', '.join(CROSSING)}"),
         *((name, model_args.attributes, "without --attributes; give it") for name in given if "attribute_" in name),
+        ("pooling_mode", fusion != "mlp_mixer" or model_args.pooling_mode == "mean", "with mlp_mixer; give mean"),
         ("warmup_steps", scheduler != "constant", "with --lr_scheduler_type constant; give constant_with_warmup"),
     ):
         if is_useful or not given.get(option):
@@ -249,10 +250,11 @@ def _check_lora(model_args: ModelArguments) -> None:
 
 def _check_cacheable(config: RsaCfnConfig) -> None:
     """What frozen backbones make of a row has to be the same in every batch and after every step."""
-    if config.use_weighted_layer_sum and (config.fusion == "mlp_mixer" or config.pooling_mode == "max"):
+    of_means = FUSION_CLASSES[config.fusion].reads_pooled and config.pooling_mode in ("mean", "sum")
+    if config.use_weighted_layer_sum and not of_means:
         raise InputError(
-            "--cache_features can't go with use_weighted_layer_sum for fusion=mlp_mixer or pooling_mode=max: it keeps "
-            "no frames of all layers; freeze by --freeze_audio_encoder and --freeze_text_encoder instead"
+            f"--cache_features can't go with use_weighted_layer_sum for fusion={config.fusion} and pooling_mode="
+            f"{config.pooling_mode}: it keeps no frames of all layers; give --freeze_audio --freeze_text instead"
         )
     if not config.mask_padding:
         raise InputError(

@@ -1,5 +1,5 @@
 """What frozen backbones make of recordings and transcripts, computed once and kept in Arrow files that runs share:
-pooled vectors, those of each layer for a learned sum, or the hidden states for a fusion that reads sequences."""
+pooled vectors, those of each layer for a learned sum, or the hidden states where sequences are read."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from foundation.errors import InputError
 from foundation.files import to_disk, write_json
-from modeling_rsa_cfn import pool
+from fusion_rsa_cfn import pool
 from training.arguments import DataArguments
 from training.data import Splits
 from training.trainer import RsaCfnDataCollator, RsaCfnTrainer
@@ -125,7 +125,7 @@ def describe_features(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArg
         "modality": modality,
         "backbone": _without_provenance(backbone.config),
         "weights": hash_weights(backbone),
-        "pooling_mode": model.config.pooling_mode if model.fusion.reads_pooled else None,
+        "pooling_mode": model.config.pooling_mode if model.takes_pooled else None,
         "mask_padding": model.config.mask_padding,
         "dtype": str(model.dtype),
         "mixed_precision": trainer.accelerator.mixed_precision,
@@ -249,7 +249,7 @@ def _compute(
         is_weighed = model.config.use_weighted_layer_sum
         with trainer.compute_loss_context_manager():
             states, counts, *layers = encode(**inputs, each_layer=is_weighed)
-        if model.fusion.reads_pooled:
+        if model.takes_pooled:
             # A mean or a sum over time, and a weighted sum over layers, may change places.
             pooled = [pool(states, counts, model.config.pooling_mode) for states in (layers[0] if layers else [states])]
             values = list(torch.cat(pooled, dim=1).float().cpu().numpy())  # (B, L * H)

@@ -132,7 +132,7 @@ def test_the_plans_that_are_here(name):
     assert plan.description and plan.cells
     assert {"audio", "text", "majority"} <= {system.fusion for system in plan.systems if system.is_baseline}
     if name not in ("paper_backbones",):
-        assert set(FUSIONS) <= {system.fusion for system in plan.systems}
+        assert set(FUSIONS) - {"cross_attention"} <= {system.fusion for system in plan.systems}
 
 
 def test_the_paper_s_tables_have_every_published_number_once():

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib import colors as mpl_colors
+from matplotlib.patches import StepPatch
 
 from explain import Explanation, draw_explanation
 
@@ -27,6 +28,8 @@ def make_explanation(words, seconds=1.2, **fields):
         "words": words,
         "word_relevance": generator.standard_normal(len(words)),
         "num_words_left": 0,
+        "frame_attention": np.zeros(0),
+        "word_attention": np.zeros(len(words)),
         "attentions": (),
     }
     return Explanation(**{**values, **fields})
@@ -47,6 +50,19 @@ def test_words_stand_in_their_order_inside_the_picture(num_words, tmp_path):
     boxes = [text.get_bbox_patch().get_window_extent() for text in texts]
     assert all(not one.overlaps(other) for one, other in zip(boxes, boxes[1:]))
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 + 1 for box in boxes)
+
+
+def test_attention_is_a_line_and_outlines():
+    attention = np.array([0.1, 0.6, 0.3])
+    explanation = make_explanation(["정말", "고마워요", "thanks"], frame_attention=attention, word_attention=attention)
+    _, waveform, words, *_ = draw_explanation(explanation).axes
+    (line,) = (patch for patch in waveform.patches if isinstance(patch, StepPatch))
+    values, edges, bottom = line.get_data()
+    np.testing.assert_allclose((values - bottom) / (values - bottom).sum(), attention)
+    np.testing.assert_allclose(edges, [2.0, 2.4, 2.8, 3.2])
+    np.testing.assert_allclose([text.get_bbox_patch().get_linewidth() for text in words.texts], [0.5, 3, 1.5])
+    assert waveform.get_title(loc="left").startswith("half-seconds (line: attention) that speak for happy")
+    assert words.get_title(loc="left").startswith("words (outlines: attention) that speak for happy")
 
 
 def test_what_is_drawn_is_bounded_and_the_rest_counted(tmp_path):

@@ -50,10 +50,29 @@ def test_every_fusion(fusion, make_model, processor, clip, texts):
     if "audio" in modalities:
         np.testing.assert_allclose(explanation.segment_bounds, [[0, 0.5], [0.5, 1], [1, 1.2]])
         np.testing.assert_array_equal(explanation.waveform, clip)
+    assert explanation.word_attention.shape == explanation.word_relevance.shape
+    is_across = fusion == "cross_attention"
+    assert explanation.word_attention.any() == is_across and len(explanation.frame_attention) == 119 * is_across
     assert [len(attention) for attention in explanation.attentions] == ATTENTION_MAPS.get(fusion, [])
     for attention in explanation.attentions:
         np.testing.assert_allclose(attention.sum(axis=1), 1, atol=1e-5)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("fusion", ["cross_attention", "rsa", "audio"])
+def test_attention_over_time(fusion, make_model, processor, clip, texts):
+    """Of frames all, of words those of their tokens; none of one modality alone that would attend to the other."""
+    model = make_model(fusion=fusion, pooling_mode="attentive_statistics")
+    explanation = explain(model, processor, clip, texts[0])
+    output = model(**processor(audio=[clip], text=texts[0], return_tensors="pt"), output_attentions=True)
+    expected = output.audio_attentions[0][0].mean(dim=0).detach()
+    np.testing.assert_allclose(explanation.frame_attention, expected, atol=1e-6)
+    assert explanation.frame_attention.sum() == pytest.approx(1)
+    if fusion != "audio":
+        tokens = output.text_attentions[0][0].mean(dim=0).detach().numpy()  # <s> 안녕하세요 정말 반가워요 </s>
+        np.testing.assert_allclose(explanation.word_attention[0], tokens[1:6].sum(), atol=1e-6)
+        alone = explain(model, processor, text=texts[0])
+        assert alone.word_attention.any() == (fusion == "rsa") and not len(alone.frame_attention)
 
 
 def test_relevance_is_the_slope_of_the_score_when_what_it_belongs_to_grows(make_model, processor, clip, texts):
@@ -149,6 +168,13 @@ def test_one_modality_alone(make_model, processor, clip, texts):
         assert text.word_relevance.any()
     no_words = explain(model, processor, clip, "")
     assert no_words.words == [] and list(no_words.withheld) == ["audio", "text"]
+
+
+def test_a_pad_behind_the_text_belongs_to_no_word(make_model, processor, texts):
+    model = make_model(fusion="text", mask_padding=False, pooling_mode="attentive_statistics")
+    explanation = explain(model, processor, text=texts[0])
+    assert explanation.words == texts[0].split() and explanation.word_relevance.all()
+    assert 0 < explanation.word_attention.sum() < 1
 
 
 def test_what_is_refused(make_model, processor, clip, texts, tmp_path):

@@ -93,7 +93,9 @@ def assert_same_predictions(first, second):
     "fusion, arguments",
     [
         ("rsa_cfn", ()),
+        pytest.param("early_fusion", ("--pooling_mode", "attentive_statistics"), marks=pytest.mark.slow),
         pytest.param("mlp_mixer", (), marks=pytest.mark.slow),
+        pytest.param("cross_attention", (), marks=pytest.mark.slow),
         pytest.param("audio", ("--pooling_mode", "max"), marks=pytest.mark.slow),
         pytest.param("text", ("--label_target", "soft"), marks=pytest.mark.slow),
         (
@@ -280,8 +282,10 @@ def test_half_precision_features_train(run):
 
 
 def test_saved_models_whose_features_would_change_are_refused(make_model, processor, tmp_path):
-    weighted = {"use_weighted_layer_sum": True, "pooling_mode": "max"}
-    for name, fields in (("weighted", weighted), ("padded", {"mask_padding": False})):
+    weighted = {"use_weighted_layer_sum": True}
+    refused = {mode: {"pooling_mode": mode, **weighted} for mode in ("max", "attentive_statistics")}
+    refused |= {"across": {"fusion": "cross_attention", **weighted}, "padded": {"mask_padding": False}}
+    for name, fields in refused.items():
         make_model(**fields).save_pretrained(tmp_path / name)
         with pytest.raises(InputError, match="--cache_features (can't go with use_weighted|needs mask_padding)"):
             parse_arguments(["--model_name_or_path", str(tmp_path / name), "--cache_features"])

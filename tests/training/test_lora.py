@@ -38,6 +38,7 @@ def batch(processor, clips, texts):
 @pytest.mark.parametrize("fusion", mostly_slow(FUSIONS, "hybrid_fusion"))
 def test_updates_train_are_saved_and_merged(fusion, audio, make_model, batch, tmp_path):
     fields = {"fusion": fusion, "audio_config": {"model_type": audio}, "use_weighted_layer_sum": fusion == "mlp_mixer"}
+    fields["pooling_mode"] = "attentive_statistics" if fusion == "early_fusion" else "mean"
     model, base = make_model(**fields), make_model(**fields)
     targets = list(model.fusion.modalities)
     add_lora(model, LORA | {"targets": targets})
