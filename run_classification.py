@@ -177,6 +177,8 @@ def make_trainer(
     """The Trainer of a run with its model, and the rows that it reads: features, where those are cached."""
     start = time.perf_counter()
     texts = [text for text in splits.tables["train"]["text"][:] if text is not None] if "train" in splits.tables else []
+    if texts and data_args.context_turns:
+        texts += [turn for turns in splits.tables["train"]["context"][:] for turn in turns]
     model, processor = load_model(model_args, data_args, splits.label_names, texts, weights)
     if training_args.do_train:  # what is only scored, `load_model` has tried
         preflight(model, processor, texts, model_args, training_args)

@@ -18,6 +18,7 @@ from training.labels import CLASS_WEIGHTS
 
 
 TINY = "tiny"
+MAX_TURNS = 100
 KEMDY20_DIR = "data/kemdy20"
 DEMO_DIR = "data/demo"
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
@@ -29,7 +30,7 @@ OF_THE_WEIGHTS = ("fusion", "pooling_mode", "cross_fusion_rank", "use_weighted_l
 OF_THE_TRAINING = ("modality_dropout", "label_smoothing", "freeze_feature_encoder", "freeze_audio_encoder")
 OF_THE_TRAINING += ("freeze_text_encoder", "freeze_audio_layers", "freeze_text_layers")
 # How the processor cuts clips and transcripts, and begins the latter.
-LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop", "text_prefix")
+LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop", "text_prefix", "context_turns")
 ABOVE_ZERO, BELOW_ONE = sys.float_info.min, 1 - sys.float_info.epsilon
 # The least and the most of numbers; the default is legal too, and the configuration looks at its own.
 RANGES = {
@@ -41,6 +42,7 @@ RANGES = {
     (1, inf): "lora_rank per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_steps "
     "early_stopping_patience save_total_limit eval_accumulation_steps",
     (3, inf): "max_text_tokens",
+    (0, MAX_TURNS): "context_turns",
 }
 RANGES = {name: bounds for bounds, names in RANGES.items() for name in names.split()}
 
@@ -222,6 +224,11 @@ class DataArguments:
     max_text_tokens: int = HfArg(default=256, help="Longer transcripts are cut, in tokens.")
     text_prefix: str = HfArg(
         default="", help="What every transcript begins with, where the text model was trained so: 'query: ' for E5."
+    )
+    context_turns: int = HfArg(
+        default=0,
+        help="Read so many turns before an utterance with its transcript: those of column context, or those before it "
+        "in its dialogue (columns dialogue, speaker and start).",
     )
     predict_file: str | None = HfArg(
         default=None,

@@ -192,6 +192,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
             not model_args.lora or strategy == "end",
             "with LoRA's checkpoints, which aren't whole; give end",
         ),
+        ("context_turns", fusion != "audio", "with --fusion audio, which reads no text; give another"),
         ("asr_model", data_args.predict_file, "without --predict_file; give it"),
         ("dataset_config_name", not is_prepared, "with a folder from prepare_dataset.py; give another --dataset_name"),
         *((name, training_args.push_to_hub, "without --push_to_hub; give it") for name in given if "hub_" in name[:4]),

@@ -60,7 +60,8 @@ class RsaCfnDataCollator:
         """The batch without its labels."""
         audio = [row["audio"] for row in rows] if self.modality != "text" and "audio" in rows[0] else None
         text = [row["text"] for row in rows] if self.modality != "audio" and "text" in rows[0] else None
-        return self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
+        rows = {"audio": audio, "text": text, "context": [row.get("context") for row in rows] if text else None}
+        return self.processor(**rows, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
 
 
 def uses_cpu_functions(args: TrainingArguments) -> bool:
