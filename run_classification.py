@@ -24,6 +24,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from foundation.errors import InputError, PushError, RunStopped, complain, run_script
 from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
+from training.augmentation import Augmentation
 from training.callbacks import FirstStepCallback, LogitsDtypeCallback, show_progress
 from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
 from training.checks import check_rows, check_same_run
@@ -117,8 +118,10 @@ def train_and_score(
     if is_trained and splits.validation is not None and not data_args.streaming:
         metrics |= validate(trainer, splits)
     if training_args.do_eval or training_args.do_predict:
-        for modality in dict.fromkeys(data_args.eval_modalities):
-            scores.append(score(trainer, splits, modality))
+        conditions = [(modality, None) for modality in dict.fromkeys(data_args.eval_modalities)]
+        conditions += [("both", condition) for condition in dict.fromkeys(data_args.eval_conditions)]
+        for modality, condition in conditions:
+            scores.append(score(trainer, splits, modality, condition))
             metrics |= scores[-1].metrics
     if is_trained or training_args.push_to_hub:
         if not is_trained:
@@ -211,7 +214,9 @@ def build_trainer(
         args=training_args,
         data_collator=RsaCfnDataCollator(processor),
         train_data_collator=RsaCfnDataCollator(
-            processor, audio_crop="head" if processor.audio_crop == "head" else "random"
+            processor,
+            audio_crop="head" if processor.audio_crop == "head" else "random",
+            augmentation=Augmentation(data_args.augment, data_args.augment_probability, len(splits.label_names)),
         ),
         # The Trainer asks for --max_steps if it gets a stream, also where nothing is trained.
         train_dataset=splits.train if training_args.do_train else None,

@@ -21,6 +21,9 @@ TINY = "tiny"
 MAX_TURNS = 100
 KEMDY20_DIR = "data/kemdy20"
 DEMO_DIR = "data/demo"
+# Of [`training.augmentation`]: ways to change training clips, and conditions that clips are scored under.
+AUGMENTATIONS = ("speed", "gain", "noise", "reverberation", "telephone", "mix", "raters")
+CONDITIONS = ("noise20", "noise10", "noise0", "telephone")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
 # In the original's main.py; 6 for all other fusions.
@@ -43,6 +46,7 @@ RANGES = {
     "early_stopping_patience save_total_limit eval_accumulation_steps",
     (3, inf): "max_text_tokens",
     (0, MAX_TURNS): "context_turns",
+    (0, 1): "augment_probability",
 }
 RANGES = {name: bounds for bounds, names in RANGES.items() for name in names.split()}
 
@@ -206,6 +210,18 @@ class DataArguments:
         metadata={"choices": tuple(CLASS_WEIGHTS)},
         help="Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
         "which tells frequent classes less apart (default: all alike; a saved model keeps its own).",
+    )
+    augment: list[str] = HfArg(
+        default_factory=list,
+        metadata={"choices": AUGMENTATIONS},
+        help="Change training clips, anew in each epoch: speed, gain, noise, reverberation, telephone; mix adds "
+        "another clip of the batch and its share of the label; raters leaves half of them out of soft targets.",
+    )
+    augment_probability: float = HfArg(default=0.5, help="Of each way of --augment, for each clip.")
+    eval_conditions: list[str] = HfArg(
+        default_factory=list,
+        metadata={"choices": CONDITIONS},
+        help="Score the clips under these too: noise of 20, 10 and 0 dB, and a telephone.",
     )
     eval_modalities: list[str] = HfArg(
         default_factory=lambda: ["both"],

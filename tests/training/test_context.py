@@ -45,7 +45,9 @@ def test_no_row_of_a_corpus_sees_a_later_turn(prepared_dir):
             if other["dialogue"] == own["dialogue"] and other["start"] < own["start"] and other["text"]
         ]
         assert len(row["context"]) == min(3, len(said))
-        assert sorted(turn[2:] for turn in row["context"]) == sorted(turn for turn in said if turn in str(row["context"]))
+        assert sorted(turn[2:] for turn in row["context"]) == sorted(
+            turn for turn in said if turn in str(row["context"])
+        )
 
 
 def answer_given_the_turn_before(folder, num_rows=120):
