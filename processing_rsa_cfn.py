@@ -42,7 +42,7 @@ LETTERS_PER_TOKEN = 100
 MIN_SAMPLES_OF_FEATURES = 560
 # What transformers' processors take, beside audio and text.
 KEYWORDS = {*AudioKwargs.__annotations__, *TextKwargs.__annotations__, "audio_kwargs", "text_kwargs", "common_kwargs"}
-ROW_KEYS = ("audio", "text", "sampling_rate")
+ROW_KEYS = ("audio", "text", "sampling_rate", "context")
 # As the audio pipelines of transformers take them, beside the rate or the text.
 AUDIO_KEYS = ("array", "raw", "bytes", "path")
 
@@ -86,6 +86,7 @@ class RsaCfnProcessor(ProcessorMixin):
         audio_crop (`str`, defaults to `"center"`): The part of a longer clip that is kept, `"center"` or, as in the
             paper, `"head"`.
         text_prefix (`str`, defaults to `""`): Put before every transcript, and cut with it: `"query: "` for E5.
+        context_turns (`int`, defaults to 0): The most turns of a dialogue that are read before a transcript.
     """
 
     # Rather than the tokenizer's own, which are those of another task.
@@ -100,6 +101,7 @@ class RsaCfnProcessor(ProcessorMixin):
         max_text_tokens: int = 256,
         audio_crop: str = "center",
         text_prefix: str = "",
+        context_turns: int = 0,
     ):
         super().__init__(feature_extractor, tokenizer)
         _check_audio_crop(audio_crop, AUDIO_CROPS)
@@ -108,6 +110,7 @@ class RsaCfnProcessor(ProcessorMixin):
         self.max_text_tokens = max_text_tokens
         self.audio_crop = audio_crop
         self.text_prefix = text_prefix
+        self.context_turns = context_turns
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
@@ -133,6 +136,7 @@ class RsaCfnProcessor(ProcessorMixin):
         audio=None,
         text: str | list[str | None] | None = None,
         *,
+        context: list[str] | list[list[str] | None] | None = None,
         audio_crop: str | None = None,
         **kwargs: Unpack[ProcessingKwargs],
     ) -> BatchFeature:
@@ -140,6 +144,9 @@ class RsaCfnProcessor(ProcessorMixin):
         Args:
             audio: One clip or a list of clips, in any form [`decode_audio`] takes; `None` for a row without audio.
             text (`str` or `list[str | None]`): One transcript or a list of them; `None` for a row without text.
+            context (`list[str]` or `list[list[str]]`, *optional*): The turns before one transcript, or before each,
+                the earliest first. The last `context_turns` of them, as far as they fit as a whole, stand before the
+                transcript as the first text of a pair.
             audio_crop (`str`, *optional*): The part of a clip over `max_audio_seconds` that is kept, where it isn't
                 the processor's own: `"center"`, `"head"`, or `"random"`, by torch's random state.
             sampling_rate (`int`, *optional*): Of clips given as bare samples, in Hz.
@@ -180,6 +187,11 @@ class RsaCfnProcessor(ProcessorMixin):
             transcripts = [None] * len(clips)
         if len(clips) != len(transcripts):
             raise ValueError(f"audio has {len(clips)} rows and text {len(transcripts)}; give as many of each.")
+        contexts = [context] if isinstance(text, str) else context or [None] * len(transcripts)
+        if len(contexts) != len(transcripts):
+            raise ValueError(f"context has {len(contexts)} rows and text {len(transcripts)}; give as many of each.")
+        if any(contexts) and not self.context_turns:
+            raise ValueError("context is given, and the model reads none (context_turns=0); leave it out.")
         target, rate = self.feature_extractor.sampling_rate, options["audio_kwargs"].get("sampling_rate")
         waveforms = [None if clip is None else decode_audio(clip, rate, target) for clip in clips]
         # A clip of no samples needs a transcript only beside other transcripts: a model of audio alone has none.
@@ -191,7 +203,7 @@ class RsaCfnProcessor(ProcessorMixin):
         if any(waveform is not None for waveform in waveforms):
             features |= self._extract_audio(waveforms, audio_crop, options["audio_kwargs"])
         if any(transcript is not None for transcript in transcripts):
-            features |= self._tokenize(transcripts, **options["text_kwargs"])
+            features |= self._tokenize(transcripts, contexts, **options["text_kwargs"])
         return BatchFeature(features, tensor_type=None)
 
     def pad(
@@ -290,7 +302,7 @@ class RsaCfnProcessor(ProcessorMixin):
             seconds = limit / extractor.sampling_rate
             raise ValueError(f"{what} is more than {type(extractor).__name__} takes; give at most {seconds:g}.")
 
-    def _tokenize(self, transcripts, truncation=True, max_length=None, **options) -> dict:
+    def _tokenize(self, transcripts, contexts, truncation=True, max_length=None, **options) -> dict:
         max_length = max_length or self.max_text_tokens
         num_letters = LETTERS_PER_TOKEN * max_length
         texts = ["" if text is None else text for text in transcripts]
@@ -300,6 +312,7 @@ class RsaCfnProcessor(ProcessorMixin):
             texts = [text if len(text) <= num_letters else text.strip()[:num_letters] for text in texts]
         texts = [self.text_prefix + text for text in texts]
         with _tokenizing:
+            texts = [self._after(turns, text, max_length) if turns else text for turns, text in zip(contexts, texts)]
             encoded = self.tokenizer(texts, truncation=truncation, max_length=max_length, **options)
         for row, transcript in enumerate(transcripts):
             if transcript is None:  # the special tokens of the empty text that stood in for it
@@ -307,6 +320,21 @@ class RsaCfnProcessor(ProcessorMixin):
                     encoded["input_ids"][row][position] = self.tokenizer.pad_token_id
                     encoded["attention_mask"][row][position] = 0
         return dict(encoded)
+
+    def _after(self, turns: list[str], text: str, max_length: int | None) -> str:
+        """A text after the last turns that leave room for it, and for the tokens between and around a pair."""
+        turns = [turn.strip()[: LETTERS_PER_TOKEN * self.max_text_tokens] for turn in turns[-self.context_turns :]]
+        lengths = [len(ids) for ids in self.tokenizer([text, *turns], add_special_tokens=False)["input_ids"]]
+        around = self.tokenizer.num_special_tokens_to_add()
+        between = max(self.tokenizer.num_special_tokens_to_add(pair=True) - around, 1)
+        separator = self.tokenizer.sep_token or self.tokenizer.eos_token or " "
+        room, kept = (max_length or np.inf) - lengths[0] - around - between, []
+        for turn, length in zip(turns[::-1], lengths[:0:-1]):
+            room -= length + 1  # the blank between two turns
+            if room < 0:
+                break
+            kept.insert(0, turn)
+        return f"{' '.join(kept)}{separator * between}{text}" if kept else text
 
 
 def _pad(names, rows, limit, value, padding=True, pad_to_multiple_of=None, return_tensors=None, **_) -> dict:
@@ -372,10 +400,11 @@ class RsaCfnPipeline(ChunkPipeline):
     def __call__(self, inputs, **kwargs):
         """
         Args:
-            inputs: `{"audio": ..., "text": ...}` with at least one of the two, or a list, a generator or a dataset of
-                such rows. `audio` is a path, a URL, encoded bytes, a row of a `datasets` Audio column, or samples of
-                shape `(num_samples,)` with `"sampling_rate"` in Hz beside them; `{"raw": samples, "sampling_rate":
-                ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a `str`.
+            inputs: `{"audio": ..., "text": ..., "context": [...]}` with at least one of the first two, or a list, a
+                generator or a dataset of such rows. `audio` is a path, a URL, encoded bytes, a row of a `datasets`
+                Audio column, or samples of shape `(num_samples,)` with `"sampling_rate"` in Hz beside them; `{"raw":
+                samples, "sampling_rate": ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a
+                `str`; `context` are the texts of the turns before it, which a model trained with them reads.
             kwargs: `top_k`, `batch_size`, `return_attributes` and `on_error`, where they differ from the pipeline's.
 
         Returns:
@@ -401,12 +430,13 @@ class RsaCfnPipeline(ChunkPipeline):
         except ValueError as error:
             if on_error == "raise":
                 raise
-            yield {"waveform": None, "text": None, "error": str(error), "is_last": True}
+            yield {"waveform": None, "text": None, "context": None, "error": str(error), "is_last": True}
 
     def _windows(self, inputs) -> Iterator[dict]:
-        audio, sampling_rate, text = self._read_row(inputs)
+        audio, sampling_rate, text, context = self._read_row(inputs)
+        row = {"text": text, "context": context, "error": None}
         if audio is None:
-            yield {"waveform": None, "text": text, "error": None, "is_last": True}
+            yield {"waveform": None, **row, "is_last": True}
             return
         waveform, num_samples = None, 0
         with opened(audio) as source:
@@ -415,21 +445,21 @@ class RsaCfnPipeline(ChunkPipeline):
                 if not len(window) or window.min() == window.max():
                     continue
                 if waveform is not None:
-                    yield {"waveform": waveform, "text": text, "error": None, "is_last": False}
+                    yield {"waveform": waveform, **row, "is_last": False}
                 waveform = window
         if waveform is None:
             what = "is silent" if num_samples else "has no samples"
             raise ValueError(f"audio {what}; give a recording with speech, or the text alone.")
-        yield {"waveform": waveform, "text": text, "error": None, "is_last": True}
+        yield {"waveform": waveform, **row, "is_last": True}
 
     def _read_row(self, inputs):
-        """Audio, sampling rate and text of a row, each `None` where the model doesn't read it."""
+        """Audio, sampling rate, text and context of a row, each `None` where the model doesn't read it."""
         if not isinstance(inputs, Mapping):
             raise ValueError(
                 f"input is a {type(inputs).__name__}; give a dict with 'audio', 'text' or both, or a list of such."
             )
         _check_keys(inputs, ROW_KEYS + AUDIO_KEYS)
-        audio, text, sampling_rate = (inputs.get(name) for name in ROW_KEYS)
+        audio, text, sampling_rate, context = (inputs.get(name) for name in ROW_KEYS)
         if audio is None:
             audio = {name: inputs[name] for name in AUDIO_KEYS if name in inputs}
         if isinstance(audio, Mapping):
@@ -437,6 +467,11 @@ class RsaCfnPipeline(ChunkPipeline):
             audio = audio if any(audio.get(name) is not None for name in AUDIO_KEYS) else None
         if text is not None and not isinstance(text, str):
             raise ValueError(f"text is a {type(text).__name__}; give a str, or leave it out.")
+        is_list = context is None or isinstance(context, (list, tuple))
+        if not (is_list and all(isinstance(turn, str) for turn in context or ())):
+            raise ValueError("context isn't a list of texts; give the turns before this one, the earliest first.")
+        if context and not self.processor.context_turns:
+            raise ValueError("context is given, and the model was trained without; leave it out.")
         if audio is None and text is None:
             raise ValueError("neither audio nor text is given; give at least one of them.")
         audio = None if self.model.audio_model is None else audio
@@ -452,21 +487,20 @@ class RsaCfnPipeline(ChunkPipeline):
             audio, sampling_rate = find_sound(audio, sampling_rate)
             if not is_encoded(audio):
                 check_rate(sampling_rate)
-        return audio, sampling_rate, text
+        return audio, sampling_rate, text, context
 
     def _forward(self, windows):
         is_batch = isinstance(windows["is_last"], list)
-        waveforms, texts, errors = (
-            windows[name] if is_batch else [windows[name]] for name in ("waveform", "text", "error")
+        waveforms, texts, contexts, errors = (
+            windows[name] if is_batch else [windows[name]] for name in ("waveform", "text", "context", "error")
         )
         config = self.model.config
         answers = torch.zeros(len(errors), config.num_labels + len(config.attributes or ()))  # (B, C + K)
         usable = [row for row, error in enumerate(errors) if error is None]
         if usable:
-            batch = self.processor(
-                audio=[waveforms[row] for row in usable], text=[texts[row] for row in usable], return_tensors="pt"
-            )
-            outputs = self.model(**batch.to(self.device))
+            rows = {"audio": waveforms, "text": texts, "context": contexts}
+            rows = {name: [values[row] for row in usable] for name, values in rows.items()}
+            outputs = self.model(**self.processor(**rows, return_tensors="pt").to(self.device))
             told = [outputs.attributes] if config.attributes else []
             answers[usable] = torch.cat([outputs.logits.float().softmax(dim=-1), *told], dim=1).cpu()
         return {"answers": answers, "error": windows["error"], "is_last": windows["is_last"]}

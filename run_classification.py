@@ -24,6 +24,7 @@ from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 from foundation.errors import InputError, PushError, RunStopped, complain, run_script
 from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
+from training.augmentation import Augmentation
 from training.callbacks import FirstStepCallback, show_progress
 from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
 from training.checks import check_rows, check_same_run
@@ -117,8 +118,10 @@ def train_and_score(
     if is_trained and splits.validation is not None and not data_args.streaming:
         metrics |= validate(trainer, splits)
     if training_args.do_eval or training_args.do_predict:
-        for modality in dict.fromkeys(data_args.eval_modalities):
-            scores.append(score(trainer, splits, modality))
+        conditions = [(modality, None) for modality in dict.fromkeys(data_args.eval_modalities)]
+        conditions += [("both", condition) for condition in dict.fromkeys(data_args.eval_conditions)]
+        for modality, condition in conditions:
+            scores.append(score(trainer, splits, modality, condition))
             metrics |= scores[-1].metrics
     if is_trained or training_args.push_to_hub:
         if not is_trained:
@@ -178,6 +181,8 @@ def make_trainer(
     """The Trainer of a run with its model, and the rows that it reads: features, where those are cached."""
     start = time.perf_counter()
     texts = [text for text in splits.tables["train"]["text"][:] if text is not None] if "train" in splits.tables else []
+    if texts and data_args.context_turns:
+        texts += [turn for turns in splits.tables["train"]["context"][:] for turn in turns]
     is_saved = model_args.model_name_or_path is not None  # and has its own ranges
     ranges = None if is_saved else attribute_ranges(splits.tables["train"], model_args.attributes)
     model, processor = load_model(model_args, data_args, splits.label_names, texts, weights, ranges)
@@ -213,7 +218,10 @@ def build_trainer(
         args=training_args,
         data_collator=RsaCfnDataCollator(processor, attributes=attributes),
         train_data_collator=RsaCfnDataCollator(
-            processor, audio_crop="head" if processor.audio_crop == "head" else "random", attributes=attributes
+            processor,
+            audio_crop="head" if processor.audio_crop == "head" else "random",
+            attributes=attributes,
+            augmentation=Augmentation(data_args.augment, data_args.augment_probability, len(splits.label_names)),
         ),
         # The Trainer asks for --max_steps if it gets a stream, also where nothing is trained.
         train_dataset=splits.train if training_args.do_train else None,

@@ -20,6 +20,7 @@ MEANINGS = {
     "arousal": "mean over the raters, 1 to 5",
     "segment_id": "name of the utterance in the corpus",
     "session": "recording session",
+    "dialogue": "session and topic, in which turns follow each other",
     "speaker": "who speaks",
     "gender": "of the speaker, F or M",
     "start": "where the utterance begins in its session's recording, seconds",

@@ -22,7 +22,7 @@ from foundation.files import read_regular
 
 
 COLUMNS = ("audio", "text", "raw_text", "label", "emotions", "votes", "valence", "arousal")
-COLUMNS += ("segment_id", "session", "speaker", "gender", "start", "end", "duration")
+COLUMNS += ("segment_id", "session", "dialogue", "speaker", "gender", "start", "end", "duration")
 SHORT_SECONDS = 0.5
 
 BLANK_ROW = "blank row"
@@ -59,7 +59,8 @@ def read_corpus(corpus_dir: str | Path, layout: Layout) -> Corpus:
 def _read_row(row: Annotation, repairs: list[str], session: int, layout: Layout) -> dict:
     columns = read_judgements(row.cells, layout, repairs)
     columns |= _read_files(os.path.join(row.folder, row.name), layout.encoding, repairs)
-    return columns | {"segment_id": row.name, "session": session, "speaker": row.speaker, "gender": row.gender}
+    columns |= {"session": session, "dialogue": "_".join(row.name.split("_")[:2])}  # such as Sess01_script01
+    return columns | {"segment_id": row.name, "speaker": row.speaker, "gender": row.gender}
 
 
 def _mark_duplicates(annotations: list[Annotation]) -> None:

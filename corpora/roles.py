@@ -35,6 +35,7 @@ _NAME = "one name or whole number in each row", {"string": _name, "int": int, "f
 _NUMBER = "a number in each row", {"float": float, "int": float}  # and that is what other columns hold
 _INDEX = partial(_whole, least=-1)
 _TEXT = {"string": tidy, "int": str, "float": "{:.15g}".format}
+_TURNS = {"list of string": list, "string": str.splitlines}
 _RECORDINGS = dict.fromkeys(("string", "binary", "Audio", "recording"))
 # What is legal, and what makes a value of each legal kind of column its type; recordings stay as they are.
 ROLES: dict[str, tuple[str, dict[str, Callable | None]]] = {
@@ -46,10 +47,12 @@ ROLES: dict[str, tuple[str, dict[str, Callable | None]]] = {
     ),
     "session": _NAME,
     "speaker": _NAME,
+    "dialogue": _NAME,
+    "context": ("a list of earlier turns in each row, or text with one turn in a line", _TURNS),
     "segment_id": ("one name in each row", _TEXT | {"string": str}),
     "emotions": ("a list of class indices in each row", {"list of int": list, "list of class": list}),
     "votes": ("one count for each class in each row", {"list of int": list, "list of float": list}),
-    "duration": _NUMBER,
+    **dict.fromkeys(("start", "duration"), _NUMBER),
 }
 
 

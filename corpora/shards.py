@@ -35,6 +35,7 @@ def arrow_schema(corpus: Corpus) -> pyarrow.Schema:
         "arousal": pyarrow.float64(),
         "segment_id": pyarrow.string(),
         "session": pyarrow.int32() if corpus.has_numbered_sessions else pyarrow.string(),
+        "dialogue": pyarrow.string(),
         "speaker": pyarrow.string(),
         "gender": pyarrow.string(),
         "start": pyarrow.float64(),

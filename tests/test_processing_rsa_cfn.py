@@ -1,5 +1,6 @@
 """The processor: forms of audio, masks of each modality, length limits, and errors."""
 
+import copy
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from datasets import Dataset
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     CONFIG_MAPPING,
     DataCollatorWithPadding,
@@ -132,6 +134,34 @@ def test_a_prefix_stands_before_every_transcript(processor, tmp_path):
     expected = processor(text=["안녕하", "안녕", "안녕안"], return_tensors="pt")  # cut with its transcript
     assert torch.equal(batch["input_ids"][[0, 2, 3]], expected["input_ids"])
     assert batch["attention_mask"].sum(dim=1).tolist() == [5, 0, 4, 5]
+
+
+def test_the_last_turns_that_fit_stand_before_a_transcript_as_in_a_pair(processor, texts, tmp_path):
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    template = {"single": "<s> $A </s>", "pair": "<s> $A </s> </s> $B </s>"}
+    special_tokens = [("<s>", 0), ("</s>", 2)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(**template, special_tokens=special_tokens)
+    RsaCfnProcessor(processor.feature_extractor, tokenizer, context_turns=2).save_pretrained(tmp_path)
+    reloaded = RsaCfnProcessor.from_pretrained(tmp_path)
+    turns = [["left out", *texts[:2]], [], None, texts[:1]]
+    batch = reloaded(text=[texts[2], texts[0], texts[1], None], context=turns, audio=[np.ones(800)] * 4)
+    expected = [tokenizer(" ".join(texts[:2]), texts[2]), tokenizer(texts[0]), tokenizer(texts[1])]
+    masks = [np.asarray(mask) == 1 for mask in batch["attention_mask"]]
+    for ids, mask, pair in zip(batch["input_ids"], masks, expected):
+        assert np.asarray(ids)[mask].tolist() == pair["input_ids"]
+    assert not masks[3].any()
+    alone = reloaded(text=texts[2], context=turns[0])["input_ids"][0]
+    assert alone.tolist() == expected[0]["input_ids"]
+    # A turn that doesn't fit is left out as a whole, and those before it; the transcript is kept.
+    limit = len(tokenizer(texts[1], texts[2])["input_ids"]) + 1
+    ids = reloaded(text=texts[2], context=turns[0], max_length=limit)["input_ids"][0]
+    assert ids.tolist() == tokenizer(texts[1], texts[2])["input_ids"]
+    ids = reloaded(text=texts[2], context=turns[0], max_length=5)["input_ids"][0]
+    assert ids.tolist() == tokenizer(texts[2], truncation=True, max_length=5)["input_ids"]
+    with pytest.raises(ValueError, match="context is given, and the model reads none"):
+        processor(text=texts[2], context=turns[0])
+    with pytest.raises(ValueError, match="context has 1 rows and text 2; give as many of each"):
+        reloaded(text=texts[:2], context=turns[:1])
 
 
 def test_threads_may_share_a_processor(processor):

@@ -18,8 +18,12 @@ from training.labels import CLASS_WEIGHTS
 
 
 TINY = "tiny"
+MAX_TURNS = 100
 KEMDY20_DIR = "data/kemdy20"
 DEMO_DIR = "data/demo"
+# Of [`training.augmentation`]: ways to change training clips, and conditions that clips are scored under.
+AUGMENTATIONS = ("speed", "gain", "noise", "reverberation", "telephone", "mix", "raters")
+CONDITIONS = ("noise20", "noise10", "noise0", "telephone")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
 # In the original's main.py; 6 for all other fusions.
@@ -30,7 +34,7 @@ OF_THE_TRAINING = ("modality_dropout", "label_smoothing", "freeze_feature_encode
 OF_THE_TRAINING += ("freeze_text_encoder", "freeze_audio_layers", "freeze_text_layers")
 OF_THE_TRAINING += ("attribute_loss", "attribute_weight")
 # How the processor cuts clips and transcripts, and begins the latter.
-LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop", "text_prefix")
+LIMITS = ("max_audio_seconds", "max_text_tokens", "audio_crop", "text_prefix", "context_turns")
 ABOVE_ZERO, BELOW_ONE = sys.float_info.min, 1 - sys.float_info.epsilon
 # The least and the most of numbers; the default is legal too, and the configuration looks at its own.
 RANGES = {
@@ -42,6 +46,8 @@ RANGES = {
     (1, inf): "lora_rank per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_steps "
     "early_stopping_patience save_total_limit eval_accumulation_steps",
     (3, inf): "max_text_tokens",
+    (0, MAX_TURNS): "context_turns",
+    (0, 1): "augment_probability",
 }
 RANGES = {name: bounds for bounds, names in RANGES.items() for name in names.split()}
 
@@ -213,6 +219,18 @@ class DataArguments:
         help="Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
         "which tells frequent classes less apart (default: all alike; a saved model keeps its own).",
     )
+    augment: list[str] = HfArg(
+        default_factory=list,
+        metadata={"choices": AUGMENTATIONS},
+        help="Change training clips, anew in each epoch: speed, gain, noise, reverberation, telephone; mix adds "
+        "another clip of the batch and its share of the label; raters leaves half of them out of soft targets.",
+    )
+    augment_probability: float = HfArg(default=0.5, help="Of each way of --augment, for each clip.")
+    eval_conditions: list[str] = HfArg(
+        default_factory=list,
+        metadata={"choices": CONDITIONS},
+        help="Score the clips under these too: noise of 20, 10 and 0 dB, and a telephone.",
+    )
     eval_modalities: list[str] = HfArg(
         default_factory=lambda: ["both"],
         metadata={"choices": ("both", "audio", "text")},
@@ -230,6 +248,11 @@ class DataArguments:
     max_text_tokens: int = HfArg(default=256, help="Longer transcripts are cut, in tokens.")
     text_prefix: str = HfArg(
         default="", help="What every transcript begins with, where the text model was trained so: 'query: ' for E5."
+    )
+    context_turns: int = HfArg(
+        default=0,
+        help="Read so many turns before an utterance with its transcript: those of column context, or those before it "
+        "in its dialogue (columns dialogue, speaker and start).",
     )
     predict_file: str | None = HfArg(
         default=None,

@@ -170,6 +170,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
     files = ("dataset_dict.json", "state.json")
     is_prepared = data_args.is_demo or any(os.path.exists(Path(data_args.dataset_name, file)) for file in files)
     # Without steps of its own, evaluation takes those of the log.
+    is_soft = "soft" in (data_args.label_target, data_args.ties)
     is_logged = "steps" in (logs, evaluates if "eval_steps" not in given else logs)
     for option, is_useful, instead in (
         ("logging_steps", is_logged, f"with --logging_strategy {logs}; give --logging_strategy steps"),
@@ -188,6 +189,14 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("int8", not model_args.cache_features, "with --cache_features; give one of the two"),
         *((name, model_args.lora, "without --lora_rank; give it") for name in given if name[:5] == "lora_"),
         ("hub_strategy", strategy == "end", f"as {strategy}: a model is pushed with its scores and its card; give end"),
+        ("augment", fusion != "text" or data_args.augment == ["raters"], "with --fusion text, but raters"),
+        ("augment", not model_args.cache_features, "with --cache_features, whose clips are always the same"),
+        ("augment", "raters" not in data_args.augment or is_soft, "of raters without --label_target soft; give it"),
+        ("augment", training_args.do_train, "without training; leave out --do_train false"),
+        ("augment_probability", data_args.augment, "without --augment; give it"),
+        ("eval_conditions", fusion != "text", "with --fusion text"),
+        ("eval_conditions", not model_args.cache_features, "with --cache_features, whose clips are always the same"),
+        ("context_turns", fusion != "audio", "with --fusion audio, which reads no text; give another"),
         ("asr_model", data_args.predict_file, "without --predict_file; give it"),
         ("dataset_config_name", not is_prepared, "with a folder from prepare_dataset.py; give another --dataset_name"),
         *((name, training_args.push_to_hub, "without --push_to_hub; give it") for name in given if "hub_" in name[:4]),

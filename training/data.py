@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
-from datasets import Audio, ClassLabel, Dataset, IterableDataset, concatenate_datasets
+from datasets import Audio, ClassLabel, Dataset, IterableDataset, List, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
 from audio_rsa_cfn import find_sound, open_file
@@ -21,6 +21,7 @@ from foundation.errors import InputError
 from foundation.words import first_names, writable
 from prepare_dataset import prepare
 from training.arguments import DEMO_DIR, KEMDY20_DIR, DataArguments
+from training.context import preceding_turns
 from training.labels import make_targets, match_classes, target_shares
 from training.recordings import measure
 from training.streams import ScoredStream, TrainingStream, number_rows, read_tables, split_pieces
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Columns that splits, targets, metrics and predictions.csv use where they exist.
 OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes", "duration")
+OF_A_DIALOGUE = ("context", "dialogue", "start")
 MODALITIES = ("audio", "text")
 FLATTERED = "epochs are compared on the reported rows, whose scores are too good for it"
 # prepare_dataset.py writes these, and has then read every recording.
@@ -91,6 +93,8 @@ def load_splits(
     columns = {name: [None] * len(columns["label"]) for name in attributes} | columns
     label_names = encode_labels(source.tables, columns, source.columns["label"])
     columns.setdefault("text", [None] * len(columns["label"]))
+    if data_args.context_turns and "text" in modalities:
+        columns = _add_context(columns, data_args.context_turns)
     if classes is not None:
         match_classes(columns, label_names, classes)
         label_names = classes
@@ -134,6 +138,15 @@ def load_splits(
         compare_epochs_on=data_args.compare_epochs_on,
         **_describe(split, source.origin, columns, copies, rows, tables, label_names, data_args.compare_epochs_on),
     )
+
+
+def _add_context(columns: dict[str, list], num_turns: int) -> dict[str, list]:
+    if not {"context", "dialogue"} & columns.keys():
+        needed = "a column context or dialogue; give one (prepare_dataset.py writes dialogue), or leave it out"
+        raise InputError(f"--context_turns {num_turns} needs {needed}")
+    context = preceding_turns(columns, num_turns)
+    logger.info(f"{sum(map(bool, context))} of {len(context)} rows have turns before them.")
+    return {name: values for name, values in columns.items() if name not in OF_A_DIALOGUE} | {"context": context}
 
 
 def _stream(
@@ -214,7 +227,7 @@ def _find_columns(
                 raise
             if role in attributes:
                 logger.warning(f"{error}: it is neither learnt nor scored")
-    for role in OPTIONAL_COLUMNS:
+    for role in OPTIONAL_COLUMNS + (OF_A_DIALOGUE if data_args.context_turns else ()):
         column = getattr(data_args, f"{role}_column_name", role)
         kinds = {kind_of(part.features[column]) if column in part.column_names else None for part in parts.values()}
         if column != role:
@@ -325,6 +338,8 @@ def _select(pieces: list[Dataset], rows: list[int]) -> Dataset:
 def _make_table(columns: dict[str, list], rows, label_names: list[str]) -> Dataset:
     """`rows` of `columns`, whose labels have their names."""
     table = Dataset.from_dict({n: [values[row] for row in rows] for n, values in columns.items() if n != "label"})
+    if "context" in columns:
+        table = table.cast_column("context", List(Value("string")))  # also where no row has any
     labels = [columns["label"][row] for row in rows]
     return table.add_column("label", labels, feature=ClassLabel(names=label_names))
 

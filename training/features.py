@@ -142,7 +142,8 @@ def describe_features(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArg
             "audio_crop": processor.audio_crop,
         }
     # The tokens themselves stand for the tokenizer and its limit.
-    return key | {"tokens": _hash(processor(text=splits.recordings["text"][:], padding=False)["input_ids"])}
+    texts = {name: splits.recordings[name][:] for name in ("text", "context") if name in splits.recordings.column_names}
+    return key | {"tokens": _hash(processor(**texts, padding=False)["input_ids"])}
 
 
 def _without_provenance(saved) -> dict:

@@ -204,6 +204,7 @@ def load_model(
         "max_text_tokens": data_args.max_text_tokens,
         "audio_crop": SCORED_CROPS[data_args.audio_crop],
         "text_prefix": data_args.text_prefix,
+        "context_turns": data_args.context_turns,
     }
     if model_args.is_tiny:
         return _tiny_model(texts, fields, limits)
@@ -232,6 +233,7 @@ def load_saved(
 def set_limits(config: RsaCfnConfig, processor: RsaCfnProcessor, data_args: DataArguments) -> None:
     """Have a saved model cut clips and transcripts where the arguments say, which `check_limits` has looked at."""
     processor.audio_crop, processor.text_prefix = SCORED_CROPS[data_args.audio_crop], data_args.text_prefix
+    processor.context_turns = data_args.context_turns
     is_padded_to_limits = config.fusion == "mlp_mixer"
     if data_args.max_text_tokens != processor.max_text_tokens:
         processor.max_text_tokens = data_args.max_text_tokens

@@ -27,6 +27,7 @@ from foundation.files import stamp, write_csv, write_json, write_whole
 from foundation.words import first_names, writable
 from processing_rsa_cfn import RsaCfnPipeline, opened
 from training.arguments import LIMITS, DataArguments, ModelArguments
+from training.context import preceding_turns
 from training.cpu import cpu_functions
 from training.hub import MODEL_FILES
 from training.model import load_saved, set_limits
@@ -48,6 +49,7 @@ class Row:
     audio: str | None
     text: str | None
     problem: str | None = None
+    context: list[str] | None = None
 
 
 def predict(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, int]:
@@ -83,6 +85,8 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
     options = {"trust_remote_code": model_args.trust_remote_code, "int8": model_args.int8}
     model, processor = load_saved(model_args.model_name_or_path, **options)
     set_limits(model.config, processor, data_args)
+    if processor.context_turns and model.text_model is not None:
+        _add_context(rows, processor.context_turns)
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     output_columns = ["prediction", *(f"probability_{name}" for name in label_names), "error"]
     output_columns += [f"prediction_{name}" for name in model.config.attributes or ()]
@@ -270,6 +274,16 @@ def _read_recordings(recordings: list[Path], folder: Path) -> list[Row]:
     return rows
 
 
+def _add_context(rows: list[Row], num_turns: int) -> None:
+    """The turns before each row, from the columns context, dialogue and speaker of a table, as far as it has them."""
+    cells = [{name.lower(): cell or None for name, cell in row.columns.items()} for row in rows]
+    columns = {name: [row.get(name) for row in cells] for name in ("context", "dialogue", "speaker")}
+    columns["context"] = [turns.splitlines() if isinstance(turns, str) else turns for turns in columns["context"]]
+    columns |= {"part": [""] * len(rows), "text": [row.text for row in rows]}
+    for row, context in zip(rows, preceding_turns(columns, num_turns)):
+        row.context = context
+
+
 def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | None, training_args) -> Iterator:
     def inputs() -> Iterator[dict]:
         for row in rows:
@@ -278,7 +292,8 @@ def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | N
                 with opened(row.audio) if is_heard else nullcontext(row.audio) as audio:
                     if is_heard:
                         row.text = transcriber(audio)
-                    yield {} if row.problem is not None else {"audio": audio, "text": row.text}
+                    read = {"audio": audio, "text": row.text, "context": row.context}
+                    yield {} if row.problem is not None else read
             except ValueError as reason:
                 row.problem = str(reason)
                 yield {}

@@ -34,6 +34,7 @@ class ScoredPart:
     prefix: str  # "validation", or "eval" and what the model was given where that isn't both modalities
     modality: str = "both"  # what the model was given, or "audio" or "text"
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # what is so and what is told: (2, N)
+    condition: str | None = None  # what the clips were scored under, as --eval_conditions has it
 
 
 def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str, float]:
@@ -62,12 +63,12 @@ def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
     return metrics
 
 
-def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
+def score(trainer: RsaCfnTrainer, splits: Splits, modality: str, condition: str | None = None) -> ScoredPart:
     """Score the test part with one or both modalities, and write the predictions and the confusion matrix."""
-    suffix = "" if modality == "both" else f"_{modality}"
+    suffix = "".join(f"_{what}" for what in (modality, condition) if what not in ("both", None))
     prefix = f"eval{suffix}"
-    trainer.data_collator = replace(trainer.data_collator, modality=modality)
-    scored = replace(_score_part(trainer, splits, "test", prefix), modality=modality)
+    trainer.data_collator = replace(trainer.data_collator, modality=modality, condition=condition)
+    scored = replace(_score_part(trainer, splits, "test", prefix), modality=modality, condition=condition)
     if trainer.is_world_process_zero():
         folder, names = Path(trainer.args.output_dir), splits.label_names
         picture = f"confusion_matrix{suffix}.png"
@@ -75,7 +76,8 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str) -> ScoredPart:
             file = folder / f"predictions{suffix}.csv"
             write_predictions(file, scored.table, scored.logits, names, scored.attributes)
             draw_confusion_matrix(folder / picture, scored.labels, np.argmax(scored.logits, axis=1), names)
-        print(f"\nScored on {'audio and text' if modality == 'both' else f'{modality} alone'}:")
+        given = "audio and text" if modality == "both" else f"{modality} alone"
+        print(f"\nScored on {given}{f', {condition}' if condition else ''}:")
         print(format_summary(scored.metrics, names, prefix))
         model = "the model, " if (folder / CONFIG_NAME).is_file() else ""
         print(f"\nWritten to {folder}: {model}all_results.json, predictions{suffix}.csv and {picture}")

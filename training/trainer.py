@@ -12,6 +12,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from audio_rsa_cfn import EMPTY, SAMPLING_RATE, AudioError, decode_audio
 from foundation.words import first_names
+from training.augmentation import Augmentation, under
 from training.cpu import CpuFunctions, recompute_with_cpu_functions
 from training.labels import IGNORED, sampling_weights, target_shares
 from training.resuming import ResumableTrainer
@@ -32,11 +33,15 @@ class RsaCfnDataCollator:
     modality: str = "both"  # "audio" or "text" leaves out the other one
     audio_crop: str | None = None  # "random", "center" or "head", if it isn't the processor's choice
     attributes: Sequence[str] = ()  # columns that are targets beside the label
+    augmentation: Augmentation | None = None  # of training rows
+    condition: str | None = None  # of scored ones
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         target = "label_shares" if "label_shares" in rows[0] else "label"
         labels = torch.tensor([row[target] for row in rows])  # (B,), or (B, C) for shares
         rows, problems = self.read(rows)
+        if self.augmentation is not None and self.augmentation.names:
+            labels = self.augmentation(rows, labels)
         batch = {**self.model_inputs(rows), "labels": labels}
         if self.attributes:
             values = [[row[name] for name in self.attributes] for row in rows]
@@ -58,6 +63,8 @@ class RsaCfnDataCollator:
                     raise AudioError(EMPTY)
             except AudioError as error:
                 waveform, problems[place] = np.zeros(SAMPLING_RATE, dtype=np.float32), error.reason
+            if self.condition is not None:
+                waveform = under(self.condition, waveform)
             read.append({**row, "audio": waveform})
         return read, problems
 
@@ -65,7 +72,8 @@ class RsaCfnDataCollator:
         """The batch without its labels."""
         audio = [row["audio"] for row in rows] if self.modality != "text" and "audio" in rows[0] else None
         text = [row["text"] for row in rows] if self.modality != "audio" and "text" in rows[0] else None
-        return self.processor(audio=audio, text=text, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
+        rows = {"audio": audio, "text": text, "context": [row.get("context") for row in rows] if text else None}
+        return self.processor(**rows, padding=True, return_tensors="pt", audio_crop=self.audio_crop)
 
 
 def uses_cpu_functions(args: TrainingArguments) -> bool:
