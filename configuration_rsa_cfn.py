@@ -164,6 +164,9 @@ class RsaCfnConfig(PretrainedConfig):
             Width of the hidden layer in the classifier of `mlp_mixer`.
         mixer_dropout (`float`, defaults to 0.1):
             Dropout in the MLPs and the classifier of `mlp_mixer`.
+        members (`list[dict]`, *optional*):
+            Configurations of other models of the same inputs and labels, which make this one an ensemble with them: its
+            probabilities are the mean of those of all.
 
     Raises:
         ValueError: The audio backbone is of another family; `num_labels` contradicts `id2label`; `problem_type` isn't
@@ -213,6 +216,7 @@ class RsaCfnConfig(PretrainedConfig):
     mixer_size: int = 256
     mixer_classifier_size: int = 512
     mixer_dropout: float | int = 0.1
+    members: list[dict] | None = None
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

@@ -179,6 +179,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         self.audio_layer_weights = self._make_layer_weights(self.audio_model)
         self.text_layer_weights = self._make_layer_weights(self.text_model)
         self.fusion = fusion_class(config)
+        self.members = nn.ModuleList(type(self)(RsaCfnConfig.from_dict(fields)) for fields in config.members or ())
         self.freeze_parameters()
         self.post_init()
 
@@ -294,6 +295,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             raise ValueError("int8 is for models in float32 on a CPU; leave int8 or the other device or dtype out.")
         if not sum(round_layers(backbone) for backbone in (self.audio_model, self.text_model) if backbone is not None):
             raise ValueError("int8 finds no layer above the first in the encoders of this model; leave it out.")
+        for member in self.members:
+            member.to_int8()
         return self.eval()
 
     def freeze_parameters(self):
@@ -315,6 +318,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         for module in self.fusion.modules():
             if isinstance(module, ScalarSelfAttention):
                 module.key.bias.requires_grad = False  # it cancels in the softmax
+        for member in self.members:
+            member.freeze_parameters()
 
     def _frozen_backbones(self):
         audio = [self.audio_model] if self.config.freeze_audio_encoder else []
@@ -400,6 +405,9 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 that is given; or a modality comes as both inputs and embeds, or as pooled vectors to a fusion that
                 reads sequences.
         """
+        if self.members and (audio_embeds is not None or text_embeds is not None):
+            raise ValueError("embeds are those of one model, and this is an ensemble; give audio and text.")
+        inputs = (input_values, audio_attention_mask, input_ids, attention_mask)
         audio_inputs = self._audio_inputs(input_values, input_features)
         self._check_embeds("audio_embeds", audio_embeds, self.config.audio_input, audio_inputs)
         self._check_embeds("text_embeds", text_embeds, "input_ids", input_ids)
@@ -428,6 +436,10 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         if not self.fusion.reads_pooled:
             audio, text = (audio_states, audio_counts), (text_states, text_counts)
         logits, attentions = self.fusion(audio, text, output_attentions)
+        if self.members:
+            others = [member(*inputs, input_features=input_features).logits for member in self.members]
+            log_shares = torch.stack([logits, *others]).float().log_softmax(dim=-1)  # (members, B, C)
+            logits = log_shares.logsumexp(dim=0) - math.log(len(log_shares))  # of the mean probabilities
         return RsaCfnOutput(
             loss=None if labels is None else self.loss_function(logits, labels, num_items_in_batch),
             logits=logits,
