@@ -179,6 +179,9 @@ class RsaCfnConfig(PretrainedConfig):
             Dropout in the MLPs and the classifier of `mlp_mixer`, and in the layers of `cross_attention`.
         cross_attention_layers (`int`, defaults to 1):
             Layers of `cross_attention`, in each of which frames attend to tokens and tokens to frames.
+        members (`list[dict]`, *optional*):
+            Configurations of other models of the same inputs and labels, which make this one an ensemble with them: its
+            probabilities are the mean of those of all.
 
     Raises:
         ValueError: The audio backbone is of another family; `num_labels` contradicts `id2label`; `problem_type` isn't
@@ -235,6 +238,7 @@ class RsaCfnConfig(PretrainedConfig):
     mixer_classifier_size: int = 512
     mixer_dropout: float | int = 0.1
     cross_attention_layers: int = 1
+    members: list[dict] | None = None
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

@@ -164,6 +164,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             # Within the fusion, so that where that is trained or saved by itself, a learned pooling is too.
             sizes = {name: getattr(config, f"{name}_config").hidden_size for name in fusion_class.modalities}
             self.fusion.pooling = nn.ModuleDict({name: Pooling(size, config) for name, size in sizes.items()})
+        self.members = nn.ModuleList(type(self)(RsaCfnConfig.from_dict(fields)) for fields in config.members or ())
         self.freeze_parameters()
         self.post_init()
 
@@ -279,6 +280,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             raise ValueError("int8 is for models in float32 on a CPU; leave int8 or the other device or dtype out.")
         if not sum(round_layers(backbone) for backbone in (self.audio_model, self.text_model) if backbone is not None):
             raise ValueError("int8 finds no layer above the first in the encoders of this model; leave it out.")
+        for member in self.members:
+            member.to_int8()
         return self.eval()
 
     def freeze_parameters(self):
@@ -300,6 +303,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         for module in self.fusion.modules():
             if isinstance(module, ScalarSelfAttention):
                 module.key.bias.requires_grad = False  # it cancels in the softmax
+        for member in self.members:
+            member.freeze_parameters()
 
     def _frozen_backbones(self):
         audio = [self.audio_model] if self.config.freeze_audio_encoder else []
@@ -388,6 +393,9 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 that is given; or a modality comes as both inputs and embeds, or as pooled vectors where sequences are
                 read.
         """
+        if self.members and (audio_embeds is not None or text_embeds is not None):
+            raise ValueError("embeds are those of one model, and this is an ensemble; give audio and text.")
+        inputs = (input_values, audio_attention_mask, input_ids, attention_mask)
         audio_inputs = self._audio_inputs(input_values, input_features)
         self._check_embeds("audio_embeds", audio_embeds, self.config.audio_input, audio_inputs)
         self._check_embeds("text_embeds", text_embeds, "input_ids", input_ids)
@@ -426,6 +434,11 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             logits, told = outputs[:, : config.num_labels], outputs[:, config.num_labels :]
             low, high = torch.tensor(config.attribute_ranges, dtype=torch.float32, device=told.device).unbind(dim=1)
             told = (low + high + (high - low) * told) / 2  # (B, K), float32 at least
+        if self.members:
+            others = [member(*inputs, input_features=input_features) for member in self.members]
+            log_shares = torch.stack([logits, *(other.logits for other in others)]).float().log_softmax(dim=-1)
+            logits = log_shares.logsumexp(dim=0) - math.log(len(log_shares))  # (B, C), of the mean probabilities
+            told = told if told is None else torch.stack([told, *(other.attributes for other in others)]).mean(dim=0)
         if labels is not None:
             loss = self.loss_function(logits, labels, num_items_in_batch, told, attributes)
         elif attributes is not None:
