@@ -179,6 +179,8 @@ class RsaCfnConfig(PretrainedConfig):
             Dropout in the MLPs and the classifier of `mlp_mixer`, and in the layers of `cross_attention`.
         cross_attention_layers (`int`, defaults to 1):
             Layers of `cross_attention`, in each of which frames attend to tokens and tokens to frames.
+        temperature (`float`, defaults to 1.0):
+            Logits are divided by it, but in training, so that probabilities are as sure as they are right.
         members (`list[dict]`, *optional*):
             Configurations of other models of the same inputs and labels, which make this one an ensemble with them: its
             probabilities are the mean of those of all.
@@ -238,6 +240,7 @@ class RsaCfnConfig(PretrainedConfig):
     mixer_classifier_size: int = 512
     mixer_dropout: float | int = 0.1
     cross_attention_layers: int = 1
+    temperature: float | int = 1.0
     members: list[dict] | None = None
 
     @classmethod
@@ -330,6 +333,8 @@ class RsaCfnConfig(PretrainedConfig):
                 )
         if not 0 <= self.modality_dropout <= 1:
             raise ValueError(f"modality_dropout={self.modality_dropout!r} is no probability; give 0 to 1.")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature!r} is out of range; give a number above 0.")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing={self.label_smoothing!r} is out of range; give 0 to below 1.")
         weights = self.class_weights

@@ -434,6 +434,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             logits, told = outputs[:, : config.num_labels], outputs[:, config.num_labels :]
             low, high = torch.tensor(config.attribute_ranges, dtype=torch.float32, device=told.device).unbind(dim=1)
             told = (low + high + (high - low) * told) / 2  # (B, K), float32 at least
+        if config.temperature != 1 and not self.training:
+            logits = logits / config.temperature
         if self.members:
             others = [member(*inputs, input_features=input_features) for member in self.members]
             log_shares = torch.stack([logits, *(other.logits for other in others)]).float().log_softmax(dim=-1)

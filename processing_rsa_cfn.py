@@ -42,6 +42,7 @@ LETTERS_PER_TOKEN = 100
 MIN_SAMPLES_OF_FEATURES = 560
 # What transformers' processors take, beside audio and text.
 KEYWORDS = {*AudioKwargs.__annotations__, *TextKwargs.__annotations__, "audio_kwargs", "text_kwargs", "common_kwargs"}
+UNSURE = "unsure"  # what a pipeline may answer beside the emotions
 ROW_KEYS = ("audio", "text", "sampling_rate", "context")
 # As the audio pipelines of transformers take them, beside the rate or the text.
 AUDIO_KEYS = ("array", "raw", "bytes", "path")
@@ -368,6 +369,7 @@ class RsaCfnPipeline(ChunkPipeline):
         batch_size (`int`, defaults to 1): Windows that the model is given at once, of one recording or several.
         return_attributes (`bool`, defaults to `False`): Give `{"scores": [...], "attributes": {name: number}}` in place
             of the emotions, with what the model tells beside them, if anything.
+        unsure_below (`float`, *optional*): Where no emotion is as probable, `"unsure"` stands before them all.
         on_error (`str`, defaults to `"raise"`): `"return"` gives `{"error": reason}` in place of the emotions of an
             input that can't be used, and goes on with the next one.
         int8 (`bool`, defaults to `False`): Multiply in 8 bits within the encoders, on a CPU.
@@ -388,13 +390,15 @@ class RsaCfnPipeline(ChunkPipeline):
         # `pipeline` replaced the names in there by classes, which can't be saved.
         self.model.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
 
-    def _sanitize_parameters(self, top_k=None, on_error=None, return_attributes=None):
+    def _sanitize_parameters(self, top_k=None, on_error=None, return_attributes=None, unsure_below=None):
         if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k={top_k!r} is out of range; give an integer of at least 1, or None for all.")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error={on_error!r} is unknown; give 'raise' or 'return'.")
         preprocess_params = {} if on_error is None else {"on_error": on_error}
-        given = {"top_k": top_k, "return_attributes": return_attributes}
+        if unsure_below is not None and not 0 <= unsure_below <= 1:
+            raise ValueError(f"unsure_below={unsure_below!r} is no probability; give 0 to 1, or leave it out.")
+        given = {"top_k": top_k, "return_attributes": return_attributes, "unsure_below": unsure_below}
         return preprocess_params, {}, preprocess_params | {n: value for n, value in given.items() if value is not None}
 
     def __call__(self, inputs, **kwargs):
@@ -405,7 +409,8 @@ class RsaCfnPipeline(ChunkPipeline):
                 Audio column, or samples of shape `(num_samples,)` with `"sampling_rate"` in Hz beside them; `{"raw":
                 samples, "sampling_rate": ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a
                 `str`; `context` are the texts of the turns before it, which a model trained with them reads.
-            kwargs: `top_k`, `batch_size`, `return_attributes` and `on_error`, where they differ from the pipeline's.
+            kwargs: `top_k`, `batch_size`, `return_attributes`, `unsure_below` and `on_error`, where they differ from
+                the pipeline's.
 
         Returns:
             `list[dict]`: `{"label": str, "score": float}` of each emotion, the most probable first; for a list of rows,
@@ -505,7 +510,9 @@ class RsaCfnPipeline(ChunkPipeline):
             answers[usable] = torch.cat([outputs.logits.float().softmax(dim=-1), *told], dim=1).cpu()
         return {"answers": answers, "error": windows["error"], "is_last": windows["is_last"]}
 
-    def postprocess(self, windows, top_k=None, on_error="raise", return_attributes=False) -> list[dict] | dict:
+    def postprocess(
+        self, windows, top_k=None, on_error="raise", return_attributes=False, unsure_below=0
+    ) -> list[dict] | dict:
         error = next((window["error"] for window in windows if window["error"] is not None), None)
         told = torch.cat([window["answers"] for window in windows]).mean(dim=0)  # (C + K,)
         if error is None and not told.isfinite().all():
@@ -517,6 +524,8 @@ class RsaCfnPipeline(ChunkPipeline):
         config, scores = self.model.config, told[: self.model.config.num_labels]
         best = scores.argsort(descending=True, stable=True)[:top_k].tolist()
         emotions = [{"label": config.id2label[index], "score": scores[index].item()} for index in best]
+        if emotions[0]["score"] < unsure_below:
+            emotions.insert(0, {"label": UNSURE, "score": 1 - emotions[0]["score"]})
         attributes = dict(zip(config.attributes or (), told[config.num_labels :].tolist()))
         return {"scores": emotions, "attributes": attributes} if return_attributes else emotions
 

@@ -99,6 +99,9 @@ def train_and_score(
     if checkpoint != output_dir:
         check_models(model_args, data_args)
     splits, weights = load_rows(model_args, data_args, training_args)
+    if data_args.calibrate and splits.validation is None:
+        needed = "validation rows; give --eval_strategy epoch, or a dataset or a split that has some"
+        raise InputError(f"--calibrate {data_args.calibrate} needs {needed}")
     if training_args.do_train:
         check_rows(splits, data_args, training_args)
     if checkpoint is not None:
@@ -116,7 +119,7 @@ def train_and_score(
         train(trainer, model_args, checkpoint)
     is_trained = training_args.do_train or checkpoint == output_dir
     if is_trained and splits.validation is not None and not data_args.streaming:
-        metrics |= validate(trainer, splits)
+        metrics |= validate(trainer, splits, data_args.calibrate is not None)
     if training_args.do_eval or training_args.do_predict:
         conditions = [(modality, None) for modality in dict.fromkeys(data_args.eval_modalities)]
         conditions += [("both", condition) for condition in dict.fromkeys(data_args.eval_conditions)]

@@ -48,6 +48,7 @@ ROLES: dict[str, tuple[str, dict[str, Callable | None]]] = {
     "session": _NAME,
     "speaker": _NAME,
     "dialogue": _NAME,
+    "gender": _NAME,
     "context": ("a list of earlier turns in each row, or text with one turn in a line", _TURNS),
     "segment_id": ("one name in each row", _TEXT | {"string": str}),
     "emotions": ("a list of class indices in each row", {"list of int": list, "list of class": list}),

@@ -151,13 +151,13 @@ def test_the_last_turns_that_fit_stand_before_a_transcript_as_in_a_pair(processo
         assert np.asarray(ids)[mask].tolist() == pair["input_ids"]
     assert not masks[3].any()
     alone = reloaded(text=texts[2], context=turns[0])["input_ids"][0]
-    assert alone.tolist() == expected[0]["input_ids"]
+    assert list(alone) == expected[0]["input_ids"]
     # A turn that doesn't fit is left out as a whole, and those before it; the transcript is kept.
     limit = len(tokenizer(texts[1], texts[2])["input_ids"]) + 1
     ids = reloaded(text=texts[2], context=turns[0], max_length=limit)["input_ids"][0]
-    assert ids.tolist() == tokenizer(texts[1], texts[2])["input_ids"]
+    assert list(ids) == tokenizer(texts[1], texts[2])["input_ids"]
     ids = reloaded(text=texts[2], context=turns[0], max_length=5)["input_ids"][0]
-    assert ids.tolist() == tokenizer(texts[2], truncation=True, max_length=5)["input_ids"]
+    assert list(ids) == tokenizer(texts[2], truncation=True, max_length=5)["input_ids"]
     with pytest.raises(ValueError, match="context is given, and the model reads none"):
         processor(text=texts[2], context=turns[0])
     with pytest.raises(ValueError, match="context has 1 rows and text 2; give as many of each"):

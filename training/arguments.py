@@ -47,7 +47,7 @@ RANGES = {
     "early_stopping_patience save_total_limit eval_accumulation_steps",
     (3, inf): "max_text_tokens",
     (0, MAX_TURNS): "context_turns",
-    (0, 1): "augment_probability",
+    (0, 1): "augment_probability unsure_below",
 }
 RANGES = {name: bounds for bounds, names in RANGES.items() for name in names.split()}
 
@@ -231,6 +231,9 @@ class DataArguments:
         metadata={"choices": CONDITIONS},
         help="Score the clips under these too: noise of 20, 10 and 0 dB, and a telephone.",
     )
+    calibrate: Literal["validation"] | None = HfArg(
+        default=None, help="Fit a temperature of the probabilities on the validation rows when training is over."
+    )
     eval_modalities: list[str] = HfArg(
         default_factory=lambda: ["both"],
         metadata={"choices": ("both", "audio", "text")},
@@ -259,6 +262,7 @@ class DataArguments:
         help="Predict for these instead of a dataset, with --model_name_or_path: a csv with the columns audio "
         "(a path, from the csv's folder) or text or both, a folder of recordings, or one recording.",
     )
+    unsure_below: float = HfArg(default=0.0, help="Predict 'unsure' where no emotion is as probable.")
     asr_model: str | None = HfArg(
         default=None,
         help="Speech recogniser that writes a transcript for recordings of --predict_file without one: Hub id "

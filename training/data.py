@@ -30,7 +30,7 @@ from training.streams import ScoredStream, TrainingStream, number_rows, read_tab
 logger = logging.getLogger(__name__)
 
 # Columns that splits, targets, metrics and predictions.csv use where they exist.
-OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "emotions", "votes", "duration")
+OPTIONAL_COLUMNS = ("segment_id", "session", "speaker", "gender", "emotions", "votes", "duration")
 OF_A_DIALOGUE = ("context", "dialogue", "start")
 MODALITIES = ("audio", "text")
 FLATTERED = "epochs are compared on the reported rows, whose scores are too good for it"

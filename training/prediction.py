@@ -101,6 +101,7 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
         device=training_args.device,
         batch_size=training_args.per_device_eval_batch_size,
         on_error="return",
+        unsure_below=data_args.unsure_below,
         return_attributes=True,
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,11 @@ def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArgume
         files = sorted(path for pattern in (*MODEL_FILES, "*.bin") for path in Path(name).glob(pattern))
         commit = PretrainedConfig.get_config_dict(name)[0].get("_commit_hash")
         digest.update(json.dumps([commit, *((path.name, stamp(path)) for path in files)]).encode())
-    options = [getattr(data_args, name) for name in LIMITS] + [training_args.bf16, training_args.fp16, model_args.int8]
+    options = [getattr(data_args, name) for name in (*LIMITS, "unsure_below")] + [
+        training_args.bf16,
+        training_args.fp16,
+        model_args.int8,
+    ]
     digest.update(json.dumps(options).encode())
     return state | {"digest": digest.hexdigest()}
 

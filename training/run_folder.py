@@ -44,11 +44,12 @@ def write_split(folder: Path, record: dict, membership: list[tuple[str, str]]) -
 
 
 def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names: list[str], attributes=None) -> None:
-    """A line per row: its ID or number, session and speaker if all have one, label, prediction, probabilities, and of
-    each attribute what is so and what is told, `(2, N)` by its name."""
+    """A line per row: its ID or number, session, speaker, gender and duration if all have one, label, prediction,
+    probabilities, and of each attribute what is so and what is told, `(2, N)` by its name."""
     probabilities = torch.from_numpy(logits).double().softmax(dim=1).numpy()  # (N, C)
+    given = (*GROUP_COLUMNS, "gender", "duration")
     ids = test["segment_id"] if "segment_id" in test.column_names else range(len(test))
-    columns = {"segment_id": ids, **{name: test[name][:] for name in GROUP_COLUMNS if name in test.column_names}}
+    columns = {"segment_id": ids, **{name: test[name][:] for name in given if name in test.column_names}}
     columns = {name: values for name, values in columns.items() if None not in values}
     columns["label"] = [label_names[label] for label in test["label"]]
     columns["prediction"] = [label_names[predicted] for predicted in probabilities.argmax(axis=1)]

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 from datasets import Dataset
 from transformers import EvalPrediction
 from transformers.utils import CONFIG_NAME
 
 from corpora.folds import find_groups
 from foundation.errors import InputError
+from foundation.files import write_csv
 from foundation.words import first_names
 from training.callbacks import log_scores
 from training.checkpoints import writing
@@ -35,6 +37,7 @@ class ScoredPart:
     modality: str = "both"  # what the model was given, or "audio" or "text"
     attributes: dict[str, np.ndarray] = field(default_factory=dict)  # what is so and what is told: (2, N)
     condition: str | None = None  # what the clips were scored under, as --eval_conditions has it
+    slices: pandas.DataFrame | None = None  # of `slice_scores`, for both modalities
 
 
 def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str, float]:
@@ -56,9 +59,19 @@ def compute_metrics(scored: EvalPrediction, label_names: list[str]) -> dict[str,
     return EmotionMetric(label_names).compute(predictions=predictions, references=scored.label_ids[is_scored])
 
 
-def validate(trainer: RsaCfnTrainer, splits: Splits) -> dict[str, float]:
-    """Scores on the validation part, by which settings are chosen, so that the test part is read for the last one."""
-    metrics = _score_part(trainer, splits, "validation", "validation").metrics
+def validate(trainer: RsaCfnTrainer, splits: Splits, calibrates: bool) -> dict[str, float]:
+    """Scores on the validation part, by which settings are chosen, so that the test part is read for the last one; and
+    the model's temperature by it, if that is asked for."""
+    scored = _score_part(trainer, splits, "validation", "validation")
+    metrics, config = scored.metrics, trainer.accelerator.unwrap_model(trainer.model).config
+    if calibrates:
+        from training.calibration import fit_temperature  # late, as in compute_metrics
+
+        config.temperature *= fit_temperature(scored.logits, scored.labels)
+        logger.info(f"The temperature of the probabilities is {config.temperature:.3f}, by the validation rows.")
+        if trainer.is_world_process_zero():
+            with writing(Path(trainer.args.output_dir)):
+                config.save_pretrained(trainer.args.output_dir)
     logger.info(f"On the {metrics['validation_rows']} validation rows: {format_line(metrics, 'validation')}.")
     return metrics
 
@@ -76,6 +89,8 @@ def score(trainer: RsaCfnTrainer, splits: Splits, modality: str, condition: str 
             file = folder / f"predictions{suffix}.csv"
             write_predictions(file, scored.table, scored.logits, names, scored.attributes)
             draw_confusion_matrix(folder / picture, scored.labels, np.argmax(scored.logits, axis=1), names)
+            if not suffix:
+                write_csv(folder / "slices.csv", scored.slices)
         given = "audio and text" if modality == "both" else f"{modality} alone"
         print(f"\nScored on {given}{f', {condition}' if condition else ''}:")
         print(format_summary(scored.metrics, names, prefix))
@@ -110,7 +125,15 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
         votes_before = splits.tables["train"]["votes"][:] if "train" in splits.tables else None
         scores = rater_scores(table["votes"][:], logits, votes_before)
         metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
+    slices = None
+    if prefix == "eval":
+        from metrics.slices import divide, slice_scores
+
+        columns = {name: table[name][:] for name in table.column_names if name != "context"}
+        slices = slice_scores(labels, logits.argmax(axis=1), divide(columns), len(splits.label_names))
+        worst = slices.groupby("by").macro_f1.min()
+        metrics |= {f"eval_worst_{name}_macro_f1": float(score) for name, score in worst.items()}
     with writing(Path(trainer.args.output_dir)):
         trainer.save_metrics(prefix, metrics)
     log_scores(trainer, metrics, prefix)
-    return ScoredPart(table, logits, labels, metrics, prefix, attributes=attributes)
+    return ScoredPart(table, logits, labels, metrics, prefix, attributes=attributes, slices=slices)

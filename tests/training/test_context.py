@@ -32,7 +32,7 @@ def test_no_row_of_a_corpus_sees_a_later_turn(prepared_dir):
     arguments = DataArguments(dataset_name=str(prepared_dir), context_turns=3)
     splits = load_splits(arguments, True)
     rows = [row for table in splits.tables.values() for row in table]
-    assert sum(len(row["context"]) for row in rows) > len(rows)
+    assert sum(len(row["context"]) for row in rows) > 20
     from datasets import load_from_disk
 
     whole = load_from_disk(prepared_dir)["train"].remove_columns("audio")
