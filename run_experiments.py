@@ -48,7 +48,6 @@ from experiments.cells import check_arguments, clear, is_finished
 from experiments.pages import write_report
 from experiments.plan import Plan, read_plan
 from experiments.progress import Progress
-from experiments.results import MAJORITY
 from experiments.schedule import Interrupted, choose_num_processes, run_cells
 from experiments.scored_run import read_runs
 from foundation.files import owned
@@ -85,9 +84,8 @@ def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: s
         clear(cells_dir / name)
         print(f"Damaged: {name}: {damage}; it is run again")
     left = [cell for cell in plan.cells if not is_finished(cells_dir / cell.name)]
-    is_tiny = all(
-        TINY in (system.audio_model, system.text_model) for system in plan.systems if system.fusion != MAJORITY
-    )
+    trained = [system for system in plan.systems if system.fusion in FUSION_CLASSES]
+    is_tiny = all(TINY in (system.audio_model, system.text_model) for system in trained)
     num_processes = num_processes or choose_num_processes(is_tiny, len(left))
     progress = Progress(plan.cells, {cell.name for cell in left}, num_processes, cells_dir)
     try:
@@ -119,7 +117,7 @@ def check_data(plan: Plan) -> None:
     backbones = {system.name: (system.audio_model, system.text_model) for system in plan.systems}
     for cell in {backbones[cell.system]: cell for cell in plan.cells}.values():
         check_models(*parse_arguments(cell.arguments)[:2])
-    fusions = {system.fusion for system in plan.systems} - {MAJORITY}
+    fusions = {system.fusion for system in plan.systems} & {*FUSION_CLASSES}
     read = {name for fusion in fusions for name in FUSION_CLASSES[fusion].modalities}
     for protocol in dict.fromkeys(cell.protocol for cell in plan.cells):
         cell = max((cell for cell in plan.cells if cell.protocol == protocol), key=lambda cell: cell.fold or 0)

@@ -14,7 +14,7 @@ from experiments.comparisons import compare_systems, measure_flattery
 from experiments.plan import OF_A_CELL, Cell, Plan
 from experiments.results import PAPER, SESSION, Cost, Results, Run
 from experiments.scored_run import ScoredRun, read_runs
-from experiments.statistics import majority_runs, score_system
+from experiments.statistics import ensemble_runs, majority_runs, score_system
 from foundation.errors import InputError
 from foundation.files import REPOSITORY
 from foundation.versions import package_versions
@@ -53,12 +53,16 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
     for run in finished.values():
         of_protocol[run.protocol][run.system].append(run)
     for runs_of in of_protocol.values():
+        joined = {name: ensemble_runs(name, members, runs_of) for name, members in plan.ensembles.items()}
+        runs_of |= {name: runs for name, runs in joined.items() if runs}
         results.scores += [score_system(runs, label_names) for runs in runs_of.values()]
         results.comparisons += compare_systems(runs_of, label_names)
         if runs_of:
             everything = [run for runs in runs_of.values() for run in runs]
             results.scores.append(score_system(majority_runs(everything), label_names))
     for system, runs in of_protocol.get(PAPER, {}).items():
+        if system in plan.ensembles:
+            continue
         session_runs = of_protocol.get(SESSION, {}).get(system, [])
         results.flattery += measure_flattery(runs, session_runs, label_names)
     results.attention = _take_attention(plan, output_dir, finished)

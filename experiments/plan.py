@@ -14,7 +14,7 @@ from textwrap import shorten
 from configuration_rsa_cfn import FUSIONS
 from corpora.folds import NUM_FOLDS
 from experiments.published import published_weighted_f1
-from experiments.results import MAJORITY, PAPER, SESSION, SINGLE_MODALITIES, System, Table, TableRow
+from experiments.results import ENSEMBLE, MAJORITY, PAPER, SESSION, SINGLE_MODALITIES, System, Table, TableRow
 from foundation.errors import InputError
 from foundation.files import read_json
 from foundation.words import writable
@@ -35,7 +35,7 @@ PROTOCOLS = {
     SESSION: {"split": "session", **_BEST_EPOCH, "metric_for_best_model": "macro_f1"},
     PAPER: {"split": "paper", "compare_epochs_on": "test", **_BEST_EPOCH, "metric_for_best_model": "weighted_f1"},
 }
-PLAN_FIELDS = ("description", "arguments", "protocols", "tables")
+PLAN_FIELDS = ("description", "arguments", "protocols", "tables", "ensembles")
 BLOCK_FIELDS = ("fusions", "backbones", "variants")
 BACKBONES = ("audio_model", "text_model")
 # These follow from the plan's protocols and tables, so that its arguments may not have them.
@@ -72,6 +72,7 @@ class Plan:
     systems: list[System] = field(default_factory=list)  # in the plan's order; added baselines come last
     tables: list[Table] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)  # one for each protocol, system, fold and seed
+    ensembles: dict[str, list[str]] = field(default_factory=dict)  # the systems that are joined, by the name of each
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,23 @@ def _read_plan(file: Path, given: dict, overrides: list[str]) -> Plan:
         first.is_first = True
     plan.systems.append(System(MAJORITY, MAJORITY, is_baseline=True))
     plan.tables = [Table(writable(title), [row_of[choice] for choice in chosen]) for title, chosen in tables.items()]
+    plan.ensembles = _read_ensembles(f"{file}: ensembles", given.get("ensembles", {}), plan.systems)
+    plan.systems += [System(name, ENSEMBLE) for name in plan.ensembles]
+    if plan.ensembles:
+        plan.tables.append(Table("Ensembles", [TableRow(name) for name in plan.ensembles]))
     return plan
+
+
+def _read_ensembles(where: str, given: object, systems: list[System]) -> dict[str, list[str]]:
+    _check(isinstance(given, dict), where, given, "a JSON object of lists of systems by the name of their ensemble")
+    names = [system.name for system in systems if system.fusion != MAJORITY]
+    for name, members in given.items():
+        is_new = bool(name.strip()) and name not in [system.name for system in systems]
+        _check(is_new, f"{where}: a name", name, "one that no system has")
+        _check_list(
+            f"{where}: {name}", members, names.__contains__, f"different systems of the plan: {', '.join(names)}"
+        )
+    return {writable(name): members for name, members in given.items()}
 
 
 def _make_cells(

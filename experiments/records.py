@@ -4,12 +4,19 @@ The first two are results.csv and runs.csv; sheets, charts and the answer in wor
 import pandas
 from pandas import DataFrame
 
-from experiments.results import MAJORITY, Results, System, SystemScores, is_fusion
+from experiments.results import ENSEMBLE, MAJORITY, Results, System, SystemScores, is_fusion
 from metrics.scores import LEADING, SCORES
 
 
 # As the paper's tables divide them; all others fuse early.
-KINDS = {MAJORITY: "", "audio": "audio", "text": "text", "late_fusion": "late", "hybrid_fusion": "cross-modality"}
+KINDS = {
+    MAJORITY: "",
+    ENSEMBLE: "ensemble",
+    "audio": "audio",
+    "text": "text",
+    "late_fusion": "late",
+    "hybrid_fusion": "cross-modality",
+}
 EARLY = "early"
 SYSTEM_COLUMNS = ["protocol", "system", "fusion", "kind", "text_model", "audio_model", "variant", "is_baseline"]
 SYSTEM_COLUMNS += ["published_weighted_f1", "state", "runs", "failed_runs", "folds", "seeds", "rows", "group_column"]

@@ -8,6 +8,7 @@ from metrics.scores import SCORES
 # Protocols, the fair one first.
 SESSION, PAPER = "session", "paper"
 MAJORITY = "majority"
+ENSEMBLE = "ensemble"
 SINGLE_MODALITIES = ("audio", "text")
 
 
@@ -16,7 +17,8 @@ class System:
     """One row of a table: a fusion of two backbones, trained in one way."""
 
     name: str  # unique among the systems, as shown
-    fusion: str  # one of `FUSIONS`, or "majority": the most frequent class of the training rows, always
+    # One of `FUSIONS`; "majority", always the most frequent class of the training rows; or "ensemble", of others.
+    fusion: str
     audio_model: str | None = None  # as given to run_classification.py; None where the fusion has no such backbone
     text_model: str | None = None
     variant: str | None = None  # the arguments that tell it from systems with the same fusion and backbones
@@ -218,4 +220,4 @@ class Results:
 
 def is_fusion(fusion: str) -> bool:
     """Whether it has both modalities."""
-    return fusion != MAJORITY and fusion not in SINGLE_MODALITIES
+    return fusion not in (MAJORITY, ENSEMBLE, *SINGLE_MODALITIES)

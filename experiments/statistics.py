@@ -1,6 +1,7 @@
 """The statistics of one system over its finished runs: scores with intervals, classes, calibration, cost, curves.
 And the baseline that always answers the most frequent class."""
 
+from collections import defaultdict
 from dataclasses import fields, replace
 
 import numpy as np
@@ -157,6 +158,27 @@ def average_curve(runs: list[ScoredRun]) -> LearningCurve:
     means = pandas.concat(logged).groupby(level=0).mean().drop(columns="epoch").dropna(how="all")
     means = means.astype(object).where(means.notna(), None)
     return LearningCurve(epochs=means.index.tolist(), **means.to_dict("list"), compared_on=runs[0].compared_on)
+
+
+def ensemble_runs(name: str, members: list[str], runs_of: dict[str, list[ScoredRun]]) -> list[ScoredRun]:
+    """
+    An ensemble, as if it were a system: the mean of its members' probabilities, for each fold and seed that all of them
+    have a run of. A single member is joined over its seeds, if a fold has several.
+    """
+    together = defaultdict(list)
+    for member in members:
+        for run in runs_of.get(member, []):
+            together[run.fold, run.seed if len(members) > 1 else None].append(run)
+    joined = []
+    for runs in together.values():
+        first = runs[0]
+        if len(runs) < max(2, len(members)) or any(run.segment_ids != first.segment_ids for run in runs):
+            continue
+        costs = {part.name: sum(getattr(run, part.name) for run in runs) for part in fields(Cost)}
+        means = np.mean([run.probabilities for run in runs], axis=0)
+        told = {name: np.mean([run.attributes[name] for run in runs], axis=0) for name in first.attributes}
+        joined.append(replace(first, system=name, probabilities=means, attributes=told, log_history=[], **costs))
+    return joined
 
 
 def majority_runs(runs: list[ScoredRun]) -> list[ScoredRun]:

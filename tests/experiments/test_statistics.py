@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from experiments.results import MAJORITY
-from experiments.statistics import NUM_BINS, average_curve, calibrate, majority_runs, score_system
+from experiments.statistics import NUM_BINS, average_curve, calibrate, ensemble_runs, majority_runs, score_system
 from metrics.concordance import estimate_concordance
 from metrics.intervals import bootstrap_intervals
 
@@ -156,6 +156,27 @@ def test_the_majority_of_the_training_rows_is_answered(make_run, labels):
     assert scores.estimates["accuracy"].value == np.r_[labels[:100] == 1, labels[100:] == 0].mean()
     # The runs it was made of are as they were.
     assert all((run.predictions == run.labels).all() for run in runs)
+
+
+def test_an_ensemble_has_the_mean_probabilities_of_the_runs_that_belong_together(make_run, labels):
+    runs_of = {}
+    for number, (system, seeds) in enumerate({"rsa": (1, 2), "stack": (1, 2), "late": (2,)}.items()):
+        runs_of[system] = [
+            make_run(labels, answers_for(labels, 10 * number + seed), seed=seed, system=system) for seed in seeds
+        ]
+        for run in runs_of[system]:
+            run.probabilities = np.random.default_rng(10 * number + run.seed).dirichlet([1, 1, 1], len(labels))
+            run.seconds = 2.0
+    both = ensemble_runs("both", ["rsa", "stack"], runs_of)
+    assert [(run.system, run.seed, run.seconds) for run in both] == [("both", 1, 4.0), ("both", 2, 4.0)]
+    for place, run in enumerate(both):
+        expected = (runs_of["rsa"][place].probabilities + runs_of["stack"][place].probabilities) / 2
+        assert np.allclose(run.probabilities, expected)
+    assert [run.seed for run in ensemble_runs("three", ["rsa", "stack", "late"], runs_of)] == [2]
+    (over_seeds,) = ensemble_runs("seeds", ["rsa"], runs_of)
+    assert np.allclose(over_seeds.probabilities, np.mean([run.probabilities for run in runs_of["rsa"]], axis=0))
+    assert ensemble_runs("one", ["late"], runs_of) == ensemble_runs("none", ["rsa", "missing"], runs_of) == []
+    assert score_system(both, NAMES).system == "both"
 
 
 def test_a_calibrated_predictor_has_no_calibration_error(make_run):

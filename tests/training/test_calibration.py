@@ -21,7 +21,7 @@ def test_the_temperature_that_made_the_labels_is_found(temperature):
 
 
 def test_rows_that_are_all_right_have_a_bounded_temperature():
-    assert 0.01 <= fit_temperature(np.eye(3), np.arange(3)) < 0.02
+    assert 0.01 <= fit_temperature(10 * np.eye(3), np.arange(3)) < 0.5
 
 
 def test_a_model_divides_its_logits_by_it_but_in_training(make_model, processor, clips, texts):
