@@ -268,6 +268,10 @@ class DataArguments:
         help="Speech recogniser that writes a transcript for recordings of --predict_file without one: Hub id "
         "or folder, such as openai/whisper-small.",
     )
+    asr_language: str | None = HfArg(
+        default=None,
+        help="What --asr_model hears, such as ko; left out, Whisper guesses it each time.",
+    )
 
     def __post_init__(self):
         if self.label_transform and self.ties not in (None, "transform"):

@@ -200,6 +200,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("eval_conditions", not model_args.cache_features, "with --cache_features, whose clips are always the same"),
         ("context_turns", fusion != "audio", "with --fusion audio, which reads no text; give another"),
         ("unsure_below", data_args.predict_file, "without --predict_file; give it"),
+        ("asr_language", data_args.asr_model, "without --asr_model; give it"),
         ("asr_model", data_args.predict_file, "without --predict_file; give it"),
         ("dataset_config_name", not is_prepared, "with a folder from prepare_dataset.py; give another --dataset_name"),
         *((name, training_args.push_to_hub, "without --push_to_hub; give it") for name in given if "hub_" in name[:4]),

@@ -94,7 +94,9 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
     if taken:
         needed = f"has columns that the output needs: {', '.join(taken)}; rename them"
         raise InputError(f"--predict_file {data_args.predict_file} {needed}")
-    transcriber = Transcriber(data_args.asr_model, training_args.device) if data_args.asr_model is not None else None
+    transcriber = None
+    if data_args.asr_model is not None:
+        transcriber = Transcriber(data_args.asr_model, training_args.device, data_args.asr_language)
     pipe = RsaCfnPipeline(
         model.to(training_args.device),
         processor,
@@ -135,7 +137,7 @@ def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArgume
         files = sorted(path for pattern in (*MODEL_FILES, "*.bin") for path in Path(name).glob(pattern))
         commit = PretrainedConfig.get_config_dict(name)[0].get("_commit_hash")
         digest.update(json.dumps([commit, *((path.name, stamp(path)) for path in files)]).encode())
-    options = [getattr(data_args, name) for name in (*LIMITS, "unsure_below")] + [
+    options = [getattr(data_args, name) for name in (*LIMITS, "unsure_below", "asr_language")] + [
         training_args.bf16,
         training_args.fp16,
         model_args.int8,

@@ -38,6 +38,7 @@ from tests.test_mutated_inputs import mutate
 from training import prediction
 from training.parsing import parse_arguments
 from training.prediction import read_rows
+from training.transcription import Transcriber
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -475,6 +476,26 @@ def test_a_recogniser_writes_the_transcripts_that_are_missing(
     (tmp_path / "more.csv").write_text(f"audio,Text\n{speech},{texts[0]}\n{speech},")
     _, more = predict(saved, tmp_path / "more.csv", tmp_path / "more", "--asr_model", str(recognizers / recognizer))
     assert [record["Text"] for record in more] == [texts[0], records[0]["text"]]
+
+
+def test_a_language_is_told_to_the_recogniser_that_would_guess_it(recognizers):
+    for name in ("ctc", "whisper"):  # of one language each
+        with pytest.raises(InputError, match="--asr_language ko is unknown to .*; give one of none: it knows one"):
+            Transcriber(str(recognizers / name), "cpu", "ko")
+    transcriber = Transcriber(str(recognizers / "whisper"), "cpu")
+    transcriber.options, given = {"language": "ko"}, []
+
+    def listen(inputs, **options):
+        given.append(options)
+        return {"text": "words"}
+
+    listen.feature_extractor = transcriber.recognizer.feature_extractor
+    transcriber.recognizer = listen
+    assert transcriber({"array": np.ones(8000), "sampling_rate": 16000}) == "words"
+    assert transcriber({"array": np.ones(16000 * 40), "sampling_rate": 16000}) == "words"
+    short, long = given
+    assert short == {"generate_kwargs": {"max_new_tokens": 24, "language": "ko"}}
+    assert long == {"chunk_length_s": 30, "generate_kwargs": {"max_new_tokens": 440, "language": "ko"}}
 
 
 def test_what_the_recogniser_cant_read_has_its_reason(saved, recognizers, tmp_path):
