@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from transformers import Trainer, TrainingArguments
 
+from tests.slow import mostly_slow
+
 
 VARIANTS = {
     "plain": ({}, False),
@@ -194,7 +196,7 @@ def train(model, rows, folder, batch_size, accumulation, steps=5):
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", mostly_slow(VARIANTS, "plain", "weighted", "soft"))
 def test_accumulation_gives_the_curve_and_the_weights_of_the_whole_batch(variant, make_model, rows, tmp_path):
     fields, is_soft = VARIANTS[variant]
     rows = soften(rows) if is_soft else with_attributes(rows) if "attributes" in fields else rows

@@ -16,8 +16,10 @@ from transformers import AutoModel
 
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from corpora.conversion import REPORT_FILE
+from corpora.demo import write_corpus
 from foundation.errors import InputError
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
+from prepare_dataset import prepare
 from processing_rsa_cfn import RsaCfnProcessor
 from run_classification import build_trainer, main
 from tests.slow import mostly_slow
@@ -162,6 +164,15 @@ def test_attributes_go_with_every_way_to_train(given, prepared_dir, tmp_path):
     predicted = pandas.read_csv(tmp_path / "predicted" / "predictions.csv")
     assert list(predicted)[-3:] == ["prediction_valence", "prediction_arousal", "error"]
     assert predicted.prediction_valence.notna().tolist() == predicted.error.isna().tolist()
+
+
+@pytest.mark.slow
+def test_what_the_words_of_the_demo_say_of_valence_is_learnt(tmp_path):
+    write_corpus(tmp_path / "corpus")
+    prepare("kemdy20", tmp_path / "corpus", tmp_path / "dataset")
+    for loss in ("ccc", "mse"):
+        arguments = f"--fusion text --attributes valence --attribute_loss {loss} --num_train_epochs 6".split()
+        assert run(tmp_path / "dataset", tmp_path / loss, *arguments)["eval_ccc_valence_low"] > 0.2
 
 
 def test_all_rows_of_another_dataset_are_scored_by_the_names_of_their_classes(finished, prepared_dir, tmp_path):

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from configuration_rsa_cfn import EMOTIONS
-from corpora.demo import TEXT_PAIRS, TIE_ORDER, VOICE_PAIRS, plan_utterances, total_evaluation, write_corpus
+from corpora.demo import (
+    TEXT_PAIRS,
+    TIE_ORDER,
+    VALENCE_AROUSAL,
+    VOICE_PAIRS,
+    plan_utterances,
+    total_evaluation,
+    write_corpus,
+)
+from metrics.concordance import estimate_concordance
 
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +138,14 @@ def test_totals_are_the_plurality_of_ten_votes_and_means_of_ten_ratings(corpus):
             ratings = [int(cell) for cell in row[column + 3 :: 3]]
             assert len(ratings) == 10 and set(ratings) <= {1, 2, 3, 4, 5}
             assert row[column] == f"{sum(ratings) / 10:g}"
+
+
+def test_valence_and_arousal_follow_the_emotion(corpus):
+    rows = [row for _, row in read_rows(corpus) if ";" not in row[4]]
+    for place, at_least in enumerate((0.7, 0.5)):
+        values = [float(row[5 + place]) for row in rows]
+        told = [VALENCE_AROUSAL[row[4].replace("disqust", "disgust")][place] for row in rows]
+        assert estimate_concordance(np.array([values, told]))[0] > at_least
 
 
 def test_total_joins_ties_in_the_order_of_the_corpus():

@@ -37,11 +37,11 @@ def test_probabilities_are_the_pipelines(recognizer, pipe, examples):
     assert answer.picture.width > 600 and len(answer.picture.convert("L").getcolors(256)) > 10
 
 
-def test_attributes_are_told_beside_the_emotions(make_model, processor, examples):
+def test_attributes_are_told_beside_the_emotions(make_model, processor):
     fields = {"attributes": ["valence", "pace_of_it"], "attribute_ranges": [[1, 5], [0, 9]]}
     recognizer = Recognizer(make_model(fusion="early_fusion", **fields), processor)
-    answer = recognizer(str(examples[0].audio), "정말")
-    expected = recognizer.pipe({"audio": str(examples[0].audio), "text": "정말"}, return_attributes=True)["attributes"]
+    answer = recognizer(None, "정말")
+    expected = recognizer.pipe({"text": "정말"}, return_attributes=True)["attributes"]
     assert answer.attributes == expected and list(expected) == ["valence", "pace_of_it"]
 
 
