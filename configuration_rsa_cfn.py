@@ -65,7 +65,8 @@ SIZE_FIELDS = (
     "cross_attention_layers",
 )
 # They came later, and are left out where they have no effect: earlier versions refuse a field that they don't know.
-LATER_FIELDS = ("attributes", "attribute_ranges", "attribute_loss", "attribute_weight")
+LATER_FIELDS = ("attributes", "attribute_ranges", "attribute_loss", "attribute_weight", "temperature", "members")
+LATER_FIELDS += ("cross_attention_layers",)
 LABEL_FIELDS = ("num_labels", "id2label", "label2id")
 DROPOUT_FIELDS = ("multi_sample_dropout", "residual_dropout", "mixer_dropout")
 
