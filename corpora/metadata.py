@@ -17,7 +17,7 @@ from foundation.errors import InputError
 from foundation.words import first_names, writable
 
 
-OF_A_SPEAKER = ("speaker", "session", "dialogue", "gender")
+OF_A_SPEAKER = ("session", "speaker", "dialogue", "gender")
 OPTIONAL = (*OF_A_SPEAKER, "split")
 ROWS_PER_SHARD = 256
 

@@ -29,7 +29,8 @@ def _quarters(values: pandas.Series) -> pandas.Series:
     """Names of the ranges of values, with as many rows in each as equal values allow."""
     if values.isna().any():
         return values
-    return pandas.qcut(values.round(2), NUM_QUARTERS, duplicates="drop").map(lambda r: f"{r.left:g} to {r.right:g}")
+    parts = pandas.qcut(values.round(2), NUM_QUARTERS, duplicates="drop")
+    return parts.map(lambda part: f"{part.left:g} to {part.right:g}", na_action="ignore")
 
 
 def slice_scores(

@@ -84,6 +84,7 @@ def test_dataset_holds_the_corpus(corpus, tmp_path):
         "session": Value("int32"),
         "speaker": Value("string"),
         "gender": Value("string"),
+        "dialogue": Value("string"),
         "start": Value("float64"),
         "end": Value("float64"),
         "duration": Value("float32"),

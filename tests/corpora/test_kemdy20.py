@@ -102,6 +102,7 @@ def test_columns_of_a_sound_row(folder):
         "session": 7,
         "speaker": "User014M",
         "gender": "M",
+        "dialogue": "Sess07_script03",
         "start": 3.5,
         "end": 4.5,
         "duration": 1.0,

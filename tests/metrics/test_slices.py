@@ -45,6 +45,7 @@ def test_scores_of_slices_are_those_of_their_rows(rows):
 def test_what_not_every_row_has_divides_nothing(rows):
     table = rows.to_dict("list")
     assert list(divide({"speaker": ["a"] * 200, "gender": [None, *["F"] * 199]})) == []
+    assert list(divide({"duration": [0.0] * 200, "speaker": ["a", *["b"] * 199]})) == ["speaker"]
     assert list(divide({"speaker": list(map(str, range(200))), "duration": [None, *[1.0] * 199]})) == []
     assert list(divide({**table, "votes": [None, *table["votes"][1:]]})) == ["gender", "speaker", "length"]
     empty = slice_scores(rows.label.to_numpy(), rows.answer.to_numpy(), {}, 3)

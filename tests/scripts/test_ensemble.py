@@ -67,7 +67,7 @@ def test_a_soup_is_one_model_of_the_mean_weights(members, tmp_path, monkeypatch)
 def test_what_does_not_belong_together_is_refused(members, make_model, processor, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(members)
     labels = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
-    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=1.0)
+    short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=1.0, max_text_tokens=16)
     for name, fields, its in (("classes", labels, processor), ("modality", {}, processor), ("limits", {}, short)):
         fusion = "audio" if name == "modality" else "early_fusion"
         make_model(fusion=fusion, **fields).save_pretrained(tmp_path / name)

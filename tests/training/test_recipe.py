@@ -34,6 +34,7 @@ def test_a_value_that_is_transformers_default_and_not_ours_is_kept():
 
 
 def test_nothing_of_one_machine_or_person(tmp_path):
+    (tmp_path / "speech").mkdir()
     arguments = ["--output_dir", str(tmp_path / "out"), "--dataset_name", str(tmp_path / "speech")]
     arguments += "--push_to_hub --hub_model_id me/speech --hub_private_repo true --use_cpu".split()
     recipe = make_recipe(*parse_arguments([*arguments, "--resume_from_checkpoint", "last"]))
