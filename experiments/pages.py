@@ -100,7 +100,7 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
             sheets.paper_sheet(results, table) for table in results.tables
         ],
         "Which differences are real": differences or [Paragraph("There were no two systems to compare.")],
-        "Classes": each_protocol(sheets.classes_sheet, charts.draw_confusion_matrices),
+        "Classes": each_protocol(sheets.classes_sheet, charts.draw_confusion_matrices, sheets.conditions_sheet),
         "How much the paper's protocol flatters": shown(sheets.flattery_sheet(results)),
         "Learning curves": each_protocol(charts.draw_learning_curves),
         "Calibration": each_protocol(charts.draw_reliability),

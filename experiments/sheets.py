@@ -15,6 +15,14 @@ PROTOCOL_TITLES = {
     SESSION: "folds of whole sessions; the epoch is chosen on rows of the training side",
     PAPER: "a random split, with speakers on both sides; the epoch is the one that is best on the reported rows",
 }
+# What else than all rows is scored, by its name in a run.
+CONDITIONS = {
+    **{f"noise{decibels}": f"{decibels} dB" for decibels in (20, 10, 0)},
+    "telephone": "telephone",
+    "audio": "audio alone",
+    "text": "text alone",
+    **{f"worst_{name}": f"worst {name}" for name in ("gender", "speaker", "length", "disagreement")},
+}
 # Columns of words, which are flush left; numbers are flush right.
 WORDS = ("", "system", "first", "second", "score", "fusion", "kind", "text backbone", "audio backbone", "variant")
 WORDS += ("run", "error", "version")
@@ -246,6 +254,22 @@ def flattery_sheet(results: Results) -> Sheet | None:
         "scored."
     ]
     return Sheet("What the paper's protocol adds", DataFrame(columns), notes)
+
+
+def conditions_sheet(results: Results, protocol: str) -> Sheet | None:
+    """Macro F1 of what else was scored than all rows with both modalities; nothing where that was all."""
+    runs = [{"system": run.system} | run.scores for run in results.runs if run.protocol == protocol and run.scores]
+    others = {f"{name}_{LEADING}": title for name, title in CONDITIONS.items()}
+    others = {name: title for name, title in others.items() if any(name in run for run in runs)}
+    if not others:
+        return None
+    means = DataFrame(runs).groupby("system", sort=False)[[LEADING, *others]].mean()
+    shown = means.map(format_score).rename(columns={LEADING: "all rows"} | others).reset_index()
+    note = (
+        "Macro F1, means over the runs: of clips in noise and on a telephone, of one modality alone, and of the worst "
+        "of the slices, which of few rows is mostly chance."
+    )
+    return Sheet(f"Elsewhere and in parts: protocol {protocol}", shown.astype(object), [note])
 
 
 def cost_sheet(results: Results, protocol: str) -> Sheet | None:

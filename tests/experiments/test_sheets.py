@@ -7,6 +7,7 @@ from experiments.results import PAPER, SESSION, Estimate
 from experiments.sheets import (
     classes_sheet,
     comparisons_sheet,
+    conditions_sheet,
     format_difference,
     format_interval,
     format_p,
@@ -55,6 +56,20 @@ def test_attributes_are_columns_where_there_are_some(results):
     assert [cell for cell in frame["CCC pace_of_it"] if cell] == [".512 [.400, .600]\n.510"]
     system = system_frame(there).query(f"system == '{there.scores[-1].system}'")
     assert system.ccc_pace_of_it.dropna().tolist() == [0.5123]
+
+
+def test_what_else_was_scored_has_a_table_of_means(results):
+    assert conditions_sheet(results, SESSION) is None
+    there = make_results()
+    runs = [run for run in there.runs if run.protocol == SESSION and run.scores]
+    for number, run in enumerate(runs):
+        run.scores |= {"noise0_macro_f1": 0.1 * (number % 2), "worst_gender_macro_f1": 0.25}
+    frame = conditions_sheet(there, SESSION).frame.set_index("system")
+    assert list(frame) == ["all rows", "0 dB", "worst gender"]
+    assert set(frame.index) == {run.system for run in runs} and set(frame["worst gender"]) == {".250"}
+    one = runs[0].system
+    means = [run.scores["noise0_macro_f1"] for run in runs if run.system == one]
+    assert frame["0 dB"][one] == format_score(sum(means) / len(means))
 
 
 def test_few_sessions_and_single_rows_are_warned_of(results):
