@@ -37,10 +37,12 @@ def test_a_model_divides_its_logits_by_it_but_in_training(make_model, processor,
 @pytest.mark.slow
 def test_a_run_fits_it_on_the_validation_rows(prepared_dir, tmp_path):
     given = f"--fusion text --text_model tiny --audio_model tiny --dataset_name {prepared_dir} --use_cpu --calibrate"
-    arguments = [*given.split(), "validation", "--num_train_epochs", "1", "--split", "session", "--num_folds", "3"]
+    arguments = [*given.split(), "validation", "--num_train_epochs", "1"]
     with pytest.raises(InputError, match="--calibrate validation needs validation rows; give --eval_strategy epoch"):
-        train(*parse_arguments([*arguments, "--output_dir", str(tmp_path / "none"), "--eval_strategy", "no"]))
-    train(*parse_arguments([*arguments, "--output_dir", str(tmp_path / "model"), "--eval_strategy", "epoch"]))
+        none = ["--split", "paper", "--eval_strategy", "no", "--output_dir", str(tmp_path / "none")]
+        train(*parse_arguments([*arguments, *none]))
+    folds = ["--num_folds", "3", "--eval_strategy", "epoch", "--output_dir", str(tmp_path / "model")]
+    train(*parse_arguments([*arguments, *folds]))
     temperature = read_json(tmp_path / "model" / "config.json")["temperature"]
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model", trust_remote_code=True)
     assert loaded.config.temperature == temperature != 1

@@ -68,7 +68,7 @@ def answer_given_the_turn_before(folder, num_rows=120):
 def test_a_model_learns_what_only_the_context_tells_and_predicts_by_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer_given_the_turn_before("dialogues")
-    given = "--fusion text --text_model tiny --dataset_name dialogues --split session --num_train_epochs 4 --use_cpu"
+    given = "--fusion text --audio_model tiny --text_model tiny --dataset_name dialogues --num_train_epochs 4 --use_cpu"
     scores = {}
     for turns in (0, 1):
         arguments = [*given.split(), "--context_turns", f"{turns}", "--output_dir", f"turns{turns}"]
