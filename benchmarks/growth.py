@@ -103,8 +103,9 @@ def draw(file: Path, costs: DataFrame) -> None:
         shown = costs[[name for name in costs if name.endswith("GiB") == is_memory]]
         for name, values in shown.items():
             axes.plot(shown.index, values, "o-", label=name.removesuffix(", GiB"))
-        axes.set(xlabel="rows of the corpus", ylabel=label, xlim=(0, None), ylim=(0, None))
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.0))
+        axes.set(xlabel="rows of the corpus", ylabel=label, xlim=(0, None))
+        axes.set_ylim(0, 1.6 * shown.to_numpy().max())  # room for the names
+        axes.legend(frameon=False, loc="upper left")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=110)
 

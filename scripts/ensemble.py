@@ -3,8 +3,8 @@ Join trained models into one that AutoModel loads and every script takes: the me
 `--soup` a model of the mean of their weights (Wortsman et al. 2022).
 
 ```bash
-python -m scripts.ensemble models/seed1 models/seed2 models/seed3 --output_dir models/ensemble
-python -m scripts.ensemble models/seed1 models/seed2 --soup --output_dir models/soup
+python -m scripts.ensemble models/member1 models/member2 --output_dir models/ensemble
+python -m scripts.ensemble models/member1 models/member2 --soup --output_dir models/soup
 ```
 """
 
