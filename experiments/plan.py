@@ -154,7 +154,7 @@ def _read_plan(file: Path, given: dict, overrides: list[str]) -> Plan:
     plan.systems.append(System(MAJORITY, MAJORITY, is_baseline=True))
     plan.tables = [Table(writable(title), [row_of[choice] for choice in chosen]) for title, chosen in tables.items()]
     plan.ensembles = _read_ensembles(f"{file}: ensembles", given.get("ensembles", {}), plan.systems)
-    plan.systems += [System(name, ENSEMBLE) for name in plan.ensembles]
+    plan.systems += [System(name, ENSEMBLE, variant=name) for name in plan.ensembles]
     if plan.ensembles:
         plan.tables.append(Table("Ensembles", [TableRow(name) for name in plan.ensembles]))
     return plan

@@ -115,6 +115,26 @@ def test_a_system_of_two_tables_is_one_system():
     assert len(plan.cells) == 4 * 5
 
 
+def test_ensembles_are_systems_without_runs_of_their_own():
+    block = {"fusions": ["rsa", "stack"], "backbones": [TINY]}
+    given = {"both": ["rsa", "stack"], "seeds": ["rsa"]}
+    plan = read_plan(plan_file(tables={"One": [block]}, ensembles=given))
+    assert plan.ensembles == given and [table.title for table in plan.tables] == ["One", "Ensembles"]
+    assert [(system.fusion, system.variant) for system in plan.systems[-2:]] == [
+        ("ensemble", "both"),
+        ("ensemble", "seeds"),
+    ]
+    assert {cell.system for cell in plan.cells} == {"rsa", "stack", "audio", "text"}
+    for wrong, told in (
+        ({"both": ["rsa", "late_fusion"]}, "give .*different systems of the plan: rsa, stack, audio, text"),
+        ({"both": ["rsa", "rsa"]}, "different systems"),
+        ({"rsa": ["stack"]}, "one that no system has"),
+        (["rsa"], "a JSON object of lists of systems"),
+    ):
+        with pytest.raises(InputError, match=told):
+            read_plan(plan_file(tables={"One": [block]}, ensembles=wrong))
+
+
 def test_frozen_backbones_are_run_once():
     frozen = {"freeze_audio_encoder": True, "freeze_text_encoder": True}
     for arguments, are_cached in (
