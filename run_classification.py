@@ -214,7 +214,9 @@ def build_trainer(
     if data_args.streaming:
         # Each process reads for itself: dispatched batches would have to be of one length.
         training_args.accelerator_config.dispatch_batches = False
-    attributes = model.config.attributes or []
+    attributes, augmentation = model.config.attributes or [], None
+    if data_args.augment:
+        augmentation = Augmentation(data_args.augment, data_args.augment_probability, len(splits.label_names))
     rates = {"audio_model": model_args.audio_learning_rate, "text_model": model_args.text_learning_rate}
     trainer = RsaCfnTrainer(
         model=model,
@@ -224,7 +226,7 @@ def build_trainer(
             processor,
             audio_crop="head" if processor.audio_crop == "head" else "random",
             attributes=attributes,
-            augmentation=Augmentation(data_args.augment, data_args.augment_probability, len(splits.label_names)),
+            augmentation=augmentation,
         ),
         # The Trainer asks for --max_steps if it gets a stream, also where nothing is trained.
         train_dataset=splits.train if training_args.do_train else None,

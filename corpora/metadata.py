@@ -17,8 +17,8 @@ from foundation.errors import InputError
 from foundation.words import first_names, writable
 
 
-OF_A_SPEAKER = ("session", "speaker", "dialogue", "gender")
-OPTIONAL = (*OF_A_SPEAKER, "split")
+OF_AN_UTTERANCE = ("session", "speaker", "dialogue", "gender")
+OPTIONAL = (*OF_AN_UTTERANCE, "split")
 ROWS_PER_SHARD = 256
 
 BLANK_ROW = "blank row"
@@ -68,7 +68,7 @@ def read_corpus(metadata: str | Path | None, folder: str | Path | None = None) -
     numbered = bool(sessions) and all(
         name.isdecimal() and len(name) < 10 and str(int(name)) == name for name in sessions
     )
-    columns = ["audio", "text", "label", "segment_id", *OF_A_SPEAKER]
+    columns = ["audio", "text", "label", "segment_id", *OF_AN_UTTERANCE]
     return Corpus(
         # In the model's own order where they are its emotions, so that a model of KEMDy can score them.
         label_names=EMOTIONS if set(labels) <= set(EMOTIONS) else tuple(sorted(labels)),
@@ -113,7 +113,7 @@ def _read_row(row: Row, columns: dict[str, str], table: Table) -> Row:
     if not written["path"]:
         return Row(name, {}, PATH_MISSING)
     cells = {role: tidy(cell) for role, cell in written.items()}
-    cells |= {role: "" for role in OF_A_SPEAKER if role not in cells or is_missing(cells[role])}
+    cells |= {role: "" for role in OF_AN_UTTERANCE if role not in cells or is_missing(cells[role])}
     # A csv that came with somebody's corpus may not pull in what lies elsewhere on this machine. Links are followed:
     # only the owner of the folder can have put them there.
     path = os.path.normpath(str(row.cells[columns["path"]]).strip().replace("\\", "/"))
@@ -163,7 +163,7 @@ def _read(row: Row, repairs: list[str], numbered: bool) -> dict:
         "text": text,
         "label": row.cells["label"],
         "segment_id": row.name,
-        **{role: row.cells[role] or None for role in OF_A_SPEAKER},
+        **{role: row.cells[role] or None for role in OF_AN_UTTERANCE},
         "session": int(session) if numbered and session is not None else session,
         "duration": duration,
     }

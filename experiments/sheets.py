@@ -9,6 +9,7 @@ from experiments.records import EARLY, KINDS, pair_frame, run_frame, system_fram
 from experiments.results import PAPER, SESSION, Difference, Results, SystemScores, Table
 from metrics.intervals import FEW_GROUPS
 from metrics.scores import LEADING, SCORES
+from training.arguments import CONDITIONS
 
 
 PROTOCOL_TITLES = {
@@ -16,9 +17,8 @@ PROTOCOL_TITLES = {
     PAPER: "a random split, with speakers on both sides; the epoch is the one that is best on the reported rows",
 }
 # What else than all rows is scored, by its name in a run.
-CONDITIONS = {
-    **{f"noise{decibels}": f"{decibels} dB" for decibels in (20, 10, 0)},
-    "telephone": "telephone",
+ELSEWHERE = {
+    **{name: f"{name.removeprefix('noise')} dB" if name.startswith("noise") else name for name in CONDITIONS},
     "audio": "audio alone",
     "text": "text alone",
     **{f"worst_{name}": f"worst {name}" for name in ("gender", "speaker", "length", "disagreement")},
@@ -259,7 +259,7 @@ def flattery_sheet(results: Results) -> Sheet | None:
 def conditions_sheet(results: Results, protocol: str) -> Sheet | None:
     """Macro F1 of what else was scored than all rows with both modalities; nothing where that was all."""
     runs = [{"system": run.system} | run.scores for run in results.runs if run.protocol == protocol and run.scores]
-    others = {f"{name}_{LEADING}": title for name, title in CONDITIONS.items()}
+    others = {f"{name}_{LEADING}": title for name, title in ELSEWHERE.items()}
     others = {name: title for name, title in others.items() if any(name in run for run in runs)}
     if not others:
         return None

@@ -127,9 +127,9 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
         metrics |= {f"{prefix}_{name}": score for name, score in scores.items()}
     slices = None
     if prefix == "eval":
-        from metrics.slices import divide, slice_scores
+        from metrics.slices import DIVIDING, divide, slice_scores
 
-        columns = {name: table[name][:] for name in table.column_names if name != "context"}
+        columns = {name: table[name][:] for name in DIVIDING if name in table.column_names}
         slices = slice_scores(labels, logits.argmax(axis=1), divide(columns), len(splits.label_names))
         worst = slices.groupby("by").macro_f1.min()
         metrics |= {f"eval_worst_{name}_macro_f1": float(score) for name, score in worst.items()}

@@ -40,7 +40,7 @@ class RsaCfnDataCollator:
         target = "label_shares" if "label_shares" in rows[0] else "label"
         labels = torch.tensor([row[target] for row in rows])  # (B,), or (B, C) for shares
         rows, problems = self.read(rows)
-        if self.augmentation is not None and self.augmentation.names:
+        if self.augmentation is not None:
             labels = self.augmentation(rows, labels)
         batch = {**self.model_inputs(rows), "labels": labels}
         if self.attributes:
