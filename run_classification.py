@@ -103,7 +103,7 @@ def train_and_score(
         needed = "validation rows; give --eval_strategy epoch, or a dataset or a split that has some"
         raise InputError(f"--calibrate {data_args.calibrate} needs {needed}")
     if training_args.do_train:
-        check_rows(splits, data_args, training_args)
+        check_rows(splits, training_args)
     if checkpoint is not None:
         check_same_run(checkpoint, model_args, data_args, splits, weights)
     if checkpoint == output_dir:
@@ -118,7 +118,7 @@ def train_and_score(
     if training_args.do_train:
         train(trainer, model_args, checkpoint)
     is_trained = training_args.do_train or checkpoint == output_dir
-    if is_trained and splits.validation is not None and not data_args.streaming:
+    if is_trained and splits.validation is not None:
         metrics |= validate(trainer, splits, data_args.calibrate is not None)
     if training_args.do_eval or training_args.do_predict:
         conditions = [(modality, None) for modality in dict.fromkeys(data_args.eval_modalities)]
@@ -161,8 +161,6 @@ def load_rows(
         splits = load_splits(
             data_args,
             with_validation=training_args.eval_strategy != "no",
-            seed=training_args.seed,
-            eval_batch_size=training_args.eval_batch_size * training_args.world_size,
             classes=saved_classes(model_args),
             modalities=FUSION_CLASSES[model_args.fusion].modalities,
             attributes=model_args.attributes or (),
@@ -211,9 +209,6 @@ def build_trainer(
     data_args: DataArguments,
     training_args: TrainingArguments,
 ) -> RsaCfnTrainer:
-    if data_args.streaming:
-        # Each process reads for itself: dispatched batches would have to be of one length.
-        training_args.accelerator_config.dispatch_batches = False
     attributes, augmentation = model.config.attributes or [], None
     if data_args.augment:
         augmentation = Augmentation(data_args.augment, data_args.augment_probability, len(splits.label_names))
@@ -228,8 +223,7 @@ def build_trainer(
             attributes=attributes,
             augmentation=augmentation,
         ),
-        # The Trainer asks for --max_steps if it gets a stream, also where nothing is trained.
-        train_dataset=splits.train if training_args.do_train else None,
+        train_dataset=splits.train,
         eval_dataset=splits.compared,
         processing_class=processor,
         compute_metrics=partial(compute_metrics, label_names=splits.label_names),

@@ -122,7 +122,7 @@ def check_data(plan: Plan) -> None:
     for protocol in dict.fromkeys(cell.protocol for cell in plan.cells):
         cell = max((cell for cell in plan.cells if cell.protocol == protocol), key=lambda cell: cell.fold or 0)
         _, data_args, training_args = parse_arguments(cell.arguments)
-        load_splits(data_args, training_args.eval_strategy != "no", training_args.seed, modalities=tuple(read))
+        load_splits(data_args, training_args.eval_strategy != "no", modalities=tuple(read))
 
 
 def run(arguments: list[str]) -> int:

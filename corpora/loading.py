@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 
 import pyarrow
-from datasets import Dataset, IterableDataset, Value, load_dataset, load_dataset_builder, load_from_disk
+from datasets import Dataset, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError
 
 from corpora.layouts import FILE_NAME, RECORDINGS, UNKNOWN_SPLIT, find_data_files, find_files, find_tables, part_of
@@ -24,21 +24,13 @@ from foundation.words import first_names, writable
 logger = logging.getLogger(__name__)
 
 
-def load_parts(
-    name: str,
-    config_name: str | None = None,
-    streaming: bool = False,
-    columns: list[str] | None = None,
-    audio_column: str = "audio",
-) -> dict[str, Dataset] | dict[str, IterableDataset]:
+def load_parts(name: str, config_name: str | None = None, audio_column: str = "audio") -> dict[str, Dataset]:
     """The parts of a dataset by their names; one that isn't divided is called `train`.
 
     Args:
         name: A folder from prepare_dataset.py, a folder or an archive of [`corpora.layouts`], or any folder or Hub id
             that `datasets` loads.
         config_name: The dataset's configuration on the Hub.
-        streaming: Read it when it is iterated; what is prepared or described by a small table is the same either way.
-        columns: No others are needed, so don't read them where the files allow it (parquet).
         audio_column: The column of the recordings; relative paths in it start in the folder of the files.
     """
     folder, notes = Path(name), {}
@@ -58,7 +50,7 @@ def load_parts(
         elif tables := find_tables(folder, "dataset", notes) if folder.exists() and config_name is None else []:
             loaded = _load_tables(tables, audio_column, notes)
         else:
-            loaded = _load_files(name, config_name, streaming, columns, audio_column)
+            loaded = _load_files(name, config_name, audio_column)
     except InputError:
         raise
     except Exception as error:  # whatever a dataset's files and loading code make `datasets` raise
@@ -125,7 +117,7 @@ def _as_column(cells: list) -> pyarrow.Array:
         return pyarrow.array([cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells])
 
 
-def _load_files(name: str, config_name: str | None, streaming: bool, columns: list[str] | None, audio_column: str):
+def _load_files(name: str, config_name: str | None, audio_column: str) -> dict[str, Dataset]:
     """What `datasets` loads of a folder or from the Hub."""
     options, folder = {}, Path(name)
     files = find_data_files(folder)
@@ -134,9 +126,7 @@ def _load_files(name: str, config_name: str | None, streaming: bool, columns: li
         options["data_files"] = {}
         for file in files:
             options["data_files"].setdefault(part_of(file) or "train", []).append(file.relative_to(name).as_posix())
-    if columns is not None and hasattr(load_dataset_builder(name, config_name, **options).config, "columns"):
-        options["columns"] = columns
-    loaded = load_dataset(name, config_name, streaming=streaming, **options)
+    loaded = load_dataset(name, config_name, **options)
     parts = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     for part, rows in parts.items():
         if files and isinstance((rows.features or {}).get(audio_column), Value):

@@ -239,9 +239,6 @@ class DataArguments:
         metadata={"choices": ("both", "audio", "text")},
         help="What the model is given where it is scored, one or more of both, audio and text.",
     )
-    streaming: bool = HfArg(
-        default=False, help="Read the recordings as they come, from disk or the Hub; needs --max_steps."
-    )
     max_audio_seconds: float = HfArg(default=6.0, help="Longer clips are cropped, in seconds.")
     audio_crop: Literal["random", "head"] = HfArg(
         default="random",

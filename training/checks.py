@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import sys
 from dataclasses import fields
 from importlib.util import find_spec
 from math import inf, isfinite
@@ -15,7 +14,6 @@ from transformers import AutoConfig, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from audio_rsa_cfn import SAMPLING_RATE
 from configuration_rsa_cfn import RsaCfnConfig
 from corpora.folds import ALL, check_folds
 from foundation.errors import InputError
@@ -45,10 +43,6 @@ OF_A_CLASS = ("f1_", "recall_")
 CROSSING = ("rsa_cfn", "hybrid_fusion")
 # Without effect they are said and not refused: a plan or a recipe gives them to many runs.
 SAID = ("cross_fusion_rank", "pooling_mode", "warmup_steps", "attribute_loss", "attribute_weight")
-SHARED_MEMORY = "/dev/shm"
-# A float32 sample and its int64 mask at the most; a worker holds a finished batch and makes another.
-BYTES_PER_SAMPLE = 12
-BATCHES_PER_WORKER = 2
 # Of a backbone's configuration, what its weights and their meaning depend on.
 BACKBONE_FIELDS = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 BACKBONE_FIELDS += ("vocab_size", "conv_dim", "conv_kernel", "conv_stride", "feat_extract_norm")
@@ -142,8 +136,6 @@ def check_arguments(
         raise InputError("without training there is nothing to evaluate; give a saved model by --model_name_or_path")
     _check_training(training_args)
     _check_use(given, model_args, data_args, training_args)
-    if data_args.streaming:
-        _check_streaming(model_args, data_args, training_args)
     if data_args.predict_file is None:  # a prediction looks itself at what there is
         _check_output_dir(training_args)
 
@@ -194,7 +186,6 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("augment", "raters" not in data_args.augment or is_soft, "of raters without --label_target soft; give it"),
         ("augment", training_args.do_train, "without training; leave out --do_train false"),
         ("calibrate", training_args.do_train, "without training; leave out --do_train false"),
-        ("calibrate", not data_args.streaming, "with --streaming"),
         ("augment_probability", data_args.augment, "without --augment; give it"),
         ("eval_conditions", fusion != "text", "with --fusion text"),
         ("eval_conditions", not model_args.cache_features, "with --cache_features, whose clips are always the same"),
@@ -317,20 +308,6 @@ def _check_prediction(model_args: ModelArguments, data_args: DataArguments, trai
         raise InputError("--predict_file is predicted for and nothing else; leave out --do_train and --do_eval")
 
 
-def _check_streaming(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
-    if training_args.do_train and training_args.max_steps <= 0:
-        raise InputError("--streaming needs --max_steps, since the end of a stream isn't known; give a number of steps")
-    if data_args.batch_weighted_sampler:
-        raise InputError("--streaming can't draw rows by --batch_weighted_sampler; give --class_weights instead")
-    if training_args.train_sampling_strategy != "random":
-        raise InputError(
-            f"--streaming can't order rows by --train_sampling_strategy {training_args.train_sampling_strategy}, only "
-            "by a shuffle buffer; leave it out"
-        )
-    if model_args.cache_features:
-        raise InputError("--cache_features looks rows up by their number, which --streaming can't; leave out one")
-
-
 def _check_output_dir(training_args: TrainingArguments) -> None:
     output_dir = training_args.output_dir
     check_output_dir(output_dir, f"--output_dir {output_dir}")
@@ -346,8 +323,8 @@ def _check_output_dir(training_args: TrainingArguments) -> None:
         )
 
 
-def check_rows(splits: Splits, data_args: DataArguments, training_args: TrainingArguments) -> None:
-    """Check for enough training rows, and enough shared memory for the workers that make batches of them."""
+def check_rows(splits: Splits, training_args: TrainingArguments) -> None:
+    """Check that there are enough training rows, of the classes that the arguments name."""
     rows, num_labels = splits.tables["train"], len(splits.label_names)
     num_rows = len(rows)
     if num_labels < 2:
@@ -367,29 +344,6 @@ def check_rows(splits: Splits, data_args: DataArguments, training_args: Training
     if batch_size > num_rows:
         raise InputError(
             f"--per_device_train_batch_size {batch_size} is more than the {num_rows} training rows; give at most that"
-        )
-    seconds = data_args.max_audio_seconds
-    if "duration" in rows.column_names:
-        seconds = min(seconds, max(rows["duration"][:]))
-    batch_bytes = max(batch_size, training_args.per_device_eval_batch_size) * seconds * SAMPLING_RATE * BYTES_PER_SAMPLE
-    check_shared_memory(training_args.dataloader_num_workers, batch_bytes, SHARED_MEMORY)
-
-
-def check_shared_memory(num_workers: int, batch_bytes: float, folder: str) -> None:
-    """Check that workers can hand over their batches in `folder`: where they can't, torch dies of a bus error."""
-    if not num_workers or sys.platform != "linux":
-        return
-    instead = "give --dataloader_num_workers 0, or more shared memory (docker run --shm-size 2g)"
-    try:
-        status = os.statvfs(folder)
-    except OSError as error:
-        reason = f"needs shared memory, and there is no {folder} ({error.strerror})"
-        raise InputError(f"--dataloader_num_workers {num_workers} {reason}; {instead}") from error
-    free, needed = status.f_bavail * status.f_frsize, num_workers * BATCHES_PER_WORKER * batch_bytes
-    if free < needed:
-        raise InputError(
-            f"--dataloader_num_workers {num_workers} needs {needed / 1e6:.0f} MB of shared memory, and {folder} has "
-            f"{free / 1e6:.0f} MB; {instead}"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
-from datasets import Audio, ClassLabel, Dataset, IterableDataset, List, Value, concatenate_datasets
+from datasets import Audio, ClassLabel, Dataset, List, Value, concatenate_datasets
 from tqdm.auto import tqdm
 
 from audio_rsa_cfn import find_sound, open_file
@@ -24,7 +24,6 @@ from training.arguments import DEMO_DIR, KEMDY20_DIR, DataArguments
 from training.context import preceding_turns
 from training.labels import make_targets, match_classes, target_shares
 from training.recordings import measure
-from training.streams import ScoredStream, TrainingStream, number_rows, read_tables, split_pieces
 
 
 logger = logging.getLogger(__name__)
@@ -42,9 +41,7 @@ PREPARED_COLUMNS = {"audio", "text", "raw_text", "label", "segment_id", "duratio
 class _Source:
     """A dataset before it is divided."""
 
-    # Names of parts and their rows, with the columns of `_find_columns`; a stream's part is in pieces.
-    pieces: list[tuple[str, Dataset | IterableDataset]]
-    tables: list[tuple[str, Dataset]]  # the same rows, for their columns but the audio
+    parts: list[tuple[str, Dataset]]  # by their names, with the columns of `_find_columns`
     columns: dict[str, str]  # how messages call those but the audio
     has_audio: bool
     is_prepared: bool  # whether prepare_dataset.py has read every recording
@@ -55,28 +52,26 @@ class _Source:
 class Splits:
     """The rows of a run, each with a label or, in `train`, shares of the classes."""
 
-    train: Dataset | TrainingStream | None  # what the weights are fitted to; None if all is scored
-    validation: Dataset | ScoredStream | None  # kept out of `train`, by which settings are chosen
-    test: Dataset | ScoredStream  # reported; scored once, after training, in the order of the dataset
+    train: Dataset | None  # what the weights are fitted to; None if all is scored
+    validation: Dataset | None  # kept out of `train`, by which settings are chosen
+    test: Dataset  # reported; scored once, after training, in the order of the dataset
     tables: dict[str, Dataset]  # all columns but the audio of the three
     label_names: list[str]
     description: str  # how the rows were divided, for the log
     record: dict  # the same in full, for split.json
     membership: list[tuple[str, str]]  # ID and part of every row of the dataset; "" for one left out
     # `row`, the number in the dataset, `audio` and `text` of all rows that can be used, in any part or none.
-    recordings: Dataset | None  # None for a stream
+    recordings: Dataset
     compare_epochs_on: str = VALIDATION  # or TEST
 
     @property
-    def compared(self) -> Dataset | ScoredStream | None:
+    def compared(self) -> Dataset | None:
         return self.test if self.compare_epochs_on == TEST else self.validation
 
 
 def load_splits(
     data_args: DataArguments,
     with_validation: bool,
-    seed: int = 0,
-    eval_batch_size: int = 1,
     classes: list | None = None,
     modalities: tuple[str, ...] = MODALITIES,
     attributes: Sequence[str] = (),
@@ -89,9 +84,9 @@ def load_splits(
     Raises InputError where the dataset or the split doesn't fit.
     """
     source = _open(data_args, modalities, dict.fromkeys(attributes, classes is None))
-    columns = read_columns(source.tables, source.columns)
+    columns = read_columns(source.parts, source.columns)
     columns = {name: [None] * len(columns["label"]) for name in attributes} | columns
-    label_names = encode_labels(source.tables, columns, source.columns["label"])
+    label_names = encode_labels(source.parts, columns, source.columns["label"])
     columns.setdefault("text", [None] * len(columns["label"]))
     if data_args.context_turns and "text" in modalities:
         columns = _add_context(columns, data_args.context_turns)
@@ -106,7 +101,7 @@ def load_splits(
     unscored = sum(label is None and part is None for label, part in zip(columns["label"], split.parts))
     if unscored:
         logger.info(f"{unscored} rows without a label are not scored.")
-    is_usable = _check_rows(source, columns, modalities, data_args.streaming)
+    is_usable = _check_rows(source, columns, modalities)
     columns["row"] = list(range(len(columns["label"])))
     rows = {part: [row for row in columns["row"] if split.parts[row] == part and is_usable[row]] for part in PARTS}
     rows[TRAIN], targets = make_targets(columns, rows[TRAIN], label_names, data_args.label_target, data_args.ties)
@@ -119,20 +114,16 @@ def load_splits(
         raise InputError(f"--split {split.name} leaves no labelled {empty[0]} row; give {split.instead}")
     columns_of = {part: columns | targets if part == TRAIN else columns for part in rows}
     tables = {part: _make_table(columns_of[part], rows[part], label_names) for part in rows}
-    if data_args.streaming and source.has_audio:
-        datasets, recordings, copies = _stream(source, tables, rows, seed, eval_batch_size), None, []
-    else:
-        # Joined once for all parts but the training part, whose targets are other columns.
-        joined = {part: _join(source, columns_of[part], label_names) for part in (TEST, TRAIN) if part in rows}
-        datasets = {part: _select(joined.get(part, joined[TEST]), rows[part]) for part in rows}
-        recordings = _select(joined[TEST], [row for row in columns["row"] if is_usable[row]])
-        copies = _find_copies(joined[TEST], columns, rows) if source.has_audio else []
+    # Joined once for all parts but the training part, whose targets are other columns.
+    joined = {part: _join(source, columns_of[part], label_names) for part in (TEST, TRAIN) if part in rows}
+    datasets = {part: _select(joined.get(part, joined[TEST]), rows[part]) for part in rows}
+    copies = _find_copies(joined[TEST], columns, rows) if source.has_audio else []
     return Splits(
         train=datasets.get(TRAIN),
         validation=datasets.get(VALIDATION),
         test=datasets[TEST],
         tables=tables,
-        recordings=recordings,
+        recordings=_select(joined[TEST], [row for row in columns["row"] if is_usable[row]]),
         label_names=label_names,
         description=split.description,
         compare_epochs_on=data_args.compare_epochs_on,
@@ -149,20 +140,8 @@ def _add_context(columns: dict[str, list], num_turns: int) -> dict[str, list]:
     return {name: values for name, values in columns.items() if name not in OF_A_DIALOGUE} | {"context": context}
 
 
-def _stream(
-    source: _Source, tables: dict[str, Dataset], rows: dict[str, list[int]], seed: int, eval_batch_size: int
-) -> dict[str, TrainingStream | ScoredStream]:
-    numbered = number_rows(source.pieces, [len(table) for _, table in source.tables])
-    return {
-        part: TrainingStream(numbered, tables[part], rows[part], seed=seed)
-        if part == TRAIN
-        else ScoredStream(numbered, tables[part], rows[part], batch_size=eval_batch_size)
-        for part in rows
-    }
-
-
 def _open(data_args: DataArguments, modalities: tuple[str, ...], attributes: dict[str, bool]) -> _Source:
-    """The dataset by the names of its parts; a stream's columns are read once, without the audio."""
+    """The dataset by the names of its parts."""
     name, config_name = DEMO_DIR if data_args.is_demo else data_args.dataset_name, data_args.dataset_config_name
     if name == DEMO_DIR and not Path(name).is_dir():
         prepare("demo", None, DEMO_DIR)
@@ -171,7 +150,7 @@ def _open(data_args: DataArguments, modalities: tuple[str, ...], attributes: dic
         raise InputError(
             f"there is no folder {name}; make it by prepare_dataset.py (see README.md), or give another --dataset_name"
         )
-    loaded = load_parts(name, config_name, data_args.streaming, None, data_args.audio_column_name)
+    loaded = load_parts(name, config_name, data_args.audio_column_name)
     columns, shown = _find_columns(loaded, data_args, modalities, attributes)
     is_ours = (Path(name) / REPORT_FILE).is_file() or all(
         PREPARED_COLUMNS <= {*part.column_names} for part in loaded.values()
@@ -179,23 +158,15 @@ def _open(data_args: DataArguments, modalities: tuple[str, ...], attributes: dic
     is_prepared = is_ours and columns.get("audio") == "audio" and "duration" in columns
     if not is_prepared:
         columns.pop("duration", None)  # it is measured
-    pieces = [(part, _select_columns(dataset, columns)) for part, dataset in loaded.items()]
-    tables, described = pieces, {role: column for role, column in columns.items() if role != "audio"}
-    if data_args.streaming:
-        pieces = [(part, piece) for part, dataset in pieces for piece in split_pieces(dataset)]
-        parts = load_parts(name, config_name, streaming=True, columns=list(described.values()))
-        parts = [(part, _select_columns(dataset, described)) for part, dataset in parts.items()]
-        tables = read_tables([(part, piece) for part, dataset in parts for piece in split_pieces(dataset)])
     return _Source(
-        pieces=pieces,
-        tables=tables,
-        columns={role: shown[role] for role in described},
+        parts=[(part, _select_columns(dataset, columns)) for part, dataset in loaded.items()],
+        columns={role: shown[role] for role in columns if role != "audio"},
         has_audio="audio" in columns,
         is_prepared=is_prepared,
         origin={
             "name": name,
             "config": config_name,
-            "fingerprints": {part: getattr(dataset, "_fingerprint", None) for part, dataset in loaded.items()},
+            "fingerprints": {part: dataset._fingerprint for part, dataset in loaded.items()},
         },
     )
 
@@ -249,7 +220,7 @@ def _find_columns(
     return columns, shown
 
 
-def _select_columns(part: Dataset | IterableDataset, columns: dict[str, str]) -> Dataset | IterableDataset:
+def _select_columns(part: Dataset, columns: dict[str, str]) -> Dataset:
     """Keep the columns a run uses, under the names of their roles; audio stays encoded."""
     part = part.select_columns(list(columns.values()))
     part = part.rename_columns({column: role for role, column in columns.items() if column != role})
@@ -258,26 +229,23 @@ def _select_columns(part: Dataset | IterableDataset, columns: dict[str, str]) ->
     return part
 
 
-def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str, ...], streaming: bool) -> list[bool]:
+def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str, ...]) -> list[bool]:
     """
     Whether each row can be used; the others are counted with their IDs in the log. Recordings that are opened for it
-    give the column `duration` (seconds); a prepared dataset has it already, and a stream is checked as it comes.
+    give the column `duration` (seconds); a prepared dataset has it already.
     """
     needs_text = "text" in modalities
     problems = ["no transcript" if needs_text and text is None else None for text in columns["text"]]
     if not source.has_audio:
         columns["duration"] = [0.0] * len(problems)
     elif not (source.is_prepared and None not in columns["duration"]):
-        columns.pop("duration", None)
-        if not streaming:
-            recordings = chain.from_iterable(part.select_columns("audio") for _, part in source.pieces)
-            recordings = tqdm(recordings, desc="Checking recordings", total=len(problems), unit=" rows")
-            measured = [measure(recording["audio"]) for recording in recordings]
-            columns["duration"] = [None if isinstance(seconds, str) else seconds for seconds in measured]
-            problems = [
-                problem or (seconds if isinstance(seconds, str) else None)
-                for problem, seconds in zip(problems, measured)
-            ]
+        recordings = chain.from_iterable(part.select_columns("audio") for _, part in source.parts)
+        recordings = tqdm(recordings, desc="Checking recordings", total=len(problems), unit=" rows")
+        measured = [measure(recording["audio"]) for recording in recordings]
+        columns["duration"] = [None if isinstance(seconds, str) else seconds for seconds in measured]
+        problems = [
+            problem or (seconds if isinstance(seconds, str) else None) for problem, seconds in zip(problems, measured)
+        ]
     names: dict[tuple[str, str], list[str]] = {}
     for row, (part, problem) in enumerate(zip(columns["part"], problems)):
         if problem is not None:
@@ -285,7 +253,7 @@ def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str
     for (part, problem), bad in names.items():
         total = columns["part"].count(part)
         logger.warning(f"{len(bad)} of {total} rows of {part} are left out, {problem}: {first_names(bad)}")
-    for part in dict.fromkeys(part for part, _ in source.tables):
+    for part in dict(source.parts):
         if not any(other == part and problem is None for other, problem in zip(columns["part"], problems)):
             reasons = "; ".join(problem for other, problem in names if other == part)
             raise InputError(f"no row of split {part!r} can be used ({reasons or 'it is empty'})")
@@ -293,14 +261,14 @@ def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str
 
 
 def _join(source: _Source, columns: dict[str, list], label_names: list[str]) -> list[Dataset]:
-    """The recordings of each piece, from where they are, beside the columns that are in memory."""
+    """The recordings of each part, from where they are, beside the columns that are in memory."""
     joined, start = [], 0
-    for (_, piece), (_, described) in zip(source.pieces, source.tables, strict=True):
-        table = _make_table(columns, range(start, start + len(described)), label_names)
+    for _, part in source.parts:
+        table = _make_table(columns, range(start, start + len(part)), label_names)
         joined.append(
-            concatenate_datasets([piece.select_columns("audio"), table], axis=1) if source.has_audio else table
+            concatenate_datasets([part.select_columns("audio"), table], axis=1) if source.has_audio else table
         )
-        start += len(described)
+        start += len(part)
     return joined
 
 

@@ -172,10 +172,9 @@ def test_identical_recordings_are_found_in_files_and_samples(tmp_path, save):
         ]
 
 
-@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("modality, missing", [("audio", "text"), ("text", "audio")])
-def test_what_the_fusion_does_not_read_need_not_be_there(save, modality, missing, streaming):
-    given = save({"label": [0, 1] * 10}, streaming=streaming)
+def test_what_the_fusion_does_not_read_need_not_be_there(save, modality, missing):
+    given = save({"label": [0, 1] * 10})
     dataset = load_from_disk(given.dataset_name).remove_columns(missing)
     dataset.save_to_disk(given.dataset_name + "-less")
     given.dataset_name += "-less"
