@@ -1,4 +1,4 @@
-"""The pictures of the report, each of one protocol: scores, differences, confusion matrices, curves.
+"""The pictures of the report, each of one protocol: scores, differences, confusion matrices, reliability.
 Names may be long: rows are as high as their names, and other names are wrapped."""
 
 from collections.abc import Iterable
@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame
 
 from experiments.records import from_both_sides, pair_frame
@@ -18,12 +17,11 @@ from experiments.results import (
     SINGLE_MODALITIES,
     Difference,
     Estimate,
-    LearningCurve,
     Results,
     is_fusion,
 )
 from experiments.sheets import MINUS, format_score
-from foundation.figures import BLUE, GREEN, GREY, INK, PALE, VERMILLION, Picture, draw_counts, name_rows, new_figure
+from foundation.figures import BLUE, GREY, INK, PALE, VERMILLION, Picture, draw_counts, name_rows, new_figure
 from metrics.scores import LEADING
 
 
@@ -32,13 +30,9 @@ DPI = 140
 STYLE = {"font.size": 9}  # of matplotlib, while they are drawn
 # More pairs are only listed, and the picture has each fusion against two systems.
 MOST_PAIRS = 15
-MOST_MARKERS = 30
 NAME_WIDTH = 34  # letters of a line
 STYLES = {SESSION: {"color": BLUE, "marker": "o"}, PAPER: {"color": VERMILLION, "marker": "^"}}
 SURE, UNSURE = {"color": VERMILLION, "marker": "o"}, {"color": GREY, "marker": "D", "mfc": "white"}
-# Of learning curves: the fields, their names and styles.
-LOSSES = {"training_loss": ("training loss", GREY, "-"), "loss": ("loss", BLUE, "--")}
-F1_SCORES = {"macro_f1": ("macro F1", VERMILLION, "-"), "weighted_f1": ("weighted F1", GREEN, ":")}
 
 
 def draw_scores(results: Results) -> Picture | None:
@@ -137,45 +131,6 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
         "predicted ones in columns. In bold, systems that never predict some class.",
         "Confusion matrices, one for each system",
     )
-
-
-def draw_learning_curves(results: Results, protocol: str) -> Picture | None:
-    """Loss and macro F1 by epoch, two panels for each system."""
-    scores = [entry for entry in results.scores_of(protocol) if entry.curve is not None and entry.curve.epochs]
-    if not scores:
-        return None
-    panels, figure = _grid(2 * len(scores), 4, "epoch", "")
-    for loss, score, entry in zip(panels[::2], panels[1::2], scores):
-        _draw_curve(loss, entry.curve, LOSSES)
-        _draw_curve(score, entry.curve, F1_SCORES)
-        score.set_ylim(0, 1)
-        loss.set_title("\n".join(wrap(entry.system, NAME_WIDTH)), fontsize=9, loc="left")
-        loss.set_ylabel("loss", fontsize=8)
-        score.set_ylabel("F1", fontsize=8)
-    lines = (LOSSES | F1_SCORES).values()
-    _add_legend(figure, {name: {"color": color, "linestyle": style} for name, color, style in lines})
-    parts = " and ".join(sorted({entry.curve.compared_on for entry in scores}))
-    compared = f"on the rows that epochs are compared on, the {parts} part"
-    if any(entry.curve.compared_on == "test" for entry in scores):
-        compared += " (the reported rows themselves)"
-    return Picture(
-        f"learning_curves_{protocol}",
-        figure,
-        f"Learning curves, protocol {protocol}, means over the runs: the training loss; the other loss and both F1 are "
-        f"{compared}.",
-        "Curves of loss and F1 against the epoch, two panels for each system",
-    )
-
-
-def _draw_curve(axes: Axes, curve: LearningCurve, lines: dict[str, tuple[str, str, str]]) -> None:
-    for name, (_, color, style) in lines.items():
-        points = [point for point in zip(curve.epochs, getattr(curve, name)) if point[1] is not None]
-        if points:
-            marker = "o" if len(points) <= MOST_MARKERS else ""
-            axes.plot(*zip(*points), color=color, linestyle=style, marker=marker, markersize=3)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.tick_params(labelsize=8)
-    _show_grid(axes, "both")
 
 
 def draw_reliability(results: Results, protocol: str) -> Picture | None:

@@ -102,7 +102,6 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
         "Which differences are real": differences or [Paragraph("There were no two systems to compare.")],
         "Classes": each_protocol(sheets.classes_sheet, charts.draw_confusion_matrices, sheets.conditions_sheet),
         "How much the paper's protocol flatters": shown(sheets.flattery_sheet(results)),
-        "Learning curves": each_protocol(charts.draw_learning_curves),
         "Calibration": each_protocol(charts.draw_reliability),
         "Attention": [
             Image(folder, file, f"{system}: {ATTENTION}", f"Curves of attention weights of {system}")

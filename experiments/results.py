@@ -77,20 +77,8 @@ class Cost:
 
 
 @dataclass
-class LearningCurve:
-    """Means over the runs, by epoch."""
-
-    epochs: list[float]  # that anything was logged for
-    training_loss: list[float | None]
-    loss: list[float | None]  # this and both F1 are of the rows that epochs are compared on
-    macro_f1: list[float | None]
-    weighted_f1: list[float | None]
-    compared_on: str  # the part of those rows: "validation", or "test" where the reported rows choose the epoch
-
-
-@dataclass
 class SystemScores:
-    """One system under one protocol; the majority class has neither calibration nor cost nor curve."""
+    """One system under one protocol; the majority class has neither calibration nor cost."""
 
     system: str
     protocol: str
@@ -105,7 +93,6 @@ class SystemScores:
     confusion_matrix: list[list[float]]  # true classes in rows; counts over all folds, means over the seeds
     calibration: Calibration | None = None
     cost: Cost | None = None
-    curve: LearningCurve | None = None
 
 
 @dataclass

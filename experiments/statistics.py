@@ -1,4 +1,4 @@
-"""The statistics of one system over its finished runs: scores with intervals, classes, calibration, cost, curves.
+"""The statistics of one system over its finished runs: scores with intervals, classes, calibration, cost.
 And the baseline that always answers the most frequent class."""
 
 from collections import defaultdict
@@ -15,7 +15,6 @@ from experiments.results import (
     ClassScores,
     Cost,
     Estimate,
-    LearningCurve,
     SystemScores,
 )
 from experiments.scored_run import ScoredRun, stack_rows
@@ -28,13 +27,6 @@ from metrics.scores import confusion_matrix, matrix_scores, seed_means
 MIN_GROUPS = 4
 # As in Guo et al. (2017).
 NUM_BINS = 15
-# What the Trainer logs → what the learning curve calls it.
-CURVES = {
-    "loss": "training_loss",
-    "eval_loss": "loss",
-    "eval_macro_f1": "macro_f1",
-    "eval_weighted_f1": "weighted_f1",
-}
 
 
 def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
@@ -60,7 +52,7 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
     )
     if first.system != MAJORITY:
         scores.estimates |= {f"ccc_{name}": _estimate_concordance(name, runs, rows) for name in first.attributes}
-        scores.calibration, scores.curve = calibrate(runs), average_curve(runs)
+        scores.calibration = calibrate(runs)
         costs = {part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)}
         scores.cost = Cost(**costs)
     return scores
@@ -146,18 +138,6 @@ def calibrate(runs: list[ScoredRun]) -> Calibration:
         for index, count in enumerate(rows)
     ]
     return Calibration(float(np.abs(confidence_sums - right_sums).sum() / len(confidences)), bins)
-
-
-def average_curve(runs: list[ScoredRun]) -> LearningCurve:
-    """What training logged at each epoch, the mean over the runs that logged it there."""
-    logged = []
-    for run in runs:
-        entries = DataFrame(run.log_history, columns=["epoch", *CURVES]).rename(columns=CURVES).astype(float)
-        # What is logged twice at one epoch counts once.
-        logged.append(entries.groupby(entries.epoch.round(4)).last())
-    means = pandas.concat(logged).groupby(level=0).mean().drop(columns="epoch").dropna(how="all")
-    means = means.astype(object).where(means.notna(), None)
-    return LearningCurve(epochs=means.index.tolist(), **means.to_dict("list"), compared_on=runs[0].compared_on)
 
 
 def ensemble_runs(name: str, members: list[str], runs_of: dict[str, list[ScoredRun]]) -> list[ScoredRun]:

@@ -19,7 +19,7 @@ from foundation.files import writing_whole
 
 
 # Of Okabe and Ito, which the colour-blind can tell apart.
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#777777"
 INK, PALE = "#333333", "#BBBBBB"
 
 DEFAULT = "DejaVu Sans"

@@ -16,7 +16,6 @@ from experiments.results import (
     Difference,
     Estimate,
     Flattery,
-    LearningCurve,
     Results,
     Run,
     System,
@@ -89,13 +88,6 @@ def make_scores(system, protocol, matrix, rng):
     scores.calibration = Calibration(float(rng.uniform(0.02, 0.12)), bins)
     size = 7e8 if system.fusion in ("rsa_cfn", "hybrid_fusion") else 4.2e8
     scores.cost = Cost(size, size / 4, float(rng.uniform(900, 6000)), size * 16)
-    epochs = [float(epoch) for epoch in range(1, 11)]
-    rise = measured["macro_f1"] * (1 - np.exp(-np.arange(1, 11) / 2))
-    loss = (0.5 + np.exp(-np.arange(1, 11) / 3)).tolist()
-    compared_on = "test" if protocol == PAPER else "validation"
-    scores.curve = LearningCurve(
-        epochs, [value - 0.1 for value in loss], [None, *loss[1:]], rise.tolist(), (rise + 0.3).tolist(), compared_on
-    )
     return scores
 
 

@@ -14,7 +14,6 @@ from tests.made_results import LONG_NAME, MARKED, make_few, make_results, make_s
 OF_A_PROTOCOL = [
     charts.draw_differences,
     charts.draw_confusion_matrices,
-    charts.draw_learning_curves,
     charts.draw_reliability,
 ]
 
@@ -93,11 +92,7 @@ def test_a_system_that_knows_two_classes_stands_out(results):
 
 def test_what_is_not_there_is_not_drawn():
     smallest = make_smallest()
-    for draw in (
-        charts.draw_differences,
-        charts.draw_learning_curves,
-        charts.draw_reliability,
-    ):
+    for draw in (charts.draw_differences, charts.draw_reliability):
         assert draw(smallest, PAPER) is None
     smallest.scores = []
     assert charts.draw_scores(smallest) is None and charts.draw_confusion_matrices(smallest, PAPER) is None

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
 from experiments.results import MAJORITY
-from experiments.statistics import NUM_BINS, average_curve, calibrate, ensemble_runs, majority_runs, score_system
+from experiments.statistics import NUM_BINS, calibrate, ensemble_runs, majority_runs, score_system
 from metrics.concordance import estimate_concordance
 from metrics.intervals import bootstrap_intervals
 
@@ -152,7 +152,7 @@ def test_the_majority_of_the_training_rows_is_answered(make_run, labels):
     assert [(run.system, run.fold, run.seed) for run in baseline] == [(MAJORITY, 0, 1), (MAJORITY, 1, 1)]
     assert [set(run.predictions) for run in baseline] == [{1}, {0}]
     scores = score_system(baseline, NAMES)
-    assert (scores.calibration, scores.cost, scores.curve) == (None, None, None)
+    assert (scores.calibration, scores.cost) == (None, None)
     assert scores.estimates["accuracy"].value == np.r_[labels[:100] == 1, labels[100:] == 0].mean()
     # The runs it was made of are as they were.
     assert all((run.predictions == run.labels).all() for run in runs)
@@ -224,28 +224,3 @@ def test_costs_are_means_over_the_runs(make_run):
         "seconds": 15,
         "peak_memory_bytes": 2**20,
     }
-
-
-def test_curves_are_means_over_the_runs_that_have_the_epoch(make_run):
-    summary = {"epoch": 2.0, "step": 20, "train_loss": 9.0, "train_runtime": 1.0}
-    long = [
-        {"epoch": 1.0, "step": 10, "loss": 2.0},
-        {"epoch": 1.0, "step": 10, "eval_loss": 1.5, "eval_macro_f1": 0.2, "eval_weighted_f1": 0.4},
-        {"epoch": 2.0, "step": 20, "loss": 1.0},
-        {"epoch": 2.0, "step": 20, "eval_loss": 1.2, "eval_macro_f1": 0.6, "eval_weighted_f1": 0.8},
-        summary,
-    ]
-    # Stopped early, and on fewer rows: floating point epochs, training loss logged in between.
-    short = [
-        {"epoch": 0.5, "step": 4, "loss": 3.0},
-        {"epoch": 1.0000000001, "step": 8, "eval_loss": 2.5, "eval_macro_f1": 0.4, "eval_weighted_f1": 0.6},
-    ]
-    runs = [make_run([0], [0], log_history=history) for history in (long, short)]
-    curve = average_curve(runs)
-    assert curve.epochs == [0.5, 1.0, 2.0]
-    assert curve.training_loss == [3.0, 2.0, 1.0]
-    assert curve.loss == [None, pytest.approx(2.0), pytest.approx(1.2)]
-    assert curve.macro_f1 == [None, pytest.approx(0.3), pytest.approx(0.6)]
-    assert curve.weighted_f1 == [None, pytest.approx(0.5), pytest.approx(0.8)]
-    assert curve.compared_on == "validation"
-    assert average_curve([make_run([0], [0], log_history=[summary], compared_on="test")]).epochs == []
