@@ -13,12 +13,14 @@ import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from urllib.parse import quote
 
 import numpy as np
 import torch
 from transformers import BatchFeature, PretrainedConfig, ProcessorMixin, WhisperFeatureExtractor
 from transformers.pipelines.base import ChunkPipeline
+from transformers.pipelines.pt_utils import KeyDataset
 from transformers.processing_utils import AudioKwargs, ProcessingKwargs, TextKwargs, Unpack
 
 
@@ -46,6 +48,7 @@ UNSURE = "unsure"  # what a pipeline may answer beside the emotions
 ROW_KEYS = ("audio", "text", "sampling_rate", "context")
 # As the audio pipelines of transformers take them, beside the rate or the text.
 AUDIO_KEYS = ("array", "raw", "bytes", "path")
+FUNCTIONS = {"softmax": partial(torch.softmax, dim=-1), "sigmoid": torch.sigmoid, "none": torch.Tensor.float}
 
 # How a fast tokenizer truncates and pads is state of its own: a thread that changes it changes it for all threads.
 _tokenizing = threading.Lock()
@@ -366,12 +369,14 @@ class RsaCfnPipeline(ChunkPipeline):
         model ([`RsaCfnForSequenceClassification`]): Put into evaluation mode.
         processor ([`RsaCfnProcessor`]): The model's processor.
         top_k (`int`, *optional*): Give only the most probable emotions, so many.
+        function_to_apply (`str`, defaults to `"softmax"`): Makes scores of logits: `"softmax"`, `"sigmoid"` or
+            `"none"`.
         batch_size (`int`, defaults to 1): Windows that the model is given at once, of one recording or several.
         return_attributes (`bool`, defaults to `False`): Give `{"scores": [...], "attributes": {name: number}}` in place
             of the emotions, with what the model tells beside them, if anything.
         unsure_below (`float`, *optional*): Where no emotion is as probable, `"unsure"` stands before them all.
         on_error (`str`, defaults to `"raise"`): `"return"` gives `{"error": reason}` in place of the emotions of an
-            input that can't be used, and goes on with the next one.
+            input that can't be used, whatever it raises, and goes on with the next one.
         int8 (`bool`, defaults to `False`): Multiply in 8 bits within the encoders, on a CPU.
         kwargs: As in [`Pipeline`].
     """
@@ -390,27 +395,35 @@ class RsaCfnPipeline(ChunkPipeline):
         # `pipeline` replaced the names in there by classes, which can't be saved.
         self.model.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
 
-    def _sanitize_parameters(self, top_k=None, on_error=None, return_attributes=None, unsure_below=None):
-        if top_k is not None and not (isinstance(top_k, int) and top_k >= 1):
+    def _sanitize_parameters(
+        self, top_k="", function_to_apply=None, on_error=None, return_attributes=None, unsure_below=None
+    ):
+        if top_k not in ("", None) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k={top_k!r} is out of range; give an integer of at least 1, or None for all.")
+        if function_to_apply not in (None, *FUNCTIONS):
+            raise ValueError(f"function_to_apply={function_to_apply!r} is unknown; give one of {', '.join(FUNCTIONS)}.")
         if on_error not in (None, "raise", "return"):
             raise ValueError(f"on_error={on_error!r} is unknown; give 'raise' or 'return'.")
         preprocess_params = {} if on_error is None else {"on_error": on_error}
         if unsure_below is not None and not 0 <= unsure_below <= 1:
             raise ValueError(f"unsure_below={unsure_below!r} is no probability; give 0 to 1, or leave it out.")
-        given = {"top_k": top_k, "return_attributes": return_attributes, "unsure_below": unsure_below}
-        return preprocess_params, {}, preprocess_params | {n: value for n, value in given.items() if value is not None}
+        forward_params = {} if function_to_apply is None else {"function_to_apply": function_to_apply}
+        given = {"return_attributes": return_attributes, "unsure_below": unsure_below}
+        given = {name: value for name, value in given.items() if value is not None}
+        given |= {} if top_k == "" else {"top_k": top_k}
+        return preprocess_params, preprocess_params | forward_params, preprocess_params | given
 
     def __call__(self, inputs, **kwargs):
         """
         Args:
-            inputs: `{"audio": ..., "text": ..., "context": [...]}` with at least one of the first two, or a list, a
-                generator or a dataset of such rows. `audio` is a path, a URL, encoded bytes, a row of a `datasets`
-                Audio column, or samples of shape `(num_samples,)` with `"sampling_rate"` in Hz beside them; `{"raw":
-                samples, "sampling_rate": ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a
-                `str`; `context` are the texts of the turns before it, which a model trained with them reads.
-            kwargs: `top_k`, `batch_size`, `return_attributes`, `unsure_below` and `on_error`, where they differ from
-                the pipeline's.
+            inputs: `{"audio": ..., "text": ..., "context": [...]}` with at least one of the first two, the audio alone,
+                or a list, a generator or a dataset of such rows. `audio` is a path, a URL, encoded bytes, a row of a
+                `datasets` Audio column, a decoder of torchcodec, or samples of shape `(num_samples,)` with
+                `"sampling_rate"` in Hz beside them, which where they are alone is the model's; `{"raw": samples,
+                "sampling_rate": ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a `str`;
+                `context` are the texts of the turns before it, which a model trained with them reads.
+            kwargs: `top_k`, `function_to_apply`, `batch_size`, `return_attributes`, `unsure_below` and `on_error`,
+                where they differ from the pipeline's.
 
         Returns:
             `list[dict]`: `{"label": str, "score": float}` of each emotion, the most probable first; for a list of rows,
@@ -419,23 +432,25 @@ class RsaCfnPipeline(ChunkPipeline):
         Raises:
             ValueError: A row has neither audio nor text, or none that the fusion reads; its text has no words and is
                 alone; its audio can't be read or downloaded, is empty, silent or longer than 24 hours; what the model
-                answers isn't finite; or it isn't a row, or has a key that no row has.
+                answers isn't finite; or it has a key that no row has.
         """
+        if isinstance(inputs, (list, tuple)) and not (inputs and isinstance(inputs[0], numbers.Real)):
+            return super().__call__(list(inputs), **kwargs) if inputs else []
         if isinstance(inputs, (list, tuple)):
-            return super().__call__(list(inputs), **kwargs) if len(inputs) else []
-        is_row = isinstance(inputs, (Mapping, str, bytes, np.ndarray, torch.Tensor))
-        if isinstance(inputs, Iterable) and not is_row:
-            inputs = (row for row in _undecoded(inputs))
+            inputs = np.array(inputs)
+        is_row = isinstance(inputs, (Mapping, np.ndarray, torch.Tensor)) or is_encoded(inputs)
+        if isinstance(inputs, (Iterable, KeyDataset)) and not is_row:
+            inputs = _undecoded(inputs)
         return super().__call__(inputs, **kwargs)
 
     def preprocess(self, inputs, on_error: str = "raise") -> Iterator[dict]:
         """The windows of one row; `is_last` marks where the next one's begin."""
         try:
             yield from self._windows(inputs)
-        except ValueError as error:
+        except Exception as error:
             if on_error == "raise":
                 raise
-            yield {"waveform": None, "text": None, "context": None, "error": str(error), "is_last": True}
+            yield {"waveform": None, "text": None, "context": None, "error": _reason(error), "is_last": True}
 
     def _windows(self, inputs) -> Iterator[dict]:
         audio, sampling_rate, text, context = self._read_row(inputs)
@@ -459,10 +474,8 @@ class RsaCfnPipeline(ChunkPipeline):
 
     def _read_row(self, inputs):
         """Audio, sampling rate, text and context of a row, each `None` where the model doesn't read it."""
-        if not isinstance(inputs, Mapping):
-            raise ValueError(
-                f"input is a {type(inputs).__name__}; give a dict with 'audio', 'text' or both, or a list of such."
-            )
+        is_alone = not isinstance(inputs, Mapping)
+        inputs = {"audio": inputs} if is_alone else inputs
         _check_keys(inputs, ROW_KEYS + AUDIO_KEYS)
         audio, text, sampling_rate, context = (inputs.get(name) for name in ROW_KEYS)
         if audio is None:
@@ -491,24 +504,40 @@ class RsaCfnPipeline(ChunkPipeline):
         if audio is not None:
             audio, sampling_rate = find_sound(audio, sampling_rate)
             if not is_encoded(audio):
-                check_rate(sampling_rate)
+                # Bare samples are at the model's rate, as other audio pipelines take them.
+                is_bare = is_alone and sampling_rate is None
+                sampling_rate = self.processor.feature_extractor.sampling_rate if is_bare else check_rate(sampling_rate)
         return audio, sampling_rate, text, context
 
-    def _forward(self, windows):
+    def _forward(self, windows, function_to_apply="softmax", on_error="raise"):
         is_batch = isinstance(windows["is_last"], list)
         waveforms, texts, contexts, errors = (
             windows[name] if is_batch else [windows[name]] for name in ("waveform", "text", "context", "error")
         )
         config = self.model.config
+        errors, given = list(errors), {"audio": waveforms, "text": texts, "context": contexts}
         answers = torch.zeros(len(errors), config.num_labels + len(config.attributes or ()))  # (B, C + K)
-        usable = [row for row, error in enumerate(errors) if error is None]
-        if usable:
-            rows = {"audio": waveforms, "text": texts, "context": contexts}
-            rows = {name: [values[row] for row in usable] for name, values in rows.items()}
-            outputs = self.model(**self.processor(**rows, return_tensors="pt").to(self.device))
+
+        def answer(rows: list[int]) -> None:
+            batch = {name: [values[row] for row in rows] for name, values in given.items()}
+            outputs = self.model(**self.processor(**batch, return_tensors="pt").to(self.device))
             told = [outputs.attributes] if config.attributes else []
-            answers[usable] = torch.cat([outputs.logits.float().softmax(dim=-1), *told], dim=1).cpu()
-        return {"answers": answers, "error": windows["error"], "is_last": windows["is_last"]}
+            scores = FUNCTIONS[function_to_apply](outputs.logits.float())
+            answers[rows] = torch.cat([scores, *told], dim=1).cpu()
+
+        usable = [row for row, error in enumerate(errors) if error is None]
+        try:
+            if usable:
+                answer(usable)
+        except Exception:
+            if on_error == "raise":
+                raise
+            for row in usable:  # one of them spoils the batch for all
+                try:
+                    answer([row])
+                except Exception as error:
+                    errors[row] = _reason(error)
+        return {"answers": answers, "error": errors if is_batch else errors[0], "is_last": windows["is_last"]}
 
     def postprocess(
         self, windows, top_k=None, on_error="raise", return_attributes=False, unsure_below=0
@@ -541,16 +570,24 @@ def _check_keys(given: Mapping, legal: tuple[str, ...]) -> None:
         raise ValueError(f"input has an unknown key {', '.join(unknown)}; give only {', '.join(map(repr, legal))}.")
 
 
-def _undecoded(rows):
-    """A dataset without columns that no row has, whose audio is left to the processor: `datasets` would ask for
-    torchcodec."""
-    features = getattr(rows, "features", None) or {}
-    if hasattr(rows, "select_columns") and features:
-        rows = rows.select_columns([name for name in features if name in ROW_KEYS + AUDIO_KEYS])
-    feature = features.get("audio")
-    if getattr(feature, "decode", False):
-        return rows.cast_column("audio", replace(feature, decode=False))
-    return rows
+def _reason(error: Exception) -> str:
+    told = " ".join(str(error).split())
+    return told if isinstance(error, ValueError) and told else f"{type(error).__name__}: {told}"
+
+
+def _undecoded(rows) -> Iterator:
+    """The rows of a dataset without columns that no row has, or its one column where it is a `KeyDataset` or a
+    column of `datasets`. Audio is left to the processor: `datasets` would ask for torchcodec."""
+    key, names = getattr(rows, "key", getattr(rows, "column_name", None)), ROW_KEYS + AUDIO_KEYS
+    if key is not None:
+        rows, names = rows.dataset if isinstance(rows, KeyDataset) else rows.source, (key,)
+    features = getattr(rows, "features", None) if hasattr(rows, "select_columns") else None
+    if features:
+        rows = rows.select_columns([name for name in features if name in names])
+    for name in names:
+        if getattr((features or {}).get(name), "decode", False):
+            rows = rows.cast_column(name, replace(features[name], decode=False))
+    yield from rows if key is None else (rows[number][key] for number in range(len(rows)))
 
 
 @contextmanager

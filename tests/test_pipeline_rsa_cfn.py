@@ -17,7 +17,8 @@ import pytest
 import soundfile
 import torch
 from datasets import Audio, Dataset
-from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
+from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 import processing_rsa_cfn
 from configuration_rsa_cfn import EMOTIONS
@@ -119,6 +120,78 @@ def test_every_form_of_audio_gives_the_same_answer(pipe, clips, tmp_path):
     expected = pipe(row(clip))
     for given in rows:
         assert pipe(given) == expected
+
+
+class Decoder:
+    """As torchcodec's, whose samples are of shape `(num_channels, num_samples)`."""
+
+    def __init__(self, clip):
+        self.samples = types.SimpleNamespace(data=torch.from_numpy(clip)[None], sample_rate=16000)
+
+    def get_all_samples(self):
+        return self.samples
+
+
+@pytest.mark.parametrize("fusion", ["early_fusion", "audio"])
+def test_audio_alone_is_taken_as_other_audio_pipelines_take_it(fusion, make_model, short, clips, served, tmp_path):
+    """By the name of their task, from a saved checkpoint."""
+    make_model(fusion=fusion).save_pretrained(tmp_path / "saved")
+    short.save_pretrained(tmp_path / "saved")
+    pipe = pipeline("audio-classification", model=str(tmp_path / "saved"), trust_remote_code=True, device="cpu")
+    path, content, clip = tmp_path / "speech.wav", wav(clips[1]), clips[1]
+    path.write_bytes(content)
+    forms = [path, str(path), content, bytearray(content), io.BytesIO(content), f"{served}/speech.wav"]
+    forms += [{"bytes": content, "path": "speech.wav"}, {"bytes": None, "path": str(path)}, Decoder(clip)]
+    forms += [{"array": clip, "sampling_rate": 16000, "path": "speech.wav"}, {"raw": clip, "sampling_rate": 16000}]
+    forms += [clip, torch.from_numpy(clip), clip.tolist()]
+    expected = pipe({"audio": content})
+    for given in forms:
+        assert pipe(given) == expected
+    assert pipe(forms[6:]) == pipe(tuple(forms[6:])) == list(pipe(given for given in forms[6:])) == [expected] * 8
+    sounds = Dataset.from_dict({"sound": [{"bytes": content, "path": None}] * 2, "file": ["a", "b"]})
+    sounds = sounds.cast_column("sound", Audio(16000))
+    assert list(pipe(KeyDataset(sounds, "sound"))) == list(pipe(sounds["sound"])) == [expected] * 2
+
+
+def test_scores_are_what_is_asked_for(make_model, short, clips, texts):
+    model = make_model(fusion="early_fusion")
+    pipe = RsaCfnPipeline(model, short, device="cpu", top_k=1, function_to_apply="none")
+    with torch.no_grad():
+        logits = model(**short(audio=[clips[1]], text=texts[:1], return_tensors="pt")).logits[0]
+    given = row(clips[1], texts[0])
+    assert len(pipe(given)) == 1 and pipe(given)[0]["score"] == pytest.approx(logits.max().item(), abs=1e-5)
+    for function, scores in (("none", logits), ("sigmoid", logits.sigmoid()), ("softmax", logits.softmax(dim=0))):
+        answer = by_label(pipe(given, top_k=None, function_to_apply=function))
+        np.testing.assert_allclose(answer, scores.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_whatever_a_row_raises_stays_with_it(batch_size, pipe, clips, texts, monkeypatch):
+    class Broken:
+        def get_all_samples(self):
+            raise KeyError("stream 0")
+
+    class Odd(dict):
+        def __iter__(self):
+            raise RuntimeError("gone")
+
+    good, prepare = [row(clips[1], texts[0]), {"text": texts[1]}], type(pipe.processor).__call__
+
+    def prepare_but_not_words_of(self, *args, text=None, **kwargs):
+        if text is not None and "bad" in text:
+            raise MemoryError("too much")
+        return prepare(self, *args, text=text, **kwargs)
+
+    expected = pipe(good)
+    monkeypatch.setattr(type(pipe.processor), "__call__", prepare_but_not_words_of)
+    answers = pipe(
+        [good[0], {"text": "bad"}, Odd(text=texts[0]), Broken(), good[1]], batch_size=batch_size, on_error="return"
+    )
+    assert_same([answers[0], answers[-1]], expected)
+    assert [*answers[1], *answers[2], *answers[3]] == ["error"] * 3
+    assert (answers[1]["error"], answers[2]["error"]) == ("MemoryError: too much", "RuntimeError: gone")
+    with pytest.raises(MemoryError):
+        pipe({"text": "bad"})
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -321,8 +394,12 @@ def test_two_hours_need_no_more_memory_than_minutes(make_model, processor, tmp_p
         ({"audio": {"array": np.ones(WINDOW)}}, "samples with sampling_rate=None"),
         ({"audio": np.full(WINDOW, np.nan), "sampling_rate": 16000}, "NaN"),
         ({"audio": np.ones((2, WINDOW)), "sampling_rate": 16000}, r"shape \(2, 8000\)"),
-        ("speech.wav", "input is a str; give a dict"),
-        (np.ones(WINDOW), "input is a ndarray; give a dict"),
+        ("nowhere.wav", "audio can't be read .*nowhere.wav isn't there"),
+        ("file:///etc/hostname", "file is neither http nor https"),
+        (b"These are words, not samples.", "audio can't be read"),
+        (np.ones(WINDOW), "audio is silent"),
+        (np.ones((2, WINDOW)), r"shape \(2, 8000\)"),
+        (None, "neither audio nor text is given"),
     ],
 )
 def test_bad_input_is_one_line(given, message, pipe, texts):
@@ -367,7 +444,12 @@ def test_what_isnt_finite_is_no_answer_and_spoils_no_other(batch_size, make_mode
 
 
 @pytest.mark.parametrize(
-    "options, message", [({"top_k": 0}, "top_k=0 is out"), ({"on_error": "skip"}, "'skip' is unknown")]
+    "options, message",
+    [
+        ({"top_k": 0}, "top_k=0 is out"),
+        ({"on_error": "skip"}, "'skip' is unknown"),
+        ({"function_to_apply": "tanh"}, "'tanh' is unknown; give one of softmax, sigmoid, none"),
+    ],
 )
 def test_an_illegal_option_is_refused(options, message, pipe, texts):
     with pytest.raises(ValueError, match=message):

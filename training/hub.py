@@ -1,6 +1,7 @@
 """A Trainer whose revisions on the Hub are whole models with their code, and hold nothing of the data.
 Where a push goes is checked before training, and one that fails leaves the model where it is on the disk."""
 
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from training.checkpoints import LAST, is_finished
 
 CARD_FILE = "README.md"
 CURVE_FILE = "training_curve.png"
+HANDLER = Path(__file__).with_name("handler.py")
 # All that a model is made of, tokenizers of every kind included. What else lies in the folder of a run stays there: the
 # names of rows, predictions, states of the optimizer, and the pickled arguments of the Trainer.
 MODEL_FILES = (
@@ -120,6 +122,8 @@ class HubTrainer(Trainer):
     def push_to_hub(self, commit_message="End of training", blocking=True, token=None, revision=None, **kwargs):
         """Upload the model in the run's folder, and its results; a PushError leaves the folder as it is."""
         if self.is_world_process_zero():
+            if self.args.hub_handler:
+                shutil.copyfile(HANDLER, Path(self.args.output_dir) / HANDLER.name)
             return self._commit(commit_message, model_files(Path(self.args.output_dir), (*MODEL_FILES, *RESULT_FILES)))
 
     def push_card(self) -> str:

@@ -22,6 +22,9 @@ class RsaCfnTrainingArguments(TrainingArguments):
     length_column_name: str = _ours("length_column_name", "duration")
     # A model without scores and a card reaches the Hub only where that is asked for.
     hub_strategy: HubStrategy | str = _ours("hub_strategy", "end")
+    hub_handler: bool = field(
+        default=False, metadata={"help": "Push handler.py with the model, by which Inference Endpoints call it."}
+    )
 
     def __post_init__(self):
         super().__post_init__()

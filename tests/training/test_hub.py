@@ -167,13 +167,13 @@ def test_a_model_on_the_hub_is_scored_on_any_prepared_dataset(pushed, on_hub, pr
 
 def test_a_model_that_is_only_scored_is_pushed_with_its_scores(pushed, on_hub, prepared_dir, tmp_path):
     folder, _ = pushed
-    options = ["--model_name_or_path", str(folder), "--do_eval", "--split", "all"]
+    options = ["--model_name_or_path", str(folder), "--do_eval", "--split", "all", "--hub_handler"]
     run = arguments(prepared_dir, tmp_path / "scored", "lab/scored", *options)
     finished = on_hub("run_classification.py", *run, HF_TOKEN=TOKEN)
     assert re.search(r"^Uploaded to \S+/lab/scored, the model as revision \w+$", finished.stdout, re.M)
     card = (tmp_path / "scored" / "README.md").read_text()
     assert "Not trained in this run" in card and "this run, which didn't train the model" in card
-    assert (tmp_path / "scored" / "model.safetensors").exists()
+    assert {"model.safetensors", "handler.py"} <= set(model_files(tmp_path / "scored"))
 
 
 def test_what_the_hub_refuses_is_said_before_training(pushed, on_hub, prepared_dir, tmp_path):
