@@ -25,7 +25,7 @@ from foundation.errors import InputError, PushError, RunStopped, complain, run_s
 from fusion_rsa_cfn import FUSION_CLASSES
 from training.arguments import DEMO_DIR, DataArguments, ModelArguments
 from training.augmentation import Augmentation
-from training.callbacks import FirstStepCallback, show_progress
+from training.callbacks import FirstStepCallback, end_reports, show_progress
 from training.checkpoints import FINISHED, LAST, find_checkpoint, is_finished, remove_half_written, writing
 from training.checks import check_rows, check_same_run
 from training.data import Splits, load_splits
@@ -131,6 +131,7 @@ def train_and_score(
             trainer.save_model(_internal_call=True)
         if trainer.is_world_process_zero():
             publish(trainer, splits, scores, metrics, model_args, recipe, command)
+    end_reports(trainer)
     return metrics
 
 

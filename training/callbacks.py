@@ -8,6 +8,7 @@ import psutil
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from metrics.scores import SCORES
 
@@ -66,7 +67,8 @@ class LogLineCallback(TrainerCallback):
 
 
 def show_progress(trainer: Trainer) -> None:
-    """Put the loss beside the bar, and what TensorBoard reads into `runs` in the run's folder."""
+    """Put the loss beside the bar, and what TensorBoard reads into `runs` in the run's folder. Trackers are told of
+    scores by [`log_scores`] alone, and of the end by [`end_reports`]."""
     trainer.remove_callback(PrinterCallback if trainer.args.disable_tqdm else ProgressCallback)
     trainer.add_callback(LogLineCallback())
     if not trainer.args.disable_tqdm:
@@ -75,6 +77,17 @@ def show_progress(trainer: Trainer) -> None:
         # By default the folder has the date in its name, and lies elsewhere for a run that only scores.
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = str(Path(trainer.args.output_dir) / "runs")
+        if type(callback) in INTEGRATION_TO_CALLBACK.values():
+            # By themselves they file the test part under `eval`, and what follows training under another run.
+            callback.on_predict = callback.on_train_end = lambda *args, **kwargs: None
+
+
+def end_reports(trainer: Trainer) -> None:
+    """Have trackers end their run, when all that a command does has been reported."""
+    for callback in trainer.callback_handler.callbacks:
+        if vars(callback).pop("on_train_end", None) is not None:
+            parts = {"model": trainer.model, "processing_class": trainer.processing_class}
+            callback.on_train_end(trainer.args, trainer.state, trainer.control, **parts)
 
 
 def log_scores(trainer: Trainer, metrics: dict[str, float], prefix: str) -> None:

@@ -2,12 +2,18 @@
 
 import json
 import re
+import sqlite3
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from run_classification import main
 from training.parsing import parse_arguments
+
+
+EXPLAINED_SKIPS = {"could not import '(mlflow|trackio)'": "whoever has one tries it"}
 
 
 def run(dataset, output_dir, *arguments):
@@ -49,9 +55,66 @@ def test_tensorboard_has_the_curves_and_all_scores(reported):
         assert {f"{prefix}_macro_f1", f"{prefix}_f1_angry", f"{prefix}_kl_to_raters", f"{prefix}_rows"} <= set(scores)
         for name, value in scores.items():
             assert values[f"{shown}/{name.removeprefix(f'{prefix}_')}"] == pytest.approx(value, rel=1e-5), name
+    assert len(list((reported / "runs").iterdir())) == 1
     # During training on the validation part alone: the test part has one value, at the end.
     assert steps["eval/macro_f1"] == [2, 4, 4]
     assert steps["test/macro_f1"] == [4]
+
+
+class Tracker(TrainerCallback):
+    """Notes what a tracker is told, in its order."""
+
+    told = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.told.append({name: value for name, value in logs.items() if name in ("eval_macro_f1", "test_macro_f1")})
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        self.told.append("end")
+
+    def on_predict(self, args, state, control, **kwargs):
+        self.told.append("on_predict")
+
+
+def test_a_tracker_has_one_run_of_a_command_and_the_test_part_under_its_name(prepared_dir, tmp_path, monkeypatch):
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    monkeypatch.setattr(Tracker, "told", [])
+    results = run(prepared_dir, tmp_path / "out", "--report_to", "tensorboard", "--eval_strategy", "epoch")
+    told = [what for what in Tracker.told if what]
+    scores = {"eval_macro_f1": results["validation_macro_f1"]}, {"test_macro_f1": results["eval_macro_f1"]}
+    assert told[-3:] == [pytest.approx(scores[0]), pytest.approx(scores[1]), "end"]
+    assert told.count("end") == 1 and "on_predict" not in told
+    assert all(list(what) == ["eval_macro_f1"] for what in told[:-2])
+
+
+def tracked_by_mlflow(folder):
+    import mlflow
+
+    (tracked,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    return tracked.data.metrics | {"status": tracked.info.status}
+
+
+def tracked_by_trackio(folder):
+    (database,) = folder.glob("**/huggingface.db")
+    with sqlite3.connect(database) as connection:
+        logged = connection.execute("SELECT run_name, metrics FROM metrics ORDER BY id").fetchall()
+    assert len({name for name, _ in logged}) == 1
+    return {name.replace("/", "_"): value for _, values in logged for name, value in json.loads(values).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tracker", [tracked_by_mlflow, tracked_by_trackio])
+def test_the_database_of_a_tracker(tracker, prepared_dir, tmp_path, monkeypatch):
+    package = tracker.__name__.removeprefix("tracked_by_")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip(package)
+    results = run(prepared_dir, tmp_path / "out", "--report_to", package, "--eval_strategy", "epoch")
+    tracked = tracker(tmp_path)
+    assert not [name for name in tracked if name.startswith(("validation", "train_validation"))]
+    for name, shown in (("validation", "eval"), ("eval", "test")):
+        assert tracked[f"{shown}_macro_f1"] == pytest.approx(results[f"{name}_macro_f1"], rel=1e-5)
+    assert tracked.get("status", "FINISHED") == "FINISHED"
 
 
 def test_a_run_that_only_scores_reports_into_its_folder(reported, prepared_dir, tmp_path, monkeypatch):
