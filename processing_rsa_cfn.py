@@ -587,7 +587,8 @@ def _undecoded(rows) -> Iterator:
     for name in names:
         if getattr((features or {}).get(name), "decode", False):
             rows = rows.cast_column(name, replace(features[name], decode=False))
-    yield from rows if key is None else (rows[number][key] for number in range(len(rows)))
+    rows = rows if isinstance(rows, Iterable) else map(rows.__getitem__, range(len(rows)))
+    yield from rows if key is None else (row[key] for row in rows)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from training.model import load_saved
 
 
 PROGRAM = "ensemble"
-PROVENANCE = ("_name_or_path", "transformers_version", "custom_pipelines", "auto_map")
 
 
 def read_members(names: list[str]) -> tuple[list[RsaCfnForSequenceClassification], RsaCfnProcessor]:

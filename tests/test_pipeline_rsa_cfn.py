@@ -132,6 +132,17 @@ class Decoder:
         return self.samples
 
 
+class Rows(torch.utils.data.Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, number):
+        return self.rows[number]
+
+
 @pytest.mark.parametrize("fusion", ["early_fusion", "audio"])
 def test_audio_alone_is_taken_as_other_audio_pipelines_take_it(fusion, make_model, short, clips, served, tmp_path):
     """By the name of their task, from a saved checkpoint."""
@@ -150,7 +161,9 @@ def test_audio_alone_is_taken_as_other_audio_pipelines_take_it(fusion, make_mode
     assert pipe(forms[6:]) == pipe(tuple(forms[6:])) == list(pipe(given for given in forms[6:])) == [expected] * 8
     sounds = Dataset.from_dict({"sound": [{"bytes": content, "path": None}] * 2, "file": ["a", "b"]})
     sounds = sounds.cast_column("sound", Audio(16000))
-    assert list(pipe(KeyDataset(sounds, "sound"))) == list(pipe(sounds["sound"])) == [expected] * 2
+    for given in (KeyDataset(sounds, "sound"), sounds["sound"], sounds.to_iterable_dataset()["sound"]):
+        assert list(pipe(given)) == [expected] * 2
+    assert list(pipe(KeyDataset(Rows([{"clip": clip}] * 2), "clip"))) == [expected] * 2
 
 
 def test_scores_are_what_is_asked_for(make_model, short, clips, texts):

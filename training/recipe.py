@@ -37,7 +37,6 @@ OF_ONE_RUN = {
     # Set by run_classification.py itself.
     "remove_unused_columns",
     "label_names",
-    "accelerator_config",
 }
 
 
