@@ -4,7 +4,7 @@ encoder is made, loaded and frozen."""
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,28 @@ LARGEST_WASTE = 0.1
 EPSILON = 1e-12
 # A backbone hands its convolutions nothing but hidden states, so the lengths of the inputs come by this way.
 _lengths: ContextVar[torch.Tensor | None] = ContextVar("lengths", default=None)
+# Of the clips that stand one behind the other in one row: samples and frames.
+_clips: ContextVar[tuple[list[int], list[int]] | None] = ContextVar("clips", default=None)
 
 
 @contextmanager
-def valid_lengths(lengths: torch.Tensor | None):
-    """A context that tells layers within the backbone how much of each row of its inputs is no padding, `(B, 1)`."""
-    token = _lengths.set(lengths)
+def told(variable: ContextVar, value):
+    """A context in which layers within the backbone find this value."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _lengths.reset(token)
+        variable.reset(token)
+
+
+def valid_lengths(lengths: torch.Tensor | None):
+    """A context that tells layers within the backbone how much of each row of its inputs is no padding, `(B, 1)`."""
+    return told(_lengths, lengths)
+
+
+def packed(num_samples: list[int], num_frames: list[int]):
+    """A context that tells a backbone of clips in one row, without padding, where each of them ends."""
+    return told(_clips, (num_samples, num_frames))
 
 
 def conv_output_lengths(lengths, kernels, strides):
@@ -222,6 +234,49 @@ class CalledWavLMAttention(WavLMAttention):
         return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
+class FeaturesByClip:
+    """A feature encoder that sees each of the clips in a row by itself."""
+
+    def forward(self, input_values):
+        clips = (input_values,) if _clips.get() is None else input_values.split(_clips.get()[0], dim=1)
+        return torch.cat([super(FeaturesByClip, self).forward(clip) for clip in clips], dim=2)  # (B, channels, frames)
+
+
+class PositionsByClip:
+    """Convolutions over the frames of each of the clips in a row by itself."""
+
+    def forward(self, hidden_states):
+        clips = (hidden_states,) if _clips.get() is None else hidden_states.split(_clips.get()[1], dim=1)
+        return torch.cat([super(PositionsByClip, self).forward(clip) for clip in clips], dim=1)  # (B, frames, H)
+
+
+class LayerByClip:
+    """A layer that knows the frames of its clips when it is recomputed, too."""
+
+    def __call__(self, hidden_states, **kwargs):
+        clips = _clips.get()
+        return super().__call__(hidden_states, **kwargs, **({} if clips is None else {"clips": clips[1]}))
+
+
+class AttentionByClip:
+    """Attention within each of the clips in a row, `clips` frames each."""
+
+    def forward(self, hidden_states, clips=None, **kwargs):
+        if clips is None:
+            return super().forward(hidden_states, **kwargs)
+        shape, dropout = (*hidden_states.shape[:2], -1, self.head_dim), self.dropout if self.training else 0.0
+        states = (layer(hidden_states).view(shape).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        states = zip(*(each.split(clips, dim=2) for each in states))  # (1, heads, frames, D) each
+        attended = [F.scaled_dot_product_attention(*clip, dropout_p=dropout) for clip in states]
+        return self.out_proj(torch.cat(attended, dim=2).transpose(1, 2).flatten(2)), None
+
+
+@cache
+def by_clip(way: type, library_class: type) -> type:
+    """A module's class with one of these four ways before its own, under its own name."""
+    return type(library_class.__name__, (way, library_class), {})
+
+
 class Waveforms:
     """
     wav2vec2 and its kin: convolutions over samples, the feature encoder, and layers over the frames that they make.
@@ -236,6 +291,8 @@ class Waveforms:
     feature_encoder = ("feature_extractor",)
     encoder_class, renamed = AutoModel, None
     layerdrop_field = "layerdrop"
+    # Of the module that made the encoder: a model from the Hub may have a configuration of another copy of this code.
+    valid_lengths, packed = staticmethod(valid_lengths), staticmethod(packed)
 
     def __init__(self, config):
         self.config = config
@@ -247,6 +304,8 @@ class Waveforms:
             self.shortest = (self.shortest - 1) * stride + kernel
         # Whether SpecAugment masks time in training. data2vec-audio has no such field, and augments.
         self.masks_time = getattr(config, "apply_spec_augment", True) and config.mask_time_prob > 0
+        # Whether clips can stand one behind the other in a row; of its channels SpecAugment masks the same throughout.
+        self.is_packed = config.model_type in PACKED_TYPES and not self.num_adapter_layers + config.mask_feature_prob
 
     def input_length(self, num_samples: int) -> int:
         """The most steps of input that a clip of so many samples at 16 kHz becomes."""
@@ -265,6 +324,12 @@ class Waveforms:
         for layer in encoder.modules():
             if isinstance(layer, WavLMAttention):
                 layer.__class__ = CalledWavLMAttention
+        if self.is_packed:
+            modules = {encoder.feature_extractor: FeaturesByClip, encoder.encoder.pos_conv_embed: PositionsByClip}
+            for layer in encoder.encoder.layers:
+                modules |= {layer: LayerByClip, layer.attention: AttentionByClip}
+            for module, way in modules.items():
+                module.__class__ = by_clip(way, type(module))
         return encoder
 
     def load(self, name: str, **kwargs) -> tuple[nn.Module, dict]:
@@ -349,7 +414,7 @@ class Whisper(Filterbanks):
 
     def __init__(self, config):
         self.config = config
-        self.num_adapter_layers, self.shortest, self.masks_time = 0, 1, False
+        self.num_adapter_layers, self.shortest, self.masks_time, self.is_packed = 0, 1, False, False
 
     def num_frames(self, lengths, num_adapter_layers=0):
         return (lengths + 1) // 2
@@ -385,7 +450,8 @@ def freeze_lowest_layers(backbone: nn.Module, num_layers: int):
             parameter.requires_grad = False
 
 
-WAVEFORM_TYPES = ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wav2vec2-conformer", "wavlm")
+PACKED_TYPES = ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2")
+WAVEFORM_TYPES = (*PACKED_TYPES, "wav2vec2-conformer", "wavlm")
 AUDIO_FAMILIES = {**dict.fromkeys(WAVEFORM_TYPES, Waveforms), "wav2vec2-bert": Filterbanks, "whisper": Whisper}
 
 

@@ -8,22 +8,24 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
+from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 
 try:
     from .configuration_rsa_cfn import RsaCfnConfig, register_own_code
-    from .encoders_rsa_cfn import freeze_lowest_layers, round_layers, rows_of_similar_length, valid_lengths
+    from .encoders_rsa_cfn import freeze_lowest_layers, round_layers, rows_of_similar_length
     from .fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, Pooling, ScalarMap, ScalarSelfAttention, pool
 except ImportError:
     if __package__:
         raise
     from configuration_rsa_cfn import RsaCfnConfig, register_own_code
-    from encoders_rsa_cfn import freeze_lowest_layers, round_layers, rows_of_similar_length, valid_lengths
+    from encoders_rsa_cfn import freeze_lowest_layers, round_layers, rows_of_similar_length
     from fusion_rsa_cfn import FUSION_CLASSES, LowRankCrossLinear, Pooling, ScalarMap, ScalarSelfAttention, pool
 
 logger = logging.get_logger(__name__)
@@ -143,7 +145,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
 
     # Trainer then hands over the number of labels in the whole optimiser step, and the loss below divides by it.
     accepts_loss_kwargs = True
-    # On a CPU, where a batch gains little, clips of unlike length are run apart rather than padded.
+    # On a CPU, where a batch gains little, clips of unlike length are run without padding: in one row, or else apart.
     runs_lengths_apart = True
 
     def __init__(self, config: RsaCfnConfig):
@@ -694,13 +696,15 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         return hidden_states, (frames < family.num_frames(lengths)) & is_present, layers
 
     def _run_audio(self, inputs, audio_attention_mask, lengths, output_hidden_states):
-        """The audio backbone on clips whose padding has no effect, or on a CPU on those of one length after another."""
+        """The audio backbone on clips whose padding has no effect; on a CPU there is little or none."""
         is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
         is_apart = inputs.device.type == "cpu" and self.runs_lengths_apart and not is_graph
+        if is_apart and self._can_pack and len(lengths.unique()) > 1:
+            return self._run_packed_audio(inputs, lengths[:, 0], output_hidden_states)
         parts = rows_of_similar_length(lengths[:, 0]) if is_apart else [slice(None)]
         if len(parts) == 1:
             kwargs = self._spec_augment_arguments(*inputs.shape[:2])
-            with valid_lengths(lengths):
+            with self.config.audio_family.valid_lengths(lengths):
                 kwargs["attention_mask"] = audio_attention_mask
                 return self._run_backbone(
                     self.audio_model, self.audio_layer_weights, inputs, output_hidden_states, **kwargs
@@ -716,6 +720,34 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         hidden_states, *layers = (
             torch.cat([F.pad(part, (0, 0, 0, num_frames - part.shape[1])) for part in states])[back]
             for states in zip(*outputs)
+        )
+        return hidden_states, tuple(layers) or None
+
+    @property
+    def _can_pack(self):
+        return self.config.audio_family.is_packed and self.audio_model.config._attn_implementation == "sdpa"
+
+    def _run_packed_audio(self, inputs, lengths, output_hidden_states):
+        """The audio backbone on the clips one behind the other in one row, where each is as it would be alone."""
+        family, config = self.config.audio_family, self.config.audio_config
+        frames, kwargs = family.num_frames(lengths), {}
+        clips, num_frames = lengths.tolist(), frames.tolist()
+        if self.audio_model.training and family.masks_time:
+            is_frame = torch.arange(max(num_frames), device=frames.device) < frames[:, None]  # (B, frames)
+            masked = torch.zeros_like(is_frame)
+            if max(num_frames) >= config.mask_time_length:
+                names = ("mask_time_prob", "mask_time_length", "mask_time_min_masks")
+                prob, length, least = (getattr(config, name) for name in names)
+                drawn = _compute_mask_indices(masked.shape, prob, length, is_frame.long(), least)
+                masked = torch.from_numpy(drawn).to(frames.device)
+            kwargs["mask_time_indices"] = masked[is_frame][None]  # (1, all frames)
+        row = torch.cat([clip[:length] for clip, length in zip(inputs, clips)])[None]  # (1, all samples)
+        with family.packed(clips, num_frames):
+            hidden_states, layers = self._run_backbone(
+                self.audio_model, self.audio_layer_weights, row, output_hidden_states, **kwargs
+            )  # (1, all frames, A)
+        hidden_states, *layers = (
+            pad_sequence(states[0].split(num_frames), batch_first=True) for states in (hidden_states, *(layers or ()))
         )
         return hidden_states, tuple(layers) or None
 

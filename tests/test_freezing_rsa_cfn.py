@@ -87,7 +87,7 @@ def test_a_frozen_backbone_runs_once_on_each_row_and_keeps_nothing_for_a_gradien
         backbone.register_forward_hook(lambda *_: running.__setitem__(0, None))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(**batch, labels=torch.tensor([0, 1, 2])).loss.backward()
-    assert [sum(map(len, calls)) for calls in outputs.values()] == [3, 3]
+    assert [len(calls) for calls in outputs.values()] == [1, 1]
     assert all((states.grad_fn is None) == (modality == frozen) for modality in outputs for states in outputs[modality])
     assert kept[frozen] == 0 < kept[trained]
 

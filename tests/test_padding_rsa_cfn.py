@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -147,6 +148,19 @@ def test_group_model_under_autocast_and_in_half(make_steady_model, make_batch, h
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(model(**batch).logits[1:].float(), expected, atol=0.03, rtol=0)
         torch.testing.assert_close(model.half()(**batch).logits[1:].float(), expected, atol=0.01, rtol=0)
+
+
+@FAMILIES
+@torch.no_grad()
+def test_clips_in_one_row_are_masked_and_weighed_as_padded_ones_are(family, make_steady_model, make_batch):
+    audio_config = {**family, "mask_time_prob": 0.3, "mask_time_length": 2}
+    model = make_steady_model(audio_config, fusion="early_fusion", use_weighted_layer_sum=True).train()
+    batch, logits = make_batch((4000, 900, 9000, 2000), (5, 9, 3, 4)), []
+    for model.runs_lengths_apart in (False, True, True):
+        np.random.seed(len(logits) // 2)
+        logits.append(model(**batch).logits)
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-5, rtol=0)
+    assert (logits[2] - logits[0]).abs().max() > 1e-4  # drawn anew
 
 
 @FAMILIES
