@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 # Dropout draws 16 bits for each element, so probabilities are rounded to 1 / 65,536.
 NUM_DRAWS = 2**16
+# With fewer rows, a product takes less time than its weights take to be rounded.
+FEW_ROWS = 16
 HALF_UNITS = {torch.bfloat16: ("avx512_bf16", "amx_bf16"), torch.float16: ("avx512_fp16", "amx_fp16")}
 
 
@@ -73,38 +76,73 @@ def has_units_for(dtype: torch.dtype) -> bool:
     return any(capabilities.get(name) for name in HALF_UNITS[dtype])
 
 
+def half_dtype() -> torch.dtype | None:
+    """The half precision of an autocast that is on, if any."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+
+
 def in_float32(function):
     """
-    A product that autocast would run in half precision, run in float32 where the processor has no units for less. Such
-    units give the products of half-precision numbers exactly and add them up in float32, and so does this; the result
-    has the type that autocast gives it. Weights, which are in float32, aren't rounded first.
+    A product that autocast would run in half precision, run in float32 where the processor has no units for less, or
+    where rounding the weights would take longer than the product. Such units give the products of half-precision
+    numbers exactly and add them up in float32, and so does this; the result has the type that autocast gives it.
+    Weights, which are in float32, aren't rounded first.
     """
 
     @wraps(function)
-    def product(*args, **kwargs):
-        dtype = torch.get_autocast_dtype("cpu")
-        if not torch.is_autocast_enabled("cpu") or has_units_for(dtype):
-            return function(*args, **kwargs)
+    def product(x, *args, **kwargs):
+        dtype = half_dtype()
+        is_small = function is F.linear and torch.is_grad_enabled() and x.numel() <= FEW_ROWS * x.shape[-1]
+        if dtype is None or has_units_for(dtype) and not is_small:
+            return function(x, *args, **kwargs)
         with torch.autocast("cpu", enabled=False):
-            args = [x.float() if torch.is_tensor(x) and x.dtype == dtype else x for x in args]
-            kwargs = {name: x.float() if torch.is_tensor(x) and x.dtype == dtype else x for name, x in kwargs.items()}
+            args = [y.float() if torch.is_tensor(y) and y.dtype == dtype else y for y in (x, *args)]
+            kwargs = {name: y.float() if torch.is_tensor(y) and y.dtype == dtype else y for name, y in kwargs.items()}
             return function(*args, **kwargs).to(dtype)
 
     return product
 
 
+def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """As torch's, which is far slower in half precision than the product of windows and weights that this is."""
+    dtype = half_dtype()
+    if dtype is None or not has_units_for(dtype) or (padding, dilation, groups) != ((0,), (1,), 1):
+        return in_float32(F.conv1d)(x, weight, bias, stride, padding, dilation, groups)
+    kernel, (stride,) = weight.shape[2], stride
+    x, length = x.to(dtype).mT, (x.shape[2] - kernel) // stride * stride + 1
+    windows = torch.cat([x[:, start : start + length : stride] for start in range(kernel)], dim=2)  # (B, frames, K * C)
+    return F.linear(windows, weight.mT.flatten(1), bias).mT  # (B, channels, frames)
+
+
 class CpuFunctions(TorchFunctionMode):
-    """A context in which the functions of torch that have a faster form here take it."""
+    """A context in which the functions of torch that have a faster form here take it. Without gradients it keeps the
+    weights that autocast would round at each call, until they change."""
 
     replacements = {
         F.dropout: dropout,
         F.scaled_dot_product_attention: in_float32(scaled_dot_product_attention),
         F.linear: in_float32(F.linear),
-        F.conv1d: in_float32(F.conv1d),
+        F.conv1d: conv1d,
     }
 
+    def __init__(self):
+        super().__init__()
+        self.rounded = WeakTensorKeyDictionary()  # version of a weight, and the weight in half precision
+
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (F.linear, F.conv1d) and has_units_for(dtype := half_dtype() or torch.float32):
+            if torch.is_grad_enabled():
+                self.rounded.clear()
+            elif dtype != torch.float32 and isinstance(args[1], nn.Parameter):
+                args = (args[0], self._round(args[1], dtype), *args[2:])
         return self.replacements.get(function, function)(*args, **(kwargs or {}))
+
+    def _round(self, weight, dtype):
+        version, rounded = self.rounded.get(weight, (None, None))
+        if version != weight._version or rounded.dtype != dtype:
+            rounded = weight.to(dtype)
+            self.rounded[weight] = weight._version, rounded
+        return rounded
 
 
 def cpu_functions(device: torch.device):

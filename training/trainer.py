@@ -100,6 +100,7 @@ class RsaCfnTrainer(ResumableTrainer):
     def __init__(self, *args, batch_weighted_sampler: bool = False, learning_rates: dict | None = None, **kwargs):
         self.batch_weighted_sampler = batch_weighted_sampler
         self.learning_rates = learning_rates or {}
+        self.cpu_functions = CpuFunctions()
         self.unread: dict[str, str] = {}  # the rows that this process had to skip in training, and why
         super().__init__(*args, **kwargs)
         self.add_callback(CpuFunctionsCallback)
@@ -114,7 +115,7 @@ class RsaCfnTrainer(ResumableTrainer):
     def compute_loss_context_manager(self):
         stack = super().compute_loss_context_manager()
         if uses_cpu_functions(self.args):
-            stack.enter_context(CpuFunctions())
+            stack.enter_context(self.cpu_functions)
         return stack
 
     def create_optimizer(self, model=None):

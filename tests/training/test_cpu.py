@@ -1,6 +1,7 @@
 """What runs faster on a CPU computes what torch computes, and a Trainer computes by it."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -85,6 +86,40 @@ def test_half_precision_without_units_for_it_has_its_type_and_a_smaller_error(
     plain, fast = run(has_units=True), run(has_units=False)
     assert plain.dtype == fast.dtype == dtype
     assert (fast.double() - exact).norm() <= (plain.double() - exact).norm()
+
+
+def test_convolutions_in_half_precision_are_torchs_and_have_gradients(monkeypatch):
+    monkeypatch.setattr(cpu, "has_units_for", lambda dtype: True)
+    layer = torch.nn.Conv1d(6, 8, kernel_size=3, stride=2)
+    inputs = torch.randn(2, 6, 21)
+    runs = []
+    for functions in (nullcontext(), CpuFunctions()):
+        x = inputs.clone().requires_grad_()
+        with functions, torch.autocast("cpu", torch.bfloat16):
+            outputs = layer(x)
+        outputs.float().square().sum().backward()
+        runs.append((outputs, x.grad, layer.weight.grad.clone(), layer.bias.grad.clone()))
+        layer.zero_grad()
+    for expected, ours in zip(*runs):
+        assert ours.dtype == expected.dtype and ours.shape == expected.shape
+        torch.testing.assert_close(ours, expected, atol=0.1, rtol=0.03)
+
+
+def test_weights_are_rounded_once_for_scoring_and_anew_when_they_have_changed(monkeypatch):
+    monkeypatch.setattr(cpu, "has_units_for", lambda dtype: True)
+    layer, x, functions = torch.nn.Linear(4, 3), torch.randn(32, 4), CpuFunctions()
+
+    def run():
+        with functions, torch.autocast("cpu", torch.bfloat16):
+            return layer(x)
+
+    with torch.no_grad():
+        first, (_, rounded) = run(), functions.rounded[layer.weight]
+        assert torch.equal(run(), first) and functions.rounded[layer.weight][1] is rounded
+        layer.weight.mul_(2)
+        torch.testing.assert_close(run() - layer.bias, 2 * (first - layer.bias), atol=0.05, rtol=0.05)
+    run()
+    assert not len(functions.rounded)  # in training they would only take memory
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
