@@ -53,6 +53,7 @@ class InferenceBenchmark:
         processor = make_processor(self.config.text_config.vocab_size)
         self.baseline = PlainBaseline(self.model, processor)
         self.collate = RsaCfnDataCollator(processor)
+        self.functions = cpu_functions(device)  # one context for all batches, as run_classification.py predicts
 
     @cached_property
     def int8_model(self) -> RsaCfnForSequenceClassification:
@@ -65,8 +66,7 @@ class InferenceBenchmark:
         model, dtype = self.int8_model if dtype_name == "int8" else self.model, DTYPES[dtype_name]
         collate = self.baseline.collate if is_baseline else self.collate
         rows = self.baseline.load(rows) if is_baseline else rows
-        # Ours as run_classification.py predicts.
-        functions = nullcontext() if is_baseline else cpu_functions(self.device)
+        functions = nullcontext() if is_baseline else self.functions
         with functions, torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             for start in range(0, len(rows), batch_size):
                 batch = {name: x.to(self.device) for name, x in collate(rows[start : start + batch_size]).items()}
