@@ -229,6 +229,7 @@ def build_trainer(
         processing_class=processor,
         compute_metrics=partial(compute_metrics, label_names=splits.label_names),
         batch_weighted_sampler=data_args.batch_weighted_sampler,
+        ema_decay=model_args.ema_decay,
         learning_rates={name: rate for name, rate in rates.items() if rate is not None},
     )
     show_progress(trainer)

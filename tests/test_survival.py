@@ -208,6 +208,10 @@ def wrong_limit(folder):
     return ["--max_audio_seconds", "2"], r"is of another run \(max_audio_seconds 1.0, now 2.0\)"
 
 
+def no_average(folder):
+    return ["--ema_decay", "0.9"], r"is of another run \(averaging False, now True\)"
+
+
 def wrong_backbone(folder):
     Wav2Vec2Config(hidden_size=32, num_attention_heads=2).save_pretrained(folder / "audio")
     Wav2Vec2FeatureExtractor().save_pretrained(folder / "audio")
@@ -244,6 +248,7 @@ def no_checkpoint(folder):
         wrong_classes,
         wrong_rows,
         wrong_limit,
+        no_average,
         wrong_backbone,
         truncated_weights,
         no_optimizer,

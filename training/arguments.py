@@ -39,7 +39,7 @@ ABOVE_ZERO, BELOW_ONE = sys.float_info.min, 1 - sys.float_info.epsilon
 # The least and the most of numbers; the default is legal too, and the configuration looks at its own.
 RANGES = {
     (0, 2**32 - 1): "seed data_seed",
-    (0, BELOW_ONE): "adam_beta1 adam_beta2",
+    (0, BELOW_ONE): "adam_beta1 adam_beta2 ema_decay",
     (0, inf): "learning_rate audio_learning_rate text_learning_rate weight_decay warmup_steps max_grad_norm "
     "adam_epsilon dataloader_num_workers freeze_audio_layers freeze_text_layers",
     (ABOVE_ZERO, inf): "lora_alpha num_train_epochs max_audio_seconds logging_steps eval_steps save_steps",
@@ -110,6 +110,9 @@ class ModelArguments:
     )
     early_stopping_patience: int | None = HfArg(
         default=None, help="Stop training after this many evaluations in a row without a better score."
+    )
+    ema_decay: float = HfArg(
+        default=0.0, help="Score and save the weights' moving average, of which a step keeps this share, such as 0.999."
     )
     use_weighted_layer_sum: bool = HfArg(
         default=False, help="Pool a learned weighted sum of all layers of each backbone."

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 LAST = "last"
 # Written after all other files of a checkpoint: their names, sizes and digests.
 FILE_LIST = "checkpoint_files.json"
+TRAINING_WEIGHTS = "training_weights.safetensors"  # beside a model of averages
 # In the folder of a run, the last file that training leaves.
 FINISHED = "trainer_state.json"
 NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")

@@ -30,7 +30,7 @@ from training.arguments import (
     DataArguments,
     ModelArguments,
 )
-from training.checkpoints import FILE_LIST, LAST, is_finished
+from training.checkpoints import FILE_LIST, LAST, TRAINING_WEIGHTS, is_finished
 from training.data import Splits
 from training.model import TINY_AUDIO, TINY_TEXT, max_audio_frames, max_text_positions, read_config, read_saved
 from training.run_folder import owned_by_run
@@ -175,6 +175,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("ignore_mismatched_sizes", model_args.model_name_or_path, "without --model_name_or_path; give it"),
         ("ignore_mismatched_sizes", training_args.do_train, "without training; leave out --do_train false"),
         ("lora_rank", training_args.do_train, "without training; leave out --do_train false"),
+        ("ema_decay", training_args.do_train, "without training; leave out --do_train false"),
         ("int8", not training_args.do_train, "in training; give --do_train false and a saved model"),
         ("int8", training_args.device.type == "cpu", "but on a CPU; give --use_cpu"),
         ("int8", not (training_args.bf16 or training_args.fp16), "with --bf16 and --fp16; give one of the three"),
@@ -365,6 +366,7 @@ def check_same_run(
     given = {"classes": splits.label_names, **model_args.config_fields}
     if (folder / FILE_LIST).is_file():
         saved["LoRA"], given["LoRA"] = getattr(config, "lora", None), model_args.lora
+        saved["averaging"], given["averaging"] = (folder / TRAINING_WEIGHTS).is_file(), model_args.ema_decay > 0
     given |= {name: getattr(data_args, name) for name in LIMITS if name in saved}
     if model_args.model_name_or_path is None or class_weights is not None:
         saved["class_weights"], given["class_weights"] = config.class_weights, class_weights

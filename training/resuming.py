@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from foundation.errors import InputError, RunStopped
 from foundation.files import read_json, write_json
-from training.checkpoints import FILE_LIST, FINISHED, delete, rotate, seal, writing
+from training.checkpoints import FILE_LIST, FINISHED, TRAINING_WEIGHTS, delete, rotate, seal, writing
 from training.draws import EpochSampler, TrainingCollator
 from training.hub import HubTrainer
 
@@ -47,15 +50,44 @@ class SaveAfterEpochCallback(TrainerCallback):
             self.is_put_off = False
 
 
+class WeightAverage(TrainerCallback):
+    """The average of what trains of a model, which has its own weights but within a `with` of this."""
+
+    def __init__(self, model: nn.Module, decay: float, checkpoint: str | None, num_steps: int):
+        def update(averages, weights, step):  # of a few steps the first would otherwise be most
+            get_ema_multi_avg_fn(min(decay, (1 + step.item()) / (10 + step.item())))(averages, weights, step)
+
+        self.trained = nn.ParameterList(weight for weight in model.parameters() if weight.requires_grad)
+        self.average = AveragedModel(self.trained, multi_avg_fn=update)
+        self.average.n_averaged.fill_(num_steps)
+        if checkpoint is not None:
+            self.trained.load_state_dict(load_file(Path(checkpoint, TRAINING_WEIGHTS)))
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.average.update_parameters(self.trained)
+
+    def swap(self, *_) -> None:
+        for weight, average in zip(self.trained, self.average.module):
+            weight.data, average.data = average.data, weight.data
+
+    __enter__ = __exit__ = swap
+
+    def save(self, folder: Path) -> None:
+        """Within a `with`, the weights that train."""
+        save_file(self.average.module.state_dict(), folder / TRAINING_WEIGHTS)
+
+
 class ResumableTrainer(HubTrainer):
     """
     [`HubTrainer`] that saves and restores what transformers' own leaves out: draws in the middle of an epoch, the loss
     since the last log, the patience of early stopping, and the time spent. `train_data_collator` makes its batches,
-    where `data_collator` only makes those that are scored.
+    where `data_collator` only makes those that are scored. With `ema_decay`, what it scores and saves is a
+    [`WeightAverage`].
     """
 
-    def __init__(self, *args, train_data_collator: Callable | None = None, **kwargs):
+    def __init__(self, *args, train_data_collator: Callable | None = None, ema_decay: float = 0.0, **kwargs):
         self.train_data_collator = train_data_collator
+        self.ema_decay, self._average = ema_decay, nullcontext()
         self._drawn_by_epoch = []
         self._resumed_from = None
         self._start = time.time()
@@ -94,7 +126,14 @@ class ResumableTrainer(HubTrainer):
             self.args.eval_on_start = False
         self.remove_callback(SaveAfterEpochCallback)
         self.add_callback(SaveAfterEpochCallback())
-        return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        if self.ema_decay:
+            if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+                raise InputError("--ema_decay needs all weights in each process, which FSDP divides; leave out one")
+            given = (self.ema_decay, resume_from_checkpoint, self.state.global_step)
+            self._average = WeightAverage(self.model, *given)
+            self.add_callback(self._average)
+        return prepared
 
     def _run_epoch(self, *, epoch, **kwargs):
         self._restore_progress()
@@ -117,6 +156,10 @@ class ResumableTrainer(HubTrainer):
 
     def _finalize_training(self, trial, num_train_samples, start_time):
         self._restore_progress()
+        if self.ema_decay:
+            self.remove_callback(self._average)
+            self._average.swap()
+            self._average = nullcontext()
         # Mean loss and speed are those of all steps, as if one process had run them.
         self._initial_global_step = 0
         return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
@@ -166,11 +209,13 @@ class ResumableTrainer(HubTrainer):
         # transformers' own rotation would delete the last whole checkpoint before this one is.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            with writing(folder):
+            with writing(folder), self._average:
                 if self.args.should_save:
                     (folder / FILE_LIST).unlink(missing_ok=True)
                 self.accelerator.wait_for_everyone()
                 super()._save_checkpoint(model, trial)
+                if self.ema_decay and self.args.should_save:
+                    self._average.save(folder)
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
                     seal(folder)

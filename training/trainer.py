@@ -170,7 +170,8 @@ class RsaCfnTrainer(ResumableTrainer):
         return loss, logits, labels
 
     def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):
-        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        with self._average:
+            output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if output.predictions is not None and output.label_ids is not None:
             # The Trainer's is a mean over batches, which on several processes counts rows that fill up the last one.
             logits, labels = torch.from_numpy(output.predictions), torch.from_numpy(output.label_ids)

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, TrainingArguments, Wav2Vec2FeatureExtractor, set_seed
 
 from foundation.errors import RunStopped
@@ -35,7 +36,7 @@ def rows():
 
 @pytest.fixture
 def make_trainer(make_model, processor, rows, tmp_path):
-    def make(batch_weighted_sampler=False, fusion="rsa_cfn", callbacks=None, **arguments):
+    def make(batch_weighted_sampler=False, fusion="rsa_cfn", callbacks=None, ema_decay=0.0, **arguments):
         arguments = {
             "output_dir": str(tmp_path),
             "use_cpu": True,
@@ -52,6 +53,7 @@ def make_trainer(make_model, processor, rows, tmp_path):
             processing_class=processor,
             batch_weighted_sampler=batch_weighted_sampler,
             callbacks=callbacks,
+            ema_decay=ema_decay,
         )
 
     return make
@@ -222,6 +224,7 @@ def assert_same_run(trainer, other):
         {"fp16": True},
         {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
         {"eval_strategy": "epoch", "logging_strategy": "epoch"},
+        pytest.param({"eval_strategy": "epoch", "ema_decay": 0.9, "fp16": True}, marks=pytest.mark.slow),
     ],
     ids=lambda arguments: "-".join(arguments),
 )
@@ -234,6 +237,29 @@ def test_a_run_can_be_resumed_from_each_of_its_steps(train):
     assert whole.state.log_history[0]["loss"] != whole.state.log_history[2]["loss"]
     for step in (1, 4, 5, 8):
         assert_same_run(whole, train(resume=step, eval_strategy="epoch", logging_strategy="epoch"))
+
+
+def test_the_average_of_the_weights_is_scored_and_saved_and_the_weights_train_on(train, tmp_path):
+    """Of the few first steps, less of the average is kept than is asked for."""
+    schedule = {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 3}
+    plain = train(**schedule)
+    steps = [load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in range(1, 4)]
+    trainer = train(**schedule, ema_decay=0.2, load_best_model_at_end=True)
+    average = dict(steps[0])
+    for number, weights in enumerate(steps, start=1):
+        decay = min(0.2, number / (9 + number)) if number > 1 else 0  # 0, 2 / 11, 0.2
+        average = {name: decay * average[name] + (1 - decay) * weight for name, weight in weights.items()}
+        saved = load_file(tmp_path / f"checkpoint-{number}" / "model.safetensors")
+        assert all(torch.allclose(saved[name], weight, atol=1e-6) for name, weight in average.items())
+    losses, plain_losses = (
+        [entry["eval_loss"] for entry in run.state.log_history if "eval_loss" in entry] for run in (trainer, plain)
+    )
+    assert losses[0] == plain_losses[0] and losses[1:] != plain_losses[1:]
+    best = load_file(tmp_path / f"checkpoint-{trainer.state.best_global_step}" / "model.safetensors")
+    trainer.save_model(tmp_path / "saved")
+    last = load_file(tmp_path / "saved" / "model.safetensors")
+    assert all(torch.equal(last[name], weight) for name, weight in best.items())
+    assert trainer.evaluate()["eval_loss"] == losses[trainer.state.best_global_step - 1]
 
 
 def test_a_run_of_few_steps_is_not_lengthened_by_resuming_it(train):
