@@ -348,6 +348,7 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         input_features: torch.Tensor | None = None,
         attributes: torch.Tensor | None = None,
+        mixing: torch.Tensor | None = None,
         **kwargs,
     ) -> RsaCfnOutput:
         """The pooled vector of a missing modality is zeros.
@@ -388,6 +389,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
                 (`config.audio_input`): what the feature extractor makes of each clip by itself, padded at the end.
             attributes (`torch.FloatTensor` of shape `(batch_size, num_attributes)`, *optional*):
                 The values of `config.attributes` that are to be learnt, NaN where there is none.
+            mixing (`torch.FloatTensor` of shape `(batch_size, batch_size)`, *optional*):
+                The shares of each row's features that make up a row where `labels` are as mixed (mixup).
 
         Raises:
             ValueError: The audio backbone doesn't read the inputs that are given, or takes none as long; a row has
@@ -436,6 +439,8 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
             logits, told = outputs[:, : config.num_labels], outputs[:, config.num_labels :]
             low, high = torch.tensor(config.attribute_ranges, dtype=torch.float32, device=told.device).unbind(dim=1)
             told = (low + high + (high - low) * told) / 2  # (B, K), float32 at least
+        if mixing is not None:  # what a linear classifier tells of mixed features
+            logits = mixing.to(logits.dtype) @ logits
         if config.temperature != 1 and not self.training:
             logits = logits / config.temperature
         if self.members:

@@ -65,6 +65,18 @@ def test_weights_and_smoothing(make_model, logits):
     torch.testing.assert_close(loss, expected)
 
 
+def test_mixed_features_learn_their_mixed_labels(make_model, rows):
+    model = make_model(fusion="early_fusion").eval()
+    inputs = {name: torch.stack([row[name] for row in rows[:3]]) for name in ("input_values", "input_ids")}
+    mixing = torch.tensor([[0.7, 0.3, 0], [0, 1, 0], [0.5, 0, 0.5]])
+    shares = mixing @ torch.eye(7)[:3]
+    audio, text = model.get_audio_features(inputs["input_values"]), model.get_text_features(inputs["input_ids"])
+    mixed = model.fusion.classifier_head(mixing @ model.fusion.norm(torch.cat([audio, text], dim=1)))
+    output = model(**inputs, labels=shares, mixing=mixing)
+    torch.testing.assert_close(output.logits, mixed)
+    torch.testing.assert_close(output.loss, F.cross_entropy(mixed, shares))
+
+
 def test_soft_labels(make_model, logits):
     fields, _ = VARIANTS["weighted"]
     model = make_model(fusion="text", **fields)

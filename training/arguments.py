@@ -22,7 +22,7 @@ MAX_TURNS = 100
 KEMDY20_DIR = "data/kemdy20"
 DEMO_DIR = "data/demo"
 # Of [`training.augmentation`]: ways to change training clips, and conditions that clips are scored under.
-AUGMENTATIONS = ("speed", "gain", "noise", "reverberation", "telephone", "mix", "raters")
+AUGMENTATIONS = ("speed", "gain", "noise", "reverberation", "telephone", "mix", "mixup", "raters")
 CONDITIONS = ("noise20", "noise10", "noise0", "telephone")
 AUDIO_MODEL = "facebook/wav2vec2-large-960h-lv60-self"
 TEXT_MODEL = "klue/roberta-base"
@@ -226,7 +226,8 @@ class DataArguments:
         default_factory=list,
         metadata={"choices": AUGMENTATIONS},
         help="Change training clips, anew in each epoch: speed, gain, noise, reverberation, telephone; mix adds "
-        "another clip of the batch and its share of the label; raters leaves half of them out of soft targets.",
+        "another clip of the batch and its share of the label, mixup another's features; raters leaves half of them "
+        "out of soft targets.",
     )
     augment_probability: float = HfArg(default=0.5, help="Of each way of --augment, for each clip.")
     eval_conditions: list[str] = HfArg(

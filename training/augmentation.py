@@ -88,8 +88,9 @@ class Augmentation:
     probability: float
     num_labels: int
 
-    def __call__(self, rows: list[dict], labels: torch.Tensor) -> torch.Tensor:
-        """Change the waveforms of rows in place; their labels `(B,)` or shares `(B, C)` → those they have now."""
+    def __call__(self, rows: list[dict], labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Change the waveforms of rows in place; their labels `(B,)` or shares `(B, C)` → those they have now, and for
+        mixup `mixing` of their features."""
         rng = np.random.default_rng(torch.randint(2**62, ()).item())
         for row in [row for row in rows if "audio" in row]:
             for name in [name for name in CHANGES if name in self.names]:
@@ -101,20 +102,30 @@ class Augmentation:
                 left = rng.binomial(votes, 0.5)  # half of the raters, drawn anew
                 if rng.random() < self.probability and left.sum():
                     labels[place] = torch.from_numpy(left / left.sum())
+        if labels.ndim == 1 and {"mix", "mixup"} & {*self.names}:
+            labels = one_hot(labels, self.num_labels).float()
         if "mix" in self.names and "audio" in rows[0]:
-            labels = self._mix(rows, labels, rng)
-        return labels
+            labels = self._mix(rows, rng) @ labels
+        if "mixup" not in self.names:
+            return {"labels": labels}
+        mixing = self._draw_mixing(len(rows), rng)
+        return {"labels": mixing @ labels, "mixing": mixing}
 
-    def _mix(self, rows: list[dict], labels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Add to a clip another of the batch, made as loud, and to its shares those of the other: half at the most."""
-        shares = labels if labels.ndim == 2 else one_hot(labels, self.num_labels).float()
-        waveforms, mixed, order = [row["audio"] for row in rows], shares.clone(), rng.permutation(len(rows))
+    def _draw_mixing(self, number: int, rng: np.random.Generator) -> torch.Tensor:
+        """`(B, B)`: of what a row becomes, the shares of each row: its own, and at the most half of another."""
+        mixing, order = torch.eye(number), rng.permutation(number)
         for place, other in zip(order, np.roll(order, 1)):
-            if place == other or rng.random() >= self.probability:
-                continue
-            share, own = rng.uniform(0.5, 1), waveforms[place]
+            if place != other and rng.random() < self.probability:
+                mixing[place, place] = share = rng.uniform(0.5, 1)
+                mixing[place, other] = 1 - share
+        return mixing
+
+    def _mix(self, rows: list[dict], rng: np.random.Generator) -> torch.Tensor:
+        """Add to a clip another of the batch, made as loud; the shares of both, as drawn."""
+        waveforms, mixing = [row["audio"] for row in rows], self._draw_mixing(len(rows), rng)
+        for place, other in (mixing - mixing.diag().diag()).nonzero().tolist():
+            share, own = mixing[place, place].item(), waveforms[place]
             added = np.resize(waveforms[other], len(own))
             added = added * np.sqrt(np.mean(own**2) / max(np.mean(added**2), 1e-12))
             rows[place]["audio"] = (share * own + (1 - share) * added).astype(np.float32)
-            mixed[place] = share * shares[place] + (1 - share) * shares[other]
-        return mixed
+        return mixing

@@ -54,9 +54,11 @@ def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: Dat
             path = _find_or_make(trainer, splits.recordings, modality, key)
             backbone = getattr(trainer.model, f"{modality}_model")
             features[modality] = CachedFeatures(path, key, backbone.config.hidden_size)
-    trainer.data_collator = trainer.train_data_collator = CachedFeatureCollator(
+    trainer.data_collator = CachedFeatureCollator(
         trainer.processing_class, features=features, attributes=trainer.data_collator.attributes
     )
+    augmentation = trainer.train_data_collator.augmentation
+    trainer.train_data_collator = replace(trainer.data_collator, augmentation=augmentation)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     for name, part in parts.items():
         if part is not None and "audio" in part.column_names:

@@ -40,14 +40,13 @@ class RsaCfnDataCollator:
         target = "label_shares" if "label_shares" in rows[0] else "label"
         labels = torch.tensor([row[target] for row in rows])  # (B,), or (B, C) for shares
         rows, problems = self.read(rows)
-        if self.augmentation is not None:
-            labels = self.augmentation(rows, labels)
-        batch = {**self.model_inputs(rows), "labels": labels}
+        targets = {"labels": labels} if self.augmentation is None else self.augmentation(rows, labels)
+        batch = {**self.model_inputs(rows), **targets}
         if self.attributes:
             values = [[row[name] for name in self.attributes] for row in rows]
             batch["attributes"] = torch.from_numpy(np.array(values, np.float32))  # (B, K)
         if problems:
-            labels[list(problems)] = IGNORED
+            batch["labels"][list(problems)] = IGNORED
             batch["unread"] = {str(rows[place].get("segment_id")): problem for place, problem in problems.items()}
         return batch
 

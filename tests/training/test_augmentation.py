@@ -57,18 +57,21 @@ def test_all_that_is_drawn_depends_on_torch_alone(voice):
     def draw(seed):
         torch.manual_seed(seed)
         rows = batch(voice)
-        labels = Augmentation(list(AUGMENTATIONS), 0.5, 3)(rows, torch.tensor([0, 1, 2, 0]))
-        return [row["audio"] for row in rows], labels
+        drawn = Augmentation(list(AUGMENTATIONS), 0.5, 3)(rows, torch.tensor([0, 1, 2, 0]))
+        return [row["audio"] for row in rows], drawn
 
-    (first, labels), (again, same), (other, _) = draw(1), draw(1), draw(2)
-    assert torch.equal(labels, same) and all(map(np.array_equal, first, again))
+    (first, drawn), (again, same), (other, _) = draw(1), draw(1), draw(2)
+    assert list(drawn) == list(same) == ["labels", "mixing"] and all(map(torch.equal, drawn.values(), same.values()))
+    assert all(map(np.array_equal, first, again))
     assert not all(map(np.array_equal, first, other))
     assert all(clip.dtype == np.float32 and np.isfinite(clip).all() for clip in first)
 
 
 def test_nothing_is_changed_with_probability_0(voice):
     rows = batch(voice)
-    labels = Augmentation(list(AUGMENTATIONS), 0.0, 3)(rows, torch.tensor([0, 1, 2, 0]))
+    drawn = Augmentation(list(AUGMENTATIONS), 0.0, 3)(rows, torch.tensor([0, 1, 2, 0]))
+    labels = drawn["labels"]
+    assert torch.equal(drawn["mixing"], torch.eye(4))
     assert all(np.array_equal(row["audio"], own["audio"]) for row, own in zip(rows, batch(voice)))
     assert torch.equal(labels.argmax(dim=1), torch.tensor([0, 1, 2, 0])) and labels.max(dim=1).values.eq(1).all()
 
@@ -78,23 +81,33 @@ def test_mixed_clips_have_mixed_labels(voice):
     time = np.arange(32000) / 16000
     tones = [np.sin(2 * np.pi * hertz * time).astype(np.float32) for hertz in (200, 400, 600)]
     rows = [{"audio": tone * scale} for tone, scale in zip(tones, (1, 0.1, 0.5))]
-    labels = Augmentation(["mix"], 1.0, 3)(rows, torch.arange(3))
+    labels = Augmentation(["mix"], 1.0, 3)(rows, torch.arange(3))["labels"]
     assert torch.allclose(labels.sum(dim=1), torch.ones(3)) and (labels.diagonal() >= 0.5).all()
     for row, shares in zip(rows, labels):
         amplitudes = torch.tensor([power(row["audio"], hertz - 50, hertz + 50) ** 0.5 for hertz in (200, 400, 600)])
         assert torch.allclose((amplitudes / amplitudes.sum()).float(), shares, atol=1e-3)
 
 
+def test_mixed_features_have_mixed_labels_and_the_clips_stay(voice):
+    torch.manual_seed(0)
+    rows, shares = batch(voice), torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0.5, 0.5]])
+    drawn = Augmentation(["mixup"], 1.0, 3)(rows, shares)
+    assert all(np.array_equal(row["audio"], own["audio"]) for row, own in zip(rows, batch(voice)))
+    mixing = drawn["mixing"]
+    assert torch.allclose(mixing.sum(dim=1), torch.ones(4)) and (mixing > 0).sum(dim=1).eq(2).all()
+    assert (mixing.diagonal() >= 0.5).all() and torch.equal(drawn["labels"], mixing @ shares)
+
+
 def test_raters_are_left_out_of_soft_targets_only(voice):
     torch.manual_seed(0)
     shares = torch.tensor([[0.8, 0.2, 0.0]] * 4)
-    drawn = Augmentation(["raters"], 1.0, 3)(batch(voice), shares.clone())
+    drawn = Augmentation(["raters"], 1.0, 3)(batch(voice), shares.clone())["labels"]
     assert torch.allclose(drawn.sum(dim=1), torch.ones(4)) and drawn[:, 2].eq(0).all()
     assert len({tuple(row.tolist()) for row in drawn}) > 1
     labels = torch.tensor([0, 1, 2, 0])
-    assert Augmentation(["raters"], 1.0, 3)(batch(voice), labels) is labels
+    assert Augmentation(["raters"], 1.0, 3)(batch(voice), labels)["labels"] is labels
 
 
 def test_names_of_the_command_line_are_those_of_the_functions(voice):
-    assert set(AUGMENTATIONS) == {*CHANGES, "mix", "raters"}
+    assert set(AUGMENTATIONS) == {*CHANGES, "mix", "mixup", "raters"}
     assert all(len(under(condition, voice)) == len(voice) for condition in CONDITIONS)

@@ -97,6 +97,7 @@ def assert_same_predictions(first, second):
         pytest.param("mlp_mixer", (), marks=pytest.mark.slow),
         pytest.param("cross_attention", (), marks=pytest.mark.slow),
         pytest.param("audio", ("--pooling_mode", "max"), marks=pytest.mark.slow),
+        pytest.param("late_fusion", ("--augment", "mixup"), marks=pytest.mark.slow),
         pytest.param("text", ("--label_target", "soft"), marks=pytest.mark.slow),
         (
             "early_fusion",

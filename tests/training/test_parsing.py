@@ -186,6 +186,8 @@ def test_what_is_scored_by_itself_is_not_trained(arguments, trains, make_model, 
         ("--output_dir full", "already holds files, and no finished run; give a new folder, remove this one, or go on"),
         ("--output_dir finished", "already holds a finished run; give a new folder, remove this one, or score it"),
         ("--fp16 --bf16", "--fp16 and --bf16 exclude each other; give one of them"),
+        ("--ema_decay 1", "--ema_decay 1.0 is out of range; give 0 or more, below 1"),
+        ("--cache_features --augment mixup noise", "has no use with --cache_features, but mixup and raters"),
         ("--early_stopping_patience 0", "--early_stopping_patience 0 is out of range; give 1 or more"),
         ("--early_stopping_patience 2", "has no use without scores; give --eval_strategy epoch, or steps"),
         (
