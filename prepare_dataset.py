@@ -51,6 +51,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--metadata", help="for csv: a csv, tsv or jsonl with path, label, and maybe text, speaker, session, split"
     )
     parser.add_argument("--output_dir", required=True, help="folder for the dataset: new, or of an earlier conversion")
+    parser.add_argument("--asr_model", help="speech recogniser that writes a column asr_text, as openai/whisper-small")
+    parser.add_argument("--asr_language", help="what it hears, such as ko; left out, Whisper guesses it each time")
     report_help = "also draw the dataset: pictures and one page, in OUTPUT_DIR/report"
     parser.add_argument("--report", action="store_true", help=report_help)
     push_help = "also upload the dataset to the Hugging Face Hub, privately"
@@ -73,6 +75,8 @@ def prepare(
     num_proc: int | None = None,
     metadata_file: str | Path | None = None,
     then: Callable[[dict], None] = lambda report: None,
+    asr_model: str | None = None,
+    asr_language: str | None = None,
 ) -> dict:
     """Converts one of `CORPORA` into a `DatasetDict`, rows in the order of the annotation files; gives its report.
 
@@ -85,6 +89,8 @@ def prepare(
         NothingToWriteError: no row can be used; nothing was written.
     """
     _check_arguments(corpus, corpus_dir, num_proc, metadata_file)
+    if asr_language is not None and asr_model is None:
+        raise InputError("--asr_language has no use without --asr_model; give it, or leave it out")
     corpus_dir = None if corpus_dir is None else Path(corpus_dir).expanduser()
     metadata_file = None if metadata_file is None else Path(metadata_file).expanduser()
     # Read before anything is made, so that a folder of another shape is refused at once.
@@ -95,6 +101,7 @@ def prepare(
         where, reason = error.filename or metadata_file or corpus_dir, error.strerror or error
         raise InputError(f"{where} can't be read ({reason}): make it readable, or take it out of the corpus") from None
     source = describe_source(corpus, metadata_file or corpus_dir, found)
+    source["digest"] += "" if asr_model is None else f" {asr_model} {asr_language}"
     output_dir = check_output_dir(output_dir, corpus_dir, source)
     with incomplete_folder(output_dir) as folder:
         check_output_dir(output_dir, corpus_dir, source)  # again, as a killed run may have had its name
@@ -103,6 +110,10 @@ def prepare(
             report = json.loads((output_dir / REPORT_FILE).read_text(encoding="utf-8"))
             then(report)
             return report
+        if asr_model is not None:
+            from training.transcription import Transcriber, write_asr_text
+
+            transcriber = Transcriber(asr_model, None, asr_language)
         if found is None:
             _check_demo_dir(corpus_dir)
             from corpora.demo import write_corpus
@@ -121,7 +132,10 @@ def prepare(
             )
         from corpora.arrow import assemble_dataset  # see `write_shards`
 
-        report["fingerprint"] = assemble_dataset(found, folder / "shards", shards, folder / "dataset")
+        assembled = folder / ("dataset" if asr_model is None else "without_asr_text")
+        report["fingerprint"] = assemble_dataset(found, folder / "shards", shards, assembled)
+        if asr_model is not None:
+            report["asr_text"] = write_asr_text(transcriber, assembled, folder / "dataset")
         publish(folder, report, skipped_table(shards), source, output_dir)
         then(report)
     return report
@@ -185,7 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
             from corpora.hub import check_destination
 
             check_destination(given.push_to_hub)
-        prepare(given.corpus, given.corpus_dir, output_dir, given.num_proc, given.metadata, finish)
+        asr = (given.asr_model, given.asr_language)
+        prepare(given.corpus, given.corpus_dir, output_dir, given.num_proc, given.metadata, finish, *asr)
         return 0
     except InputError as error:
         complain(PROGRAM, error)

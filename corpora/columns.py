@@ -12,6 +12,7 @@ from foundation.words import time_in_words
 MEANINGS = {
     "audio": "encoded recording in `bytes`, file name in `path`; not decoded on loading",
     "text": "transcript",
+    "asr_text": "transcript by a speech recogniser",
     "raw_text": "transcript with the corpus's tags for noise, breath and fillers",
     "label": "null where raters tie or none is given",
     "emotions": "classes that most raters chose, several where they tie",

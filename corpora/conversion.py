@@ -99,6 +99,8 @@ def format_report(report: dict, output_dir: str | Path) -> str:
         lines.append(f"  {label:<{width}}  {count:6d}  {count / max(written, 1):6.1%}")
     lines.append(f"  {'total':<{width}}  {written:6d}  {1:6.1%}")
     lines.append(f"Audio  {report['hours']:.2f} hours")
+    for name, value in report.get("asr_text", {}).items():
+        lines.append(f"asr_text: {name} {value:.4g}")
     lines.append(f"Dataset in {writable(str(output_dir))} (complete lists in its {REPORT_FILE} and {SKIPPED_FILE})")
     return "\n".join(lines)
 

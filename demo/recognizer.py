@@ -93,7 +93,7 @@ class Recognizer:
         """The words of a recording; None where the recogniser can make nothing of it. Raises as a call does."""
         recording = self._read(audio)
         with self._turn:
-            return self.transcriber(recording)
+            return self.transcriber(recording)[0]
 
     def _read(self, audio: str) -> dict:
         """The samples of a file, which is read no further than `MAX_SECONDS`, whatever its header says."""

@@ -298,7 +298,7 @@ def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | N
             try:
                 with opened(row.audio) if is_heard else nullcontext(row.audio) as audio:
                     if is_heard:
-                        row.text = transcriber(audio)
+                        (row.text,) = transcriber(audio)
                     read = {"audio": audio, "text": row.text, "context": row.context}
                     yield {} if row.problem is not None else read
             except ValueError as reason:

@@ -1,15 +1,20 @@
-"""Transcripts by a speech recogniser, for recordings that have none."""
+"""Transcripts by a speech recogniser, for recordings that have none, or beside those that a dataset has."""
+
+from pathlib import Path
 
 import torch
+from datasets import load_from_disk
 from transformers import pipeline
 
 from audio_rsa_cfn import decode_audio
 from foundation.errors import InputError
+from metrics.transcripts import error_rate
 from training.model import RECOGNISER, loading
 
 
 # Longer recordings are recognised in overlapping stretches of this length.
 CHUNK_SECONDS = 30
+BATCH_SIZE = 16
 # Of a recogniser that generates: more than anyone says in a second, and of what Whisper's decoder takes the most.
 TOKENS_PER_SECOND, MOST_TOKENS = 16, 440
 
@@ -18,9 +23,11 @@ class Transcriber:
     """Any speech recogniser that transformers loads, such as Whisper or a wav2vec2 with CTC; `language`, such as "ko",
     is for one that would guess it."""
 
-    def __init__(self, name: str, device: torch.device, language: str | None = None):
+    def __init__(self, name: str, device: torch.device | None, language: str | None = None):
         with loading("--asr_model", name, RECOGNISER):
-            self.recognizer = pipeline("automatic-speech-recognition", model=name, device=device)
+            # Of a file in half precision too, which takes a CPU many times as long.
+            self.recognizer = pipeline("automatic-speech-recognition", model=name, device=device, dtype=torch.float32)
+            self.recognizer.tokenizer.pad_token = self.recognizer.tokenizer.pad_token or "<|endoftext|>"  # Whisper's
         model = self.recognizer.model
         config = model.generation_config if model.can_generate() else None
         self.generates, self.options = config is not None, {}
@@ -31,19 +38,40 @@ class Transcriber:
                 raise InputError(f"--asr_language {language} is unknown to {name}; give one of {legal}")
             self.options = {"language": language, "task": "transcribe"}
 
-    def __call__(self, audio) -> str:
-        """The words of a recording of at most an hour, in any form that `decode_audio` takes; raises ValueError where
-        it can't be read, or the recogniser can make nothing of it."""
+    def __call__(self, *recordings) -> list[str]:
+        """The words of recordings of at most an hour, in any form that `decode_audio` takes; raises ValueError where
+        one can't be read, or the recogniser can make nothing of it."""
         sampling_rate = self.recognizer.feature_extractor.sampling_rate
-        waveform = decode_audio(audio, None, sampling_rate)
-        seconds = len(waveform) / sampling_rate
+        waveforms = [decode_audio(audio, None, sampling_rate) for audio in recordings]
+        seconds = max(map(len, waveforms)) / sampling_rate
         options = {"chunk_length_s": CHUNK_SECONDS} if seconds > CHUNK_SECONDS else {}
         if self.generates:
             limit = min(int(TOKENS_PER_SECOND * (seconds + 1)), MOST_TOKENS)
             options["generate_kwargs"] = {"max_new_tokens": limit, **self.options}
         try:
-            answer = self.recognizer({"raw": waveform, "sampling_rate": sampling_rate}, **options)
+            inputs = [{"raw": waveform, "sampling_rate": sampling_rate} for waveform in waveforms]
+            # Beside longer clips, which it is padded to, one with CTC would hear something else.
+            answers = self.recognizer(inputs, batch_size=len(inputs) if self.generates else 1, **options)
         except Exception as error:  # whatever a recogniser makes of a sound that it isn't made for
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ValueError(f"the recogniser can make nothing of the audio ({reason}); give its text.") from error
-        return " ".join(answer["text"].split())
+        return [" ".join(answer["text"].split()) for answer in answers]
+
+
+def write_asr_text(transcriber: Transcriber, folder: Path, into: Path) -> dict[str, float]:
+    """A copy of a dataset with a column `asr_text`, and how far it is from `text`."""
+
+    def heard(clips: list[dict]) -> list[str]:
+        try:
+            return transcriber(*clips)
+        except ValueError:
+            return [""] if len(clips) == 1 else [text for clip in clips for text in heard([clip])]
+
+    dataset, pairs = load_from_disk(folder), []
+    for split, rows in dataset.items():
+        texts = [text for batch in rows.iter(BATCH_SIZE) for text in heard(batch["audio"])]
+        pairs += [pair for pair in zip(rows["text"][:], texts) if pair[0]]
+        dataset[split] = rows.add_column("asr_text", texts)
+    dataset.save_to_disk(into)
+    rates = {"word error rate": error_rate(pairs), "character error rate": error_rate(pairs, of_characters=True)}
+    return {"rows with both texts": len(pairs), **rates}

@@ -70,7 +70,11 @@ def test_only_what_is_there(own_dataset):
     assert table(card.text, "label")[2] == ["up|set &lt;b>", "1 (33.3%)", "0 (0.0%)"]
     assert "- 2 skipped: audio missing" in card.text
     assert "It comes divided into train, test." in card.text
-    for absent in ("rater", "session", "KEMDy", "ETRI", "Citation"):
+    heard = REPORT | {"asr_text": {"rows with both texts": 2, "word error rate": 0.25}}
+    card_with_both = dataset_card(own_dataset, heard, "csv", "me/speech", []).text
+    assert "Of `asr_text`: rows with both texts 2, word error rate 0.25.\n\n" in card_with_both
+    assert table(card_with_both, "label") == table(card.text, "label")
+    for absent in ("rater", "session", "KEMDy", "ETRI", "Citation", "asr_text"):
         assert absent not in card.text.replace("null where raters tie or none is given", "")
 
 

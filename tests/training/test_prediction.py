@@ -1,6 +1,5 @@
 """Prediction from the shell: every row of a csv, folder or recording comes back in its order, or says why not."""
 
-import copy
 import csv
 import functools
 import json
@@ -15,16 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from transformers import (
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForCTC,
-    Wav2Vec2Processor,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-    WhisperTokenizer,
-)
 
 from configuration_rsa_cfn import EMOTIONS
 from foundation.errors import InputError
@@ -33,12 +22,12 @@ from foundation.words import active
 from processing_rsa_cfn import RsaCfnPipeline
 from run_classification import main, run
 from tests.killing import start
+from tests.recognizers import make_recognizers
 from tests.slow import mostly_slow
 from tests.test_mutated_inputs import mutate
 from training import prediction
 from training.parsing import parse_arguments
 from training.prediction import read_rows
-from training.transcription import Transcriber
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -437,28 +426,7 @@ def test_half_precision_is_half_precision(saved, recordings, tmp_path):
 
 @pytest.fixture(scope="module")
 def recognizers(model, tmp_path_factory):
-    """Folders of two random speech recognisers: a wav2vec2 with CTC and a Whisper."""
-    folder = tmp_path_factory.mktemp("recognizers")
-    vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"정말반가워요"])}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"))
-    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(folder / "ctc")
-    config = copy.deepcopy(model.config.audio_config)
-    config.update({"vocab_size": len(vocabulary), "pad_token_id": 0})
-    Wav2Vec2ForCTC(config).save_pretrained(folder / "ctc")
-    special = ["<|endoftext|>", "<|startoftranscript|>", "<|transcribe|>", "<|notimestamps|>"]
-    vocabulary = {token: index for index, token in enumerate([*"abcdefgh", *special])}
-    WhisperTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder / "whisper")
-    WhisperFeatureExtractor(feature_size=8).save_pretrained(folder / "whisper")
-    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
-    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_mel_bins": 8}
-    tokens = {"pad_token_id": 8, "eos_token_id": 8, "bos_token_id": 8, "decoder_start_token_id": 9}
-    whisper = WhisperForConditionalGeneration(
-        WhisperConfig(**sizes, **tokens, vocab_size=len(vocabulary), begin_suppress_tokens=None, max_length=8)
-    )
-    whisper.generation_config.update(max_length=8, suppress_tokens=[8, 9, 10, 11])
-    whisper.save_pretrained(folder / "whisper")
-    return folder
+    return make_recognizers(tmp_path_factory.mktemp("recognizers"), model.config.audio_config)
 
 
 @pytest.mark.parametrize("recognizer", ["ctc", "whisper"])
@@ -476,26 +444,6 @@ def test_a_recogniser_writes_the_transcripts_that_are_missing(
     (tmp_path / "more.csv").write_text(f"audio,Text\n{speech},{texts[0]}\n{speech},")
     _, more = predict(saved, tmp_path / "more.csv", tmp_path / "more", "--asr_model", str(recognizers / recognizer))
     assert [record["Text"] for record in more] == [texts[0], records[0]["text"]]
-
-
-def test_a_language_is_told_to_the_recogniser_that_would_guess_it(recognizers):
-    for name in ("ctc", "whisper"):  # of one language each
-        with pytest.raises(InputError, match="--asr_language ko is unknown to .*; give one of none: it knows one"):
-            Transcriber(str(recognizers / name), "cpu", "ko")
-    transcriber = Transcriber(str(recognizers / "whisper"), "cpu")
-    transcriber.options, given = {"language": "ko"}, []
-
-    def listen(inputs, **options):
-        given.append(options)
-        return {"text": "words"}
-
-    listen.feature_extractor = transcriber.recognizer.feature_extractor
-    transcriber.recognizer = listen
-    assert transcriber({"array": np.ones(8000), "sampling_rate": 16000}) == "words"
-    assert transcriber({"array": np.ones(16000 * 40), "sampling_rate": 16000}) == "words"
-    short, long = given
-    assert short == {"generate_kwargs": {"max_new_tokens": 24, "language": "ko"}}
-    assert long == {"chunk_length_s": 30, "generate_kwargs": {"max_new_tokens": 440, "language": "ko"}}
 
 
 def test_what_the_recogniser_cant_read_has_its_reason(saved, recognizers, tmp_path):
