@@ -13,13 +13,20 @@ from pathlib import Path
 
 import pytest
 from datasets import load_from_disk
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import (
+    ElectraForPreTraining,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
 
 import run_experiments
 from configuration_rsa_cfn import EMOTIONS, FUSIONS
 from experiments.published import WEIGHTED_F1
 from foundation.files import owned
 from tests import killing
+from tests.test_encoders_rsa_cfn import WHISPER
 from training.model import train_tokenizer
 
 
@@ -326,13 +333,24 @@ def test_what_is_wrong_is_said_in_one_line_before_anything_is_trained(finished, 
 
 @pytest.fixture(scope="module")
 def hub_cache(make_model, prepared_dir, tmp_path_factory):
-    """A cache of the Hub in which small random models have the names of the paper's backbones."""
+    """A cache of the Hub in which small random models have the names of the plans' backbones."""
     cache = tmp_path_factory.mktemp("hub")
     tokenizer = train_tokenizer(load_from_disk(prepared_dir)["train"]["text"])
     sizes = {"max_position_embeddings": 260, "vocab_size": len(tokenizer)}
     roberta = make_model(text_config=sizes)
     xlm_roberta = make_model(text_config={**sizes, "model_type": "xlm-roberta"})
+    wavlm = make_model(audio_config={"model_type": "wavlm"})
+    whisper = make_model(audio_config={**WHISPER, "max_source_positions": 1500})
+    electra = make_model(text_config={**sizes, "model_type": "electra"})
     for name, parts in {
+        "kresnik/wav2vec2-large-xlsr-korean": (Wav2Vec2ForCTC(roberta.audio_model.config), Wav2Vec2FeatureExtractor()),
+        "microsoft/wavlm-large": (wavlm.audio_model, Wav2Vec2FeatureExtractor()),
+        "openai/whisper-small": (
+            WhisperForConditionalGeneration(whisper.audio_model.config),
+            WhisperFeatureExtractor(),
+        ),
+        "klue/roberta-large": (roberta.text_model, tokenizer),
+        "monologg/koelectra-base-v3-discriminator": (ElectraForPreTraining(electra.text_model.config), tokenizer),
         "facebook/wav2vec2-large-960h-lv60-self": (roberta.audio_model, Wav2Vec2FeatureExtractor()),
         "klue/roberta-base": (roberta.text_model, tokenizer),
         "xlm-roberta-base": (xlm_roberta.text_model, tokenizer),
@@ -369,3 +387,24 @@ def test_the_paper_s_plan_gives_every_row_and_column_of_its_tables(hub_cache, pr
     for value in published:
         assert f"{value:.5f}".removeprefix("0") in report
     assert all(name in report for name in (*PAPERS, *EMOTIONS, "xlm-roberta-base", "label transform"))
+
+
+@pytest.mark.slow
+def test_the_plan_of_larger_encoders_runs_to_its_report(hub_cache, prepared_dir, tmp_path):
+    """One fold and one seed of fifteen, for one epoch, on a small corpus in the folder that the plan names."""
+    plan = json.loads((PAPER_PLAN.parent / "kemdy20_2026.json").read_text())
+    plan["protocols"]["session"] = {"folds": [1], "seeds": [1]}
+    (tmp_path / "kemdy20_2026.json").write_text(json.dumps(plan))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "kemdy20").symlink_to(prepared_dir)
+    arguments = "--num_train_epochs 1 --per_device_train_batch_size 8 --max_audio_seconds 1 --num_processes 2".split()
+    arguments += ["--cross_fusion_rank", "2"]  # as above
+    variables = {"HF_HUB_CACHE": str(hub_cache), "HF_DATASETS_CACHE": str(tmp_path / "features")}
+    code, output, errors = finish(start(tmp_path, "kemdy20_2026.json", *arguments, **variables))
+    assert code == 0, output + errors
+    results = json.loads((tmp_path / "results" / "kemdy20_2026" / "results.json").read_text())
+    (table,) = results["tables"]
+    estimates = {scores["system"]: scores["estimates"] for scores in results["scores"]}
+    assert len(table["rows"]) == 18 and len(estimates) == 18 + 3 + 2 + 1  # with each modality alone, and majority
+    for row in table["rows"]:
+        assert {"macro_f1", "weighted_f1", "ccc_valence", "ccc_arousal"} <= {*estimates[row["system"]]}
