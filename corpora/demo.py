@@ -75,6 +75,8 @@ SETTINGS = (
 ).split(", ")
 ADVERBS = "정말, 진짜, 사실, 솔직히, 좀, 막, 그냥, 저는, 나는".split(", ")
 ENDINGS = "어, 어요, 거든, 거든요, 지, 죠, 는데, 는데요, 네, 네요, 습니다, 던 것 같아, 던 것 같아요".split(", ")
+# How a turn ends before one of that emotion, whatever its own: a question for each pair of voices.
+QUESTIONS = {emotion: ask for pair, ask in zip(VOICE_PAIRS, (" 어땠어", " 그래서", " 왜")) for emotion in pair}
 TAGS_BEFORE = ("n/", "b/", "l/", "c/", "아/", "음/")
 TAGS_AFTER = ("n/", "b/", "l/", "c/")
 
@@ -190,23 +192,15 @@ def plan_utterances(num_utterances=1000, num_sessions=40, seed=2023):
         session_rng = _generator(seed, session, 0)
         speakers = [_make_speaker(session_rng, user) for user in (2 * session - 1, 2 * session)]
         counts = {}
-        for (script, speaker), (label, (text_cue, voice_cue)) in zip(_take_turns(session_rng, speakers, size), dealt):
+        turns = list(zip(_take_turns(session_rng, speakers, size), dealt))
+        for number, ((script, speaker), (label, cues)) in enumerate(turns):
             counts[script, speaker] = counts.get((script, speaker), 0) + 1
-            sentence = _compose_sentence(session_rng, speaker, text_cue, spoken)
-            utterances.append(
-                Utterance(
-                    session=session,
-                    script=script,
-                    speaker=speaker,
-                    number=counts[script, speaker],
-                    label=label,
-                    text_cue=text_cue,
-                    voice_cue=voice_cue,
-                    sentence=sentence,
-                    transcript=_add_tags(session_rng, sentence),
-                    votes=_cast_votes(session_rng, label),
-                )
-            )
+            answers = [answer.split(";")[0] for (of, _), (answer, _) in turns[number + 1 : number + 2] if of == script]
+            question = "".join(QUESTIONS.get(answer, "") for answer in answers)
+            sentence = _compose_sentence(session_rng, speaker, cues[0], question, spoken)
+            turn = (session, script, speaker, counts[script, speaker])
+            transcript, votes = _add_tags(session_rng, sentence), _cast_votes(session_rng, label)
+            utterances.append(Utterance(*turn, label, *cues, sentence, transcript, votes))
     return utterances
 
 
@@ -236,10 +230,7 @@ def _deal_labels(rng, num_utterances):
     emotional = [emotion for emotion in EMOTIONS if emotion != "neutral"]
     while len(labels) < num_utterances:
         extra = emotional[len(labels) // 20 % len(emotional)]
-        if rng.random() < 0.7:
-            tied = {"neutral", _pick(rng, emotional)}
-        else:
-            tied = set(_pick(rng, TEXT_PAIRS + VOICE_PAIRS))
+        tied = {"neutral", _pick(rng, emotional)} if rng.random() < 0.7 else {*_pick(rng, TEXT_PAIRS + VOICE_PAIRS)}
         tie = ";".join(emotion for emotion in TIE_ORDER if emotion in tied)
         deck = ["neutral"] * 6 + emotional * 2 + [extra, tie]
         labels.extend(deck[i] for i in rng.permutation(len(deck)))
@@ -290,7 +281,7 @@ def _take_turns(rng, speakers, size):
             yield script, speakers[(first + turn) % 2] if turn < 2 else _pick(rng, speakers)
 
 
-def _compose_sentence(rng, speaker, cue, spoken):
+def _compose_sentence(rng, speaker, cue, question, spoken):
     """A sentence that nobody has said yet, as far as the speaker's habits allow."""
     for _ in range(50):
         words = [_pick(rng, speaker.settings)]
@@ -299,7 +290,7 @@ def _compose_sentence(rng, speaker, cue, spoken):
             words.insert(0, _pick(rng, speaker.times))
         if rng.random() < 0.3:
             words.insert(-1, _pick(rng, speaker.adverbs))
-        sentence = " ".join(words)
+        sentence = " ".join(words) + question
         if sentence not in spoken:
             break
     spoken.add(sentence)

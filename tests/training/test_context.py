@@ -4,6 +4,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from foundation.errors import InputError
+from prepare_dataset import prepare
 from run_classification import main as train
 from training.arguments import DataArguments
 from training.context import preceding_turns
@@ -81,6 +82,17 @@ def test_a_model_learns_what_only_the_context_tells_and_predicts_by_it(tmp_path,
     with open("predicted/predictions.csv", encoding="utf-8") as file:
         answers = [line.split(",")[3] for line in file.read().splitlines()[1:]]
     assert answers[1::2] == ["happy", "sad"]
+
+
+@pytest.mark.slow
+def test_the_turn_before_tells_of_the_demo_what_the_words_leave_open(tmp_path):
+    prepare("demo", None, tmp_path / "demo")
+    given = f"--fusion text --audio_model tiny --text_model tiny --dataset_name {tmp_path / 'demo'} --use_cpu --seed 1"
+    none, one = (
+        train(*parse_arguments([*given.split(), "--context_turns", turns, "--output_dir", str(tmp_path / turns)]))
+        for turns in ("0", "1")
+    )
+    assert one["eval_macro_f1"] > none["eval_macro_f1"] + 0.03
 
 
 def test_a_dataset_without_dialogues_is_refused(tmp_path):
