@@ -238,8 +238,14 @@ class FeaturesByClip:
     """A feature encoder that sees each of the clips in a row by itself."""
 
     def forward(self, input_values):
-        clips = (input_values,) if _clips.get() is None else input_values.split(_clips.get()[0], dim=1)
-        return torch.cat([super(FeaturesByClip, self).forward(clip) for clip in clips], dim=2)  # (B, channels, frames)
+        if _clips.get() is None:
+            return super().forward(input_values)
+        features = []
+        for clip in input_values.split(_clips.get()[0], dim=1):
+            # A group norm by itself refuses a clip of one frame.
+            with valid_lengths(torch.tensor([[clip.shape[1]]], device=clip.device)):
+                features.append(super().forward(clip))
+        return torch.cat(features, dim=2)  # (B, channels, frames)
 
 
 class PositionsByClip:

@@ -155,7 +155,7 @@ def test_group_model_under_autocast_and_in_half(make_steady_model, make_batch, h
 def test_clips_in_one_row_are_masked_and_weighed_as_padded_ones_are(family, make_steady_model, make_batch):
     audio_config = {**family, "mask_time_prob": 0.3, "mask_time_length": 2}
     model = make_steady_model(audio_config, fusion="early_fusion", use_weighted_layer_sum=True).train()
-    batch, logits = make_batch((4000, 900, 9000, 2000), (5, 9, 3, 4)), []
+    batch, logits = make_batch((4000, 400, 9000, 2000), (5, 9, 3, 4)), []  # 400 samples are one frame
     for model.runs_lengths_apart in (False, True, True):
         np.random.seed(len(logits) // 2)
         logits.append(model(**batch).logits)
