@@ -13,6 +13,7 @@ from transformers import AutoModel
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoderLayer
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -245,15 +246,17 @@ class FeaturesByClip:
             # A group norm by itself refuses a clip of one frame.
             with valid_lengths(torch.tensor([[clip.shape[1]]], device=clip.device)):
                 features.append(super().forward(clip))
-        return torch.cat(features, dim=2)  # (B, channels, frames)
+        return torch.cat(features, dim=2)  # (1, channels, all frames)
 
 
 class PositionsByClip:
     """Convolutions over the frames of each of the clips in a row by itself."""
 
     def forward(self, hidden_states):
-        clips = (hidden_states,) if _clips.get() is None else hidden_states.split(_clips.get()[1], dim=1)
-        return torch.cat([super(PositionsByClip, self).forward(clip) for clip in clips], dim=1)  # (B, frames, H)
+        if _clips.get() is None:
+            return super().forward(hidden_states)
+        positions = [super(PositionsByClip, self).forward(clip) for clip in hidden_states.split(_clips.get()[1], dim=1)]
+        return torch.cat(positions, dim=1)  # (1, all frames, H)
 
 
 class LayerByClip:
@@ -311,7 +314,7 @@ class Waveforms:
         # Whether SpecAugment masks time in training. data2vec-audio has no such field, and augments.
         self.masks_time = getattr(config, "apply_spec_augment", True) and config.mask_time_prob > 0
         # Whether clips can stand one behind the other in a row; of its channels SpecAugment masks the same throughout.
-        self.is_packed = config.model_type in PACKED_TYPES and not self.num_adapter_layers + config.mask_feature_prob
+        self.can_pack = config.model_type in PACKED_TYPES and not self.num_adapter_layers + config.mask_feature_prob
 
     def input_length(self, num_samples: int) -> int:
         """The most steps of input that a clip of so many samples at 16 kHz becomes."""
@@ -324,13 +327,23 @@ class Waveforms:
             frames = conv_output_lengths(frames + 2, [self.config.adapter_kernel_size], [self.config.adapter_stride])
         return frames
 
+    def draw_time_masks(self, num_frames: torch.Tensor) -> torch.Tensor:
+        """The frames that SpecAugment masks of clips of so many, `(B,)` → `(1, all frames)`, as of a padded batch."""
+        is_frame = torch.arange(int(num_frames.max()), device=num_frames.device) < num_frames[:, None]  # (B, frames)
+        masked, config = torch.zeros_like(is_frame), self.config
+        if masked.shape[1] >= config.mask_time_length:  # it refuses clips of fewer frames than one of its masks
+            spans = (config.mask_time_prob, config.mask_time_length)
+            drawn = _compute_mask_indices(masked.shape, *spans, is_frame.long(), config.mask_time_min_masks)
+            masked = torch.from_numpy(drawn).to(is_frame.device)
+        return masked[is_frame][None]
+
     def make(self) -> nn.Module:
         """The encoder, with random weights."""
         encoder = AutoModel.from_config(self.config)
         for layer in encoder.modules():
             if isinstance(layer, WavLMAttention):
                 layer.__class__ = CalledWavLMAttention
-        if self.is_packed:
+        if self.can_pack:
             modules = {encoder.feature_extractor: FeaturesByClip, encoder.encoder.pos_conv_embed: PositionsByClip}
             for layer in encoder.encoder.layers:
                 modules |= {layer: LayerByClip, layer.attention: AttentionByClip}
@@ -420,7 +433,7 @@ class Whisper(Filterbanks):
 
     def __init__(self, config):
         self.config = config
-        self.num_adapter_layers, self.shortest, self.masks_time, self.is_packed = 0, 1, False, False
+        self.num_adapter_layers, self.shortest, self.masks_time, self.can_pack = 0, 1, False, False
 
     def num_frames(self, lengths, num_adapter_layers=0):
         return (lengths + 1) // 2

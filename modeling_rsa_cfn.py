@@ -13,7 +13,6 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
-from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 from transformers.utils import ModelOutput, can_return_tuple, logging
 
 
@@ -730,22 +729,15 @@ class RsaCfnForSequenceClassification(RsaCfnPreTrainedModel):
 
     @property
     def _can_pack(self):
-        return self.config.audio_family.is_packed and self.audio_model.config._attn_implementation == "sdpa"
+        return self.config.audio_family.can_pack and self.audio_model.config._attn_implementation == "sdpa"
 
     def _run_packed_audio(self, inputs, lengths, output_hidden_states):
         """The audio backbone on the clips one behind the other in one row, where each is as it would be alone."""
-        family, config = self.config.audio_family, self.config.audio_config
+        family = self.config.audio_family
         frames, kwargs = family.num_frames(lengths), {}
         clips, num_frames = lengths.tolist(), frames.tolist()
         if self.audio_model.training and family.masks_time:
-            is_frame = torch.arange(max(num_frames), device=frames.device) < frames[:, None]  # (B, frames)
-            masked = torch.zeros_like(is_frame)
-            if max(num_frames) >= config.mask_time_length:
-                names = ("mask_time_prob", "mask_time_length", "mask_time_min_masks")
-                prob, length, least = (getattr(config, name) for name in names)
-                drawn = _compute_mask_indices(masked.shape, prob, length, is_frame.long(), least)
-                masked = torch.from_numpy(drawn).to(frames.device)
-            kwargs["mask_time_indices"] = masked[is_frame][None]  # (1, all frames)
+            kwargs["mask_time_indices"] = family.draw_time_masks(frames)
         row = torch.cat([clip[:length] for clip, length in zip(inputs, clips)])[None]  # (1, all samples)
         with family.packed(clips, num_frames):
             hidden_states, layers = self._run_backbone(

@@ -100,8 +100,8 @@ def prepare(
     except OSError as error:
         where, reason = error.filename or metadata_file or corpus_dir, error.strerror or error
         raise InputError(f"{where} can't be read ({reason}): make it readable, or take it out of the corpus") from None
-    source = describe_source(corpus, metadata_file or corpus_dir, found)
-    source["digest"] += "" if asr_model is None else f" {asr_model} {asr_language}"
+    asr = None if asr_model is None else [asr_model, asr_language]
+    source = describe_source(corpus, metadata_file or corpus_dir, found, asr)
     output_dir = check_output_dir(output_dir, corpus_dir, source)
     with incomplete_folder(output_dir) as folder:
         check_output_dir(output_dir, corpus_dir, source)  # again, as a killed run may have had its name

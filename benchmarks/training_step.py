@@ -57,7 +57,6 @@ VARIANTS = {
     "ours fp32, padded": Variant(False, torch.float32, is_apart=False),
     "ours fp32, by length": Variant(False, torch.float32, grouped=True),
     "ours fp32": Variant(False, torch.float32),
-    "ours bf16, padded": Variant(False, torch.bfloat16, is_apart=False),
     "ours bf16": Variant(False, torch.bfloat16),
     "ours fp16": Variant(False, torch.float16),
 }

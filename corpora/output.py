@@ -25,10 +25,10 @@ SOURCE_FILE = "source.json"
 OLDER = "older"
 
 
-def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -> dict:
+def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None, asr: list | None = None) -> dict:
     """
     What a dataset is made from: the corpus, its folder, and a digest that changes with any of its files (told by size
-    and time of change, as their content is not read) and with the code that reads them.
+    and time of change, as their content is not read), with the code that reads them, and with the recogniser, if any.
     """
     digest = xxhash.xxh3_128()
     for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(audio_rsa_cfn.__file__)]:
@@ -37,6 +37,8 @@ def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None) -
         digest.update(json.dumps([corpus.label_names, corpus.columns, corpus.notes]).encode())
         for file in corpus.files:
             digest.update(f"{file} {stamp(file)}\n".encode("utf-8", "backslashreplace"))
+    if asr is not None:
+        digest.update(json.dumps(asr).encode())
     return {
         "corpus": name,
         "corpus_dir": None if corpus_dir is None else str(corpus_dir.resolve()),

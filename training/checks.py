@@ -162,7 +162,7 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
     files = ("dataset_dict.json", "state.json")
     is_prepared = data_args.is_demo or any(os.path.exists(Path(data_args.dataset_name, file)) for file in files)
     # Without steps of its own, evaluation takes those of the log.
-    changes_rows = {*data_args.augment} <= {"mixup", "raters"}  # and no clip
+    spares_clips = {*data_args.augment} <= {"mixup", "raters"}
     is_soft = "soft" in (data_args.label_target, data_args.ties)
     is_logged = "steps" in (logs, evaluates if "eval_steps" not in given else logs)
     for option, is_useful, instead in (
@@ -183,8 +183,8 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("int8", not model_args.cache_features, "with --cache_features; give one of the two"),
         *((name, model_args.lora, "without --lora_rank; give it") for name in given if name[:5] == "lora_"),
         ("hub_strategy", strategy == "end", f"as {strategy}: a model is pushed with its scores and its card; give end"),
-        ("augment", fusion != "text" or changes_rows, "with --fusion text, but mixup and raters"),
-        ("augment", not model_args.cache_features or changes_rows, "with --cache_features, but mixup and raters"),
+        ("augment", fusion != "text" or spares_clips, "with --fusion text, but mixup and raters"),
+        ("augment", not model_args.cache_features or spares_clips, "with --cache_features, but mixup and raters"),
         ("augment", "mixup" not in data_args.augment or training_args.n_gpu < 2, "of mixup without accelerate launch"),
         ("augment", "raters" not in data_args.augment or is_soft, "of raters without --label_target soft; give it"),
         ("augment", training_args.do_train, "without training; leave out --do_train false"),

@@ -130,10 +130,11 @@ class CpuFunctions(TorchFunctionMode):
         self.rounded = WeakTensorKeyDictionary()  # version of a weight, and the weight in half precision
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        if function in (F.linear, F.conv1d) and has_units_for(dtype := half_dtype() or torch.float32):
+        if function in (F.linear, F.conv1d):
+            dtype = half_dtype()
             if torch.is_grad_enabled():
-                self.rounded.clear()
-            elif dtype != torch.float32 and isinstance(args[1], nn.Parameter):
+                self.rounded.clear()  # training changes them, and needs the memory
+            elif dtype is not None and has_units_for(dtype) and isinstance(args[1], nn.Parameter):
                 args = (args[0], self._round(args[1], dtype), *args[2:])
         return self.replacements.get(function, function)(*args, **(kwargs or {}))
 
