@@ -31,7 +31,7 @@ from benchmarks.measure import (
     peak_memory_bytes,
 )
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
-from training.cpu import cpu_functions
+from training.cpu import cpu_functions, keep_freed_memory
 from training.trainer import RsaCfnDataCollator
 
 
@@ -90,6 +90,7 @@ class TrainingBenchmark:
         self.model.set_attn_implementation("eager" if variant.is_baseline else "sdpa")
         self.model.runs_lengths_apart = variant.is_apart
         self._set_fused(not variant.is_baseline)
+        keep_freed_memory(self.device.type == "cpu" and not variant.is_baseline)
         self.timer.start()
         start, cpu_start = time.perf_counter(), time.process_time()
         batch = {name: tensor.to(self.device) for name, tensor in collate(rows).items()}

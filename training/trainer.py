@@ -13,7 +13,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from audio_rsa_cfn import EMPTY, SAMPLING_RATE, AudioError, decode_audio
 from foundation.words import first_names
 from training.augmentation import Augmentation, under
-from training.cpu import CpuFunctions, recompute_with_cpu_functions
+from training.cpu import CpuFunctions, keep_freed_memory, recompute_with_cpu_functions
 from training.labels import IGNORED, sampling_weights, target_shares
 from training.resuming import ResumableTrainer
 from training.stopping import check_finite
@@ -81,10 +81,11 @@ def uses_cpu_functions(args: TrainingArguments) -> bool:
 
 
 class CpuFunctionsCallback(TrainerCallback):
-    """Prepares activation checkpointing, which is in place when training begins."""
+    """Prepares memory and activation checkpointing, which is in place when training begins."""
 
     def on_train_begin(self, args, state, control, model, **kwargs):
         if uses_cpu_functions(args):
+            keep_freed_memory()
             recompute_with_cpu_functions(model)
 
 

@@ -1,6 +1,9 @@
 """What runs faster on a CPU computes what torch computes, and a Trainer computes by it."""
 
 import copy
+import platform
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import TrainingArguments
 
+from foundation.files import REPOSITORY
 from training import cpu
 from training.cpu import CpuFunctions, recompute_with_cpu_functions
 from training.trainer import RsaCfnTrainer
@@ -165,3 +169,25 @@ def test_a_trainer_computes_by_them_unless_it_compiles(torch_compile, monkeypatc
     assert (in_training > 0, len(calls) > in_training) == (not torch_compile,) * 2
     for layer in (trainer.model.text_model.encoder.layer[0], trainer.model.audio_model.encoder.layers[0]):
         assert (getattr(layer._gradient_checkpointing_func, "func", None) is cpu._checkpoint) != torch_compile
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to")
+def test_what_is_freed_is_kept_for_what_comes_next():
+    """Pages that the system has to clear, of five tensors of 64 MiB one after the other, before and after."""
+    program = """
+import resource, torch
+from training.cpu import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+keep_freed_memory()
+for _ in range(5):
+    faults()  # a few lie beside each other before one of them fits
+print(before, faults())
+"""
+    result = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    before, after = map(int, result.stdout.split())
+    assert after < before / 50
