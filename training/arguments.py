@@ -3,7 +3,7 @@ value that is in force: what was given, what the saved model says, or a default 
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from importlib import import_module
 from importlib.metadata import entry_points, version
 from math import inf
@@ -52,99 +52,78 @@ RANGES = {
 RANGES = {name: bounds for bounds, names in RANGES.items() for name in names.split()}
 
 
+def _arg(help: str, default=None, choices: tuple[str, ...] | None = None, **options) -> Field:
+    """An argument; one whose default is a list takes several values."""
+    options |= {"default_factory": default.copy} if isinstance(default, list) else {"default": default}
+    return HfArg(help=help, metadata=choices and {"choices": choices}, **options)
+
+
 @dataclass
 class ModelArguments:
     """Which model is trained."""
 
-    fusion: Fusion = HfArg(default="rsa_cfn", help=f"How the modalities are joined: {', '.join(FUSIONS)}.")
-    audio_model: str | None = HfArg(
-        default=None,
-        help=f"Model of the wav2vec2 family, Whisper or w2v-BERT 2.0: Hub id, folder, or '{TINY}', small and random "
-        f"(default {AUDIO_MODEL}; '{TINY}' on the demo corpus).",
+    fusion: Fusion = _arg(f"How the modalities are joined: {', '.join(FUSIONS)}.", "rsa_cfn")
+    audio_model: str | None = _arg(
+        f"Model of the wav2vec2 family, Whisper or w2v-BERT 2.0: Hub id, folder, or '{TINY}', small and random "
+        f"(default {AUDIO_MODEL}; '{TINY}' on the demo corpus)."
     )
-    text_model: str | None = HfArg(
-        default=None,
-        help=f"Text encoder, such as a RoBERTa or E5: Hub id, folder, or '{TINY}' for a small random one with a "
-        f"tokenizer built from the training transcripts (default {TEXT_MODEL}; '{TINY}' on the demo corpus).",
+    text_model: str | None = _arg(
+        f"Text encoder, such as a RoBERTa or E5: Hub id, folder, or '{TINY}' for a small random one with a "
+        f"tokenizer built from the training transcripts (default {TEXT_MODEL}; '{TINY}' on the demo corpus)."
     )
-    model_name_or_path: str | None = HfArg(
-        default=None,
-        help="A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones; what "
-        "isn't given is as it was saved.",
+    model_name_or_path: str | None = _arg(
+        "A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones; what "
+        "isn't given is as it was saved."
     )
-    trust_remote_code: bool = HfArg(
-        default=False, help="Run the code that comes with a text model, its tokenizer, or a saved model made of them."
+    trust_remote_code: bool = _arg(
+        "Run the code that comes with a text model, its tokenizer, or a saved model made of them.", False
     )
-    ignore_mismatched_sizes: bool = HfArg(
-        default=False,
-        help="Train --model_name_or_path on other classes: the weights of its classifier start anew.",
+    ignore_mismatched_sizes: bool = _arg(
+        "Train --model_name_or_path on other classes: the weights of its classifier start anew.", False
     )
-    pooling_mode: PoolingMode = HfArg(
-        default="mean", help=f"How hidden states become one vector: {', '.join(POOLING_MODES)}."
-    )
+    pooling_mode: PoolingMode = _arg(f"How hidden states become one vector: {', '.join(POOLING_MODES)}.", "mean")
 
-    cross_fusion_rank: int | None = HfArg(
-        default=None, help="Rank of the weights over the cross features of rsa_cfn and hybrid_fusion (default: full)."
+    cross_fusion_rank: int | None = _arg(
+        "Rank of the weights over the cross features of rsa_cfn and hybrid_fusion (default: full)."
     )
-    modality_dropout: float = HfArg(default=0.0, help="Probability that a training row loses its audio or its text.")
-    freeze_feature_encoder: bool | None = HfArg(
-        default=None, help="Keep the audio backbone's convolutions from training (default: if pretrained)."
+    modality_dropout: float = _arg("Probability that a training row loses its audio or its text.", 0.0)
+    freeze_feature_encoder: bool | None = _arg(
+        "Keep the audio backbone's convolutions from training (default: if pretrained)."
     )
-    freeze_audio_encoder: bool = HfArg(
-        default=False, aliases=["--freeze_audio"], help="Keep the audio backbone from training."
+    freeze_audio_encoder: bool = _arg("Keep the audio backbone from training.", False, aliases=["--freeze_audio"])
+    freeze_text_encoder: bool = _arg("Keep the text backbone from training.", False, aliases=["--freeze_text"])
+    freeze_audio_layers: int = _arg("Keep this many of its lowest layers, and all below them, from training.", 0)
+    freeze_text_layers: int = _arg("Keep this many of its lowest layers, and all below them, from training.", 0)
+    audio_learning_rate: float | None = _arg("Learning rate of the audio backbone (default: --learning_rate).")
+    text_learning_rate: float | None = _arg("Learning rate of the text backbone (default: --learning_rate).")
+    early_stopping_patience: int | None = _arg(
+        "Stop training after this many evaluations in a row without a better score."
     )
-    freeze_text_encoder: bool = HfArg(
-        default=False, aliases=["--freeze_text"], help="Keep the text backbone from training."
+    ema_decay: float = _arg(
+        "Score and save the weights' moving average, of which a step keeps this share, such as 0.999.", 0.0
     )
-    freeze_audio_layers: int = HfArg(
-        default=0, help="Keep this many of its lowest layers, and all below them, from training."
-    )
-    freeze_text_layers: int = HfArg(
-        default=0, help="Keep this many of its lowest layers, and all below them, from training."
-    )
-    audio_learning_rate: float | None = HfArg(
-        default=None, help="Learning rate of the audio backbone (default: --learning_rate)."
-    )
-    text_learning_rate: float | None = HfArg(
-        default=None, help="Learning rate of the text backbone (default: --learning_rate)."
-    )
-    early_stopping_patience: int | None = HfArg(
-        default=None, help="Stop training after this many evaluations in a row without a better score."
-    )
-    ema_decay: float = HfArg(
-        default=0.0, help="Score and save the weights' moving average, of which a step keeps this share, such as 0.999."
-    )
-    use_weighted_layer_sum: bool = HfArg(
-        default=False, help="Pool a learned weighted sum of all layers of each backbone."
-    )
-    cache_features: bool = HfArg(
-        default=False,
-        help="Freeze both backbones, run them once over the dataset, and train the fusion on what they gave, "
+    use_weighted_layer_sum: bool = _arg("Pool a learned weighted sum of all layers of each backbone.", False)
+    cache_features: bool = _arg(
+        "Freeze both backbones, run them once over the dataset, and train the fusion on what they gave, "
         "which is kept in the cache of `datasets` for other fusions, folds and seeds.",
+        False,
     )
-    label_smoothing: float = HfArg(default=0.0, help="Label smoothing in the model's loss, below 1.")
-    attributes: list[str] | None = HfArg(
-        default=None, help="Columns of numbers to learn beside the classes, such as valence and arousal."
+    label_smoothing: float = _arg("Label smoothing in the model's loss, below 1.", 0.0)
+    attributes: list[str] | None = _arg("Columns of numbers to learn beside the classes, such as valence and arousal.")
+    attribute_loss: Literal["ccc", "mse"] = _arg(
+        "Of the attributes. ccc: 1 - concordance correlation; mse: mean squared error.", "ccc"
     )
-    attribute_loss: Literal["ccc", "mse"] = HfArg(
-        default="ccc", help="Of the attributes. ccc: 1 - concordance correlation; mse: mean squared error."
+    attribute_weight: float = _arg("How much that loss weighs beside that of the classes.", 1.0)
+    int8: bool = _arg("Score or predict with a saved model on a CPU by encoders that multiply in 8 bits.", False)
+    lora_rank: int | None = _arg(
+        "Train updates (LoRA) of this rank of the backbones, and the fusion whole; needs peft."
     )
-    attribute_weight: float = HfArg(default=1.0, help="How much that loss weighs beside that of the classes.")
-    int8: bool = HfArg(
-        default=False, help="Score or predict with a saved model on a CPU by encoders that multiply in 8 bits."
+    lora_alpha: float | None = _arg("Updates are scaled by this over the rank (default: 2 ranks).")
+    lora_targets: list[str] = _arg(
+        "The backbones that get updates, others are frozen (default: all).", [], choices=("audio", "text")
     )
-    lora_rank: int | None = HfArg(
-        default=None, help="Train updates (LoRA) of this rank of the backbones, and the fusion whole; needs peft."
-    )
-    lora_alpha: float | None = HfArg(default=None, help="Updates are scaled by this over the rank (default: 2 ranks).")
-    lora_targets: list[str] = HfArg(
-        default_factory=list,
-        metadata={"choices": ("audio", "text")},
-        help="The backbones that get updates, others are frozen (default: all).",
-    )
-    lora_save: Literal["merged", "adapter"] = HfArg(
-        default="merged",
-        help="merged: the weights hold the updates; adapter: the folder adapter also has them as peft saves them.",
+    lora_save: Literal["merged", "adapter"] = _arg(
+        "merged: the weights hold the updates; adapter: the folder adapter also has them as peft saves them.", "merged"
     )
 
     def __post_init__(self):
@@ -172,107 +151,93 @@ class ModelArguments:
 class DataArguments:
     """What it is trained on and how that is divided."""
 
-    dataset_name: str | None = HfArg(
-        default=None,
-        help=f"A folder from prepare_dataset.py, or any dataset that `datasets` loads (default {KEMDY20_DIR} "
-        f"where that exists, otherwise the demo corpus in {DEMO_DIR}, which is made if it isn't there).",
+    dataset_name: str | None = _arg(
+        f"A folder from prepare_dataset.py, or any dataset that `datasets` loads (default {KEMDY20_DIR} "
+        f"where that exists, otherwise the demo corpus in {DEMO_DIR}, which is made if it isn't there)."
     )
-    dataset_config_name: str | None = HfArg(default=None, help="The dataset's configuration on the Hub.")
-    audio_column_name: str = HfArg(default="audio", help="Column with the recordings.")
-    text_column_name: str = HfArg(default="text", help="Column with the transcripts.")
-    label_column_name: str = HfArg(default="label", help="Column with the classes.")
-    speaker_column_name: str = HfArg(default="speaker", help="Column with the speakers, if there is one.")
-    session_column_name: str = HfArg(default="session", help="Column with the sessions, if there is one.")
-    split: str | None = HfArg(
-        default=None,
-        metadata={"choices": (*SPLITS, ALL)},
-        help="session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
+    dataset_config_name: str | None = _arg("The dataset's configuration on the Hub.")
+    audio_column_name: str = _arg("Column with the recordings.", "audio")
+    text_column_name: str = _arg("Column with the transcripts.", "text")
+    label_column_name: str = _arg("Column with the classes.", "label")
+    speaker_column_name: str = _arg("Column with the speakers, if there is one.", "speaker")
+    session_column_name: str = _arg("Column with the sessions, if there is one.", "session")
+    split: str | None = _arg(
+        "session, speaker: a fold of whole sessions or speakers is held out; paper: a stratified 80/20 "
         "that mixes speakers; predefined: the dataset's own splits; all: nothing is trained, and all labelled rows "
         "are scored (default: the first of predefined, session, speaker and paper that the dataset allows).",
+        choices=(*SPLITS, ALL),
     )
-    num_folds: int | None = HfArg(
-        default=None,
-        help=f"Folds that the sessions or speakers are divided into, in their order (default: {NUM_FOLDS}).",
+    num_folds: int | None = _arg(
+        f"Folds that the sessions or speakers are divided into, in their order (default: {NUM_FOLDS})."
     )
-    fold: int | None = HfArg(default=None, help="The fold that is held out, from 1 to --num_folds (default: the last).")
-    compare_epochs_on: Literal["validation", "test"] = HfArg(
-        default="validation",
-        help="validation: with --eval_strategy, rows kept out of training and apart from those that are "
+    fold: int | None = _arg("The fold that is held out, from 1 to --num_folds (default: the last).")
+    compare_epochs_on: Literal["validation", "test"] = _arg(
+        "validation: with --eval_strategy, rows kept out of training and apart from those that are "
         "reported; test: the reported rows themselves, as in the paper, which flatters and is there to be compared "
         "with published numbers.",
+        "validation",
     )
-    label_target: Literal["majority", "soft"] = HfArg(
-        default="majority",
-        help="What a row trains on. majority: the class that most raters chose; soft: the share of the raters' "
+    label_target: Literal["majority", "soft"] = _arg(
+        "What a row trains on. majority: the class that most raters chose; soft: the share of the raters' "
         "votes that each class has.",
+        "majority",
     )
-    ties: Literal["drop", "transform", "soft"] | None = HfArg(
-        default=None,
-        help="Training rows whose raters tie. drop: they are left out; transform: those between neutral and one "
+    ties: Literal["drop", "transform", "soft"] | None = _arg(
+        "Training rows whose raters tie. drop: they are left out; transform: those between neutral and one "
         "other emotion train as that other one; soft: they train on the shares of their votes (default: soft with "
-        "--label_target soft, otherwise drop).",
+        "--label_target soft, otherwise drop)."
     )
-    label_transform: bool = HfArg(default=False, help="The paper's name for --ties transform.")
-    batch_weighted_sampler: bool = HfArg(
-        default=False, help="Draw training rows with replacement, each class as often as any other."
-    )
-    class_weights: str | None = HfArg(
-        default=None,
-        metadata={"choices": tuple(CLASS_WEIGHTS)},
-        help="Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
+    label_transform: bool = _arg("The paper's name for --ties transform.", False)
+    batch_weighted_sampler: bool = _arg("Draw training rows with replacement, each class as often as any other.", False)
+    class_weights: str | None = _arg(
+        "Weights of the classes in the loss. balanced: 1 / count; effective: 1 / effective number of rows, "
         "which tells frequent classes less apart (default: all alike; a saved model keeps its own).",
+        choices=tuple(CLASS_WEIGHTS),
     )
-    augment: list[str] = HfArg(
-        default_factory=list,
-        metadata={"choices": AUGMENTATIONS},
-        help="Change training clips, anew in each epoch: speed, gain, noise, reverberation, telephone; mix adds "
+    augment: list[str] = _arg(
+        "Change training clips, anew in each epoch: speed, gain, noise, reverberation, telephone; mix adds "
         "another clip of the batch and its share of the label, mixup another's features; raters leaves half of them "
         "out of soft targets.",
+        [],
+        choices=AUGMENTATIONS,
     )
-    augment_probability: float = HfArg(default=0.5, help="Of each way of --augment, for each clip.")
-    eval_conditions: list[str] = HfArg(
-        default_factory=list,
-        metadata={"choices": CONDITIONS},
-        help="Score the clips under these too: noise of 20, 10 and 0 dB, and a telephone.",
+    augment_probability: float = _arg("Of each way of --augment, for each clip.", 0.5)
+    eval_conditions: list[str] = _arg(
+        "Score the clips under these too: noise of 20, 10 and 0 dB, and a telephone.", [], choices=CONDITIONS
     )
-    calibrate: Literal["validation"] | None = HfArg(
-        default=None, help="Fit a temperature of the probabilities on the validation rows when training is over."
+    calibrate: Literal["validation"] | None = _arg(
+        "Fit a temperature of the probabilities on the validation rows when training is over."
     )
-    eval_modalities: list[str] = HfArg(
-        default_factory=lambda: ["both"],
-        metadata={"choices": ("both", "audio", "text")},
-        help="What the model is given where it is scored, one or more of both, audio and text.",
+    eval_modalities: list[str] = _arg(
+        "What the model is given where it is scored, one or more of both, audio and text.",
+        ["both"],
+        choices=("both", "audio", "text"),
     )
-    max_audio_seconds: float = HfArg(default=6.0, help="Longer clips are cropped, in seconds.")
-    audio_crop: Literal["random", "head"] = HfArg(
-        default="random",
-        help="What is kept of them. random: a random place in training, the centre where they are scored; "
+    max_audio_seconds: float = _arg("Longer clips are cropped, in seconds.", 6.0)
+    audio_crop: Literal["random", "head"] = _arg(
+        "What is kept of them. random: a random place in training, the centre where they are scored; "
         "head: the head, as in the paper.",
+        "random",
     )
-    max_text_tokens: int = HfArg(default=256, help="Longer transcripts are cut, in tokens.")
-    text_prefix: str = HfArg(
-        default="", help="What every transcript begins with, where the text model was trained so: 'query: ' for E5."
+    max_text_tokens: int = _arg("Longer transcripts are cut, in tokens.", 256)
+    text_prefix: str = _arg(
+        "What every transcript begins with, where the text model was trained so: 'query: ' for E5.", ""
     )
-    context_turns: int = HfArg(
-        default=0,
-        help="Read so many turns before an utterance with its transcript: those of column context, or those before it "
+    context_turns: int = _arg(
+        "Read so many turns before an utterance with its transcript: those of column context, or those before it "
         "in its dialogue (columns dialogue, speaker and start).",
+        0,
     )
-    predict_file: str | None = HfArg(
-        default=None,
-        help="Predict for these instead of a dataset, with --model_name_or_path: a csv with the columns audio "
-        "(a path, from the csv's folder) or text or both, a folder of recordings, or one recording.",
+    predict_file: str | None = _arg(
+        "Predict for these instead of a dataset, with --model_name_or_path: a csv with the columns audio "
+        "(a path, from the csv's folder) or text or both, a folder of recordings, or one recording."
     )
-    unsure_below: float = HfArg(default=0.0, help="Predict 'unsure' where no emotion is as probable.")
-    asr_model: str | None = HfArg(
-        default=None,
-        help="Speech recogniser that writes a transcript for recordings of --predict_file without one: Hub id "
-        "or folder, such as openai/whisper-small.",
+    unsure_below: float = _arg("Predict 'unsure' where no emotion is as probable.", 0.0)
+    asr_model: str | None = _arg(
+        "Speech recogniser that writes a transcript for recordings of --predict_file without one: Hub id "
+        "or folder, such as openai/whisper-small."
     )
-    asr_language: str | None = HfArg(
-        default=None,
-        help="What --asr_model hears, such as ko; left out, Whisper guesses it each time.",
-    )
+    asr_language: str | None = _arg("What --asr_model hears, such as ko; left out, Whisper guesses it each time.")
 
     def __post_init__(self):
         if self.label_transform and self.ties not in (None, "transform"):
