@@ -18,45 +18,25 @@ NOT_FINITE = "the model's outputs aren't finite; give a model whose weights are,
 
 @dataclass
 class Explanation:
-    """
-    What was given, what the model made of it, and why.
-
-    Args:
-        labels (`list[str]`): Names of the classes.
-        target (`str`): The class that is explained.
-        probabilities (`np.ndarray` of shape `(num_labels,)`): With everything that was given.
-        withheld (`dict[str, np.ndarray]`): The same without `"audio"`, and without `"text"`; empty unless the model
-            was given both and reads both.
-        waveform (`np.ndarray` of shape `(num_samples,)`): The part of the clip that the model was given, not
-            normalised; of no samples where the audio wasn't given or isn't read.
-        sampling_rate (`int`): Of the waveform, in Hz.
-        start (`float`): Seconds into the clip at which the waveform starts.
-        segment_relevance (`np.ndarray` of shape `(num_segments,)`): Of each half-second of the waveform, of which
-            the last may be shorter. Positive speaks for the target, negative against it.
-        words (`list[str]`): The words of the text, between spaces, that the model read, in their order.
-        word_relevance (`np.ndarray` of shape `(num_words,)`): Of each of them, on the scale of `segment_relevance`.
-        num_words_left (`int`): Words that the model didn't read, most often those behind the processor's
-            `max_text_tokens`.
-        frame_attention (`np.ndarray` of shape `(num_frames,)`): Where `cross_attention` or `attentive_statistics` looks
-            in the waveform, from its start to its end: adds up to 1; of others no frames.
-        word_attention (`np.ndarray` of shape `(num_words,)`): The same in the words; special tokens have the rest.
-        attentions (`tuple[np.ndarray]`): Attention maps of the fusion, of shape `(features, features)`, each row of
-            which adds up to 1: one of `rsa`, two of `rsa_cfn` and `hybrid_fusion`, audio first, and none of others.
-    """
+    """What was given, what the model made of it, and why: a positive relevance speaks for the target."""
 
     labels: list[str]
-    target: str
-    probabilities: np.ndarray
-    withheld: dict[str, np.ndarray]
-    waveform: np.ndarray
-    sampling_rate: int
-    start: float
-    segment_relevance: np.ndarray
-    words: list[str]
-    word_relevance: np.ndarray
-    num_words_left: int
+    target: str  # the class that is explained
+    probabilities: np.ndarray  # (num_labels,), with everything that was given
+    withheld: dict[str, np.ndarray]  # without "audio" and "text"; empty unless both are given and read
+    waveform: np.ndarray  # (num_samples,), the part of the clip that was read, not normalised; of none 0 samples
+    sampling_rate: int  # in Hz
+    start: float  # seconds into the clip at which the waveform starts
+    segment_relevance: np.ndarray  # (num_segments,), of each half-second, of which the last may be shorter
+    words: list[str]  # between spaces, that were read
+    word_relevance: np.ndarray  # (num_words,), on the same scale
+    num_words_left: int  # not read, most often those behind `max_text_tokens`
+    # Where `cross_attention` or `attentive_statistics` looks in the waveform, `(num_frames,)`, adding up to 1, and in
+    # the words, `(num_words,)`, where special tokens have the rest; of others no frames, and 0.
     frame_attention: np.ndarray
     word_attention: np.ndarray
+    # Maps of the fusion, `(features, features)`, rows of which add up to 1: one of `rsa`, of audio and of text in
+    # `rsa_cfn` and `hybrid_fusion`, none of others.
     attentions: tuple[np.ndarray, ...]
 
     @property
@@ -82,17 +62,9 @@ def explain(model, processor, audio=None, text: str | None = None, target: str |
     over a half-second and over the tokens of a word; those of special tokens belong to no word. They tell of small
     changes, and what is withheld of the largest; the two may well differ in sign.
 
-    Args:
-        model ([`RsaCfnForSequenceClassification`]): In evaluation mode, on any device.
-        processor ([`RsaCfnProcessor`]): Its own, with a fast tokenizer.
-        audio: One clip, in any form that the processor takes; `None` or a clip of no samples for none.
-        text (`str`, *optional*): Its transcript.
-        target (`str`, *optional*): The class to explain; the most probable one when left out.
-
-    Raises:
-        ValueError: Nothing is given that the fusion reads; the audio can't be read; the text has more than 100 letters
-            for each of the processor's `max_text_tokens`; the class is unknown; the tokenizer doesn't tell where in the
-            text its tokens are; or the model's outputs or their gradients aren't finite.
+    The model is in evaluation mode, its processor has a fast tokenizer, and a clip is given in any form that this
+    takes. The most probable class is explained where there is no `target`. A ValueError says what can't be used: of
+    what is given, or of a model whose outputs or gradients aren't finite.
     """
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if target is not None and target not in labels:
@@ -158,18 +130,12 @@ def _differentiate(model, inputs, labels, target):
     name = model.config.audio_input
     if name in inputs:
         leaves["audio"] = inputs[name] = inputs[name].detach().requires_grad_()
-    hook = None
-    if "input_ids" in inputs:
-        hook = model.get_input_embeddings().register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            output = model(**inputs, output_attentions=True)
-            logits = output.logits[0].float()  # (C,)
-            index = logits.argmax().item() if target is None else labels.index(target)
-            gradients = torch.autograd.grad(logits[index] - logits.mean(), list(leaves.values()))
-    finally:
-        if hook is not None:
-            hook.remove()
+    embeddings = model.get_input_embeddings() or torch.nn.Identity()  # which nothing calls
+    with embeddings.register_forward_hook(keep), torch.enable_grad():
+        output = model(**inputs, output_attentions=True)
+        logits = output.logits[0].float()  # (C,)
+        index = logits.argmax().item() if target is None else labels.index(target)
+        gradients = torch.autograd.grad(logits[index] - logits.mean(), list(leaves.values()))
     relevance = {
         name: (gradient * leaf.detach())[0].double().cpu().numpy()
         for (name, leaf), gradient in zip(leaves.items(), gradients)

@@ -10,6 +10,10 @@ from typing import NoReturn
 from foundation.words import writable
 
 
+# Of a command that writes files.
+EXIT_CODES = "exit codes: 0, all files are written; 1, one can't be; 2, something given can't be used"
+
+
 class InputError(ValueError):
     """Something given can't be used; the message is one line: what was given, what is legal, what to do."""
 
@@ -49,6 +53,19 @@ def run_script(program: str, main: Callable[[list[str]], object], is_early: bool
         complain(program, f"what it printed last is lost ({printed.raw.error.strerror}), and nothing else")
     if not is_early:
         sys.exit(code)
+
+
+def exit_code(program: str, write: Callable[[], object], given: str) -> int:
+    """Of a command that writes files into a folder, as [`EXIT_CODES`] says; `given` is what the user wrote for it."""
+    try:
+        write()
+    except InputError as error:
+        complain(program, error)
+        return 2
+    except OSError as error:
+        complain(program, f"{given} can't be written ({error.strerror}); make room, or give another folder")
+        return 1
+    return 0
 
 
 class _Printed(io.FileIO):

@@ -11,7 +11,7 @@ python -m scripts.convert_checkpoint text.pth --fusion text --output_dir models/
 
 import argparse
 import pickle
-import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,47 +19,64 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoFeatureExtractor, AutoTokenizer
 
 from configuration_rsa_cfn import POOLING_MODES, RsaCfnConfig
-from foundation.errors import OneLineParser, complain, run_script
+from foundation.errors import EXIT_CODES, InputError, OneLineParser, exit_code, run_script
 from foundation.files import holds_files, owned, writing_all
-from foundation.words import first_names, writable
+from foundation.words import first_names
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
 
 
-BACKBONE_NAMES = {"wav_model": "audio_model", "rnn_model": "text_model"}
-RESIDUAL_NAMES = {
-    "classifier.norm": "fusion.norm",
-    "classifier.res_block.0": "fusion.residual.dense",
-    "classifier.res_block2.0": "fusion.residual.output",
-    "classifier.classifier": "fusion.classifier_head",
+# How names of the original start → how ours do. In fusions of two modalities all others start with `classifier.`, ours
+# with `fusion.`.
+BACKBONES = {"wav_model": "audio_model", "rnn_model": "text_model"}
+EARLY = {"norm": "norm", "classifier": "classifier_head"}
+VOTES = {"wave_classifier": "audio_classifier_head", "text_classifier": "text_classifier_head"}
+RESIDUAL = {"res_block.0": "residual.dense", "res_block2.0": "residual.output"}
+CROSS = {
+    "wav_proj": "audio_projection",
+    "rnn_proj": "text_projection",
+    "wav_norm": "audio_norm",
+    "rnn_norm": "text_norm",
+    "wave_attn": "audio_attention",
+    "text_attn": "text_attention",
 }
-EARLY_NAMES = {"classifier.norm": "fusion.norm", "classifier.classifier": "fusion.classifier_head"}
-
-
-def attention_names(original: str, ours: str) -> dict[str, str]:
-    """Names of the query, key and value of one attention."""
-    return {f"{original}.{letter}": f"{ours}.{name}" for letter, name in zip("QKV", ("query", "key", "value"))}
-
-
-def cross_names(ours: str, block: str, second_block: str, classifier: str) -> dict[str, str]:
-    """Names of the parts of RSA-CFN, which stand alone or are a branch of `hybrid_fusion`."""
-    return {
-        "classifier.wav_proj": f"{ours}.audio_projection",
-        "classifier.rnn_proj": f"{ours}.text_projection",
-        "classifier.wav_norm": f"{ours}.audio_norm",
-        "classifier.rnn_norm": f"{ours}.text_norm",
-        **attention_names("classifier.wave_attn", f"{ours}.audio_attention"),
-        **attention_names("classifier.text_attn", f"{ours}.text_attention"),
-        f"classifier.{block}.0": f"{ours}.cross_network.residual.dense",
-        f"classifier.{second_block}.0": f"{ours}.cross_network.residual.output",
-        f"classifier.{classifier}.0": f"{ours}.cross_network.dense",
-        f"classifier.{classifier}.3": f"{ours}.classifier_head",
-    }
-
-
-MIXER = "classifier.mixer_layer"
-# For each fusion, the start of a name in the original → the start of ours.
+CROSS_NETWORK = {name: f"cross_network.{ours}" for name, ours in RESIDUAL.items()}
+CROSS_NETWORK |= {"classifier.0": "cross_network.dense", "classifier.3": "classifier_head"}
+MIXER = {
+    "audio_projection": "audio_projection",
+    "text_projection": "text_projection",
+    "m_blocks.0.ln": "block_norm",
+    "m_blocks.0.sequence_mixing.fc": "token_mlp.dense",
+    "m_blocks.0.sequence_mixing.fc2": "token_mlp.output",
+    "m_blocks.0.modal_mixing.fc": "channel_mlp.dense",
+    "m_blocks.0.modal_mixing.fc2": "channel_mlp.output",
+    "ln": "norm",
+    "classifier.1": "dense",
+    "classifier.4": "classifier_head",
+}
+HYBRID = {
+    "base_norm": "early_fusion_head.norm",
+    "base_classifier": "early_fusion_head.classifier_head",
+    "lf_norm": "late_fusion_head.norm",
+    "res_norm": "residual_fusion_head.norm",
+    "res_classifier": "residual_fusion_head.classifier_head",
+    "hybrid_norm": "norm",
+    **{name: f"late_fusion_head.{ours}" for name, ours in VOTES.items()},
+    **{name: f"residual_fusion_head.{ours}" for name, ours in RESIDUAL.items()},
+    **{name: f"rsa_cfn.{ours}" for name, ours in CROSS.items()},
+    **{f"rac_{name}": f"rsa_cfn.{ours}" for name, ours in CROSS_NETWORK.items()},
+}
+OF_TWO = {
+    "early_fusion": EARLY,
+    "late_fusion": VOTES | {"norm": "norm"},
+    "mlp_mixer": {f"mixer_layer.{name}": ours for name, ours in MIXER.items()},
+    "stack": EARLY,
+    "residual": EARLY | RESIDUAL,
+    "rsa": EARLY | RESIDUAL | {"attn": "attention"},
+    "rsa_cfn": CROSS | CROSS_NETWORK,
+    "hybrid_fusion": HYBRID,
+}
 NAMES = {
     "audio": {
         "wav2vec2": "audio_model",
@@ -67,46 +84,14 @@ NAMES = {
         "classifier.out_proj": "fusion.classifier_head",
     },
     "text": {"roberta": "text_model", "norm": "fusion.norm", "classifier": "fusion.classifier_head"},
-    "early_fusion": BACKBONE_NAMES | EARLY_NAMES,
-    "late_fusion": BACKBONE_NAMES
-    | {
-        "classifier.wave_classifier": "fusion.audio_classifier_head",
-        "classifier.text_classifier": "fusion.text_classifier_head",
-        "classifier.norm": "fusion.norm",
-    },
-    "mlp_mixer": BACKBONE_NAMES
-    | {
-        f"{MIXER}.audio_projection": "fusion.audio_projection",
-        f"{MIXER}.text_projection": "fusion.text_projection",
-        f"{MIXER}.m_blocks.0.ln": "fusion.block_norm",
-        f"{MIXER}.m_blocks.0.sequence_mixing.fc": "fusion.token_mlp.dense",
-        f"{MIXER}.m_blocks.0.sequence_mixing.fc2": "fusion.token_mlp.output",
-        f"{MIXER}.m_blocks.0.modal_mixing.fc": "fusion.channel_mlp.dense",
-        f"{MIXER}.m_blocks.0.modal_mixing.fc2": "fusion.channel_mlp.output",
-        f"{MIXER}.ln": "fusion.norm",
-        f"{MIXER}.classifier.1": "fusion.dense",
-        f"{MIXER}.classifier.4": "fusion.classifier_head",
-    },
-    "stack": BACKBONE_NAMES | EARLY_NAMES,
-    "residual": BACKBONE_NAMES | RESIDUAL_NAMES,
-    "rsa": BACKBONE_NAMES | RESIDUAL_NAMES | attention_names("classifier.attn", "fusion.attention"),
-    "rsa_cfn": BACKBONE_NAMES | cross_names("fusion", "res_block", "res_block2", "classifier"),
-    "hybrid_fusion": BACKBONE_NAMES
-    | {
-        "classifier.base_norm": "fusion.early_fusion_head.norm",
-        "classifier.base_classifier": "fusion.early_fusion_head.classifier_head",
-        "classifier.wave_classifier": "fusion.late_fusion_head.audio_classifier_head",
-        "classifier.text_classifier": "fusion.late_fusion_head.text_classifier_head",
-        "classifier.lf_norm": "fusion.late_fusion_head.norm",
-        "classifier.res_norm": "fusion.residual_fusion_head.norm",
-        "classifier.res_block.0": "fusion.residual_fusion_head.residual.dense",
-        "classifier.res_block2.0": "fusion.residual_fusion_head.residual.output",
-        "classifier.res_classifier": "fusion.residual_fusion_head.classifier_head",
-        "classifier.hybrid_norm": "fusion.norm",
-        **cross_names("fusion.rsa_cfn", "rac_res_block", "rac_res_block2", "rac_classifier"),
-    },
 }
-WEIGHT_NORM_NAMES = {
+for _fusion, _names in OF_TWO.items():
+    NAMES[_fusion] = BACKBONES | {f"classifier.{name}": f"fusion.{ours}" for name, ours in _names.items()}
+# What is called otherwise in the middle of a name.
+PARTS = {
+    "attention.Q.": "attention.query.",
+    "attention.K.": "attention.key.",
+    "attention.V.": "attention.value.",
     "pos_conv_embed.conv.weight_g": "pos_conv_embed.conv.parametrizations.weight.original0",
     "pos_conv_embed.conv.weight_v": "pos_conv_embed.conv.parametrizations.weight.original1",
 }
@@ -126,18 +111,17 @@ MIXER_SIZES = {"mixer_size": "fusion.audio_projection.weight", "mixer_classifier
 def read_state_dict(path: str) -> dict[str, torch.Tensor]:
     """The tensors of a `.pth` or `.safetensors` file by name. A `.pth` is a pickle, read without running its code."""
     try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.endswith(".safetensors")
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise InputError(
             f"{path} holds more than tensors, or is damaged, and opening it could run code; if you trust its source, "
-            "open it with the original code and give a file written by torch.save(model.state_dict(), PATH)."
+            "open it with the original code and give a file written by torch.save(model.state_dict(), PATH)"
         ) from error
     except Exception as error:  # zip, safetensors and legacy readers each have exceptions of their own
-        raise ValueError(f"{path} can't be read ({str(error).splitlines()[0]}); give a state dict's file.") from error
+        raise InputError(f"{path} can't be read ({str(error).splitlines()[0]}); give a state dict's file") from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict: give a dict of names and tensors.")
+        raise InputError(f"{path} holds a {type(state).__name__}, not a state dict: give a dict of names and tensors")
     return state
 
 
@@ -147,27 +131,16 @@ def convert_state_dict(state: dict[str, torch.Tensor], fusion: str) -> tuple[dic
     file."""
     converted, dropped = {}, []
     for name, tensor in state.items():
+        start = next((start for start in NAMES[fusion] if name.startswith(f"{start}.")), "")
+        new_name = NAMES[fusion].get(start, "") + name.removeprefix(start)
+        for part, ours in PARTS.items():
+            new_name = new_name.replace(part, ours)
         dead_copy = fusion == "text" and name.startswith(("embeddings.", "encoder.", "pooler."))
-        if dead_copy or name.endswith("embeddings.position_ids"):
-            dropped.append(name)
-            continue
-        new_name = replace_start(name, NAMES[fusion])
-        for ending, new_ending in WEIGHT_NORM_NAMES.items():
-            if new_name.endswith(ending):
-                new_name = new_name.removesuffix(ending) + new_ending
-        if new_name.startswith("text_model.pooler."):
+        if dead_copy or name.endswith("embeddings.position_ids") or new_name.startswith("text_model.pooler."):
             dropped.append(name)
         else:
             converted[new_name] = tensor
     return converted, dropped
-
-
-def replace_start(name: str, starts: dict[str, str]) -> str:
-    """`name` with the dotted start that `starts` has an entry for replaced by that entry."""
-    for start, new_start in starts.items():
-        if name.startswith(f"{start}."):
-            return new_start + name.removeprefix(start)
-    return name
 
 
 def read_sizes(state: dict[str, torch.Tensor], fusion: str, max_text_tokens: int) -> dict[str, int]:
@@ -183,38 +156,37 @@ def read_sizes(state: dict[str, torch.Tensor], fusion: str, max_text_tokens: int
         positions = len(state["fusion.token_mlp.dense.weight"])
         sizes["max_audio_frames"] = positions - max_text_tokens
         if positions <= max_text_tokens:
-            raise ValueError(
+            raise InputError(
                 f"max_text_tokens={max_text_tokens} leaves no audio frames in the {positions} positions of the mixer; "
-                f"give 1 to {positions - 1}."
+                f"give 1 to {positions - 1}"
             )
     return sizes
 
 
-def read_backbone(modality: str, model: str | None):
-    """The configuration of a backbone, `None` when none is given."""
-    try:
-        return None if model is None else AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{modality}_model={model!r} gives no configuration: {reason}") from error
-
-
 def build_config(arguments: argparse.Namespace, state: dict[str, torch.Tensor]) -> RsaCfnConfig:
     """The configuration of a converted state dict, with the original's habits: padding unmasked, no text dropout."""
-    names = {"audio": arguments.audio_model, "text": arguments.text_model}
-    for modality in FUSION_CLASSES[arguments.fusion].modalities:
-        if names[modality] is None:
-            raise ValueError(f"fusion={arguments.fusion!r} reads {modality}; give --{modality}_model.")
-    config = RsaCfnConfig(
-        audio_config=read_backbone("audio", arguments.audio_model),
-        text_config=read_backbone("text", arguments.text_model),
-        fusion=arguments.fusion,
-        pooling_mode=arguments.pooling_mode,
-        mask_padding=False,
-        freeze_feature_encoder=True,
-        max_text_tokens=arguments.max_text_tokens,
-        **read_sizes(state, arguments.fusion, arguments.max_text_tokens),
-    )
+    backbones = {"audio": arguments.audio_model, "text": arguments.text_model}
+    for modality, model in backbones.items():
+        if model is None and modality in FUSION_CLASSES[arguments.fusion].modalities:
+            raise InputError(f"fusion={arguments.fusion!r} reads {modality}; give --{modality}_model")
+        try:
+            backbones[modality] = None if model is None else AutoConfig.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{modality}_model={model!r} gives no configuration: {reason}") from error
+    try:
+        config = RsaCfnConfig(
+            audio_config=backbones["audio"],
+            text_config=backbones["text"],
+            fusion=arguments.fusion,
+            pooling_mode=arguments.pooling_mode,
+            mask_padding=False,
+            freeze_feature_encoder=True,
+            max_text_tokens=arguments.max_text_tokens,
+            **read_sizes(state, arguments.fusion, arguments.max_text_tokens),
+        )
+    except ValueError as error:
+        raise InputError(error) from error
     config.text_config.update({"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     return config
 
@@ -231,32 +203,29 @@ def save_processor(arguments: argparse.Namespace, folder: Path):
         print(f"no processor saved: {str(error).splitlines()[0]}")
         return
     # The original keeps the head of a long clip.
-    processor = RsaCfnProcessor(
-        feature_extractor, tokenizer, max_text_tokens=arguments.max_text_tokens, audio_crop="head"
-    )
-    processor.save_pretrained(folder)
+    options = {"max_text_tokens": arguments.max_text_tokens, "audio_crop": "head"}
+    RsaCfnProcessor(feature_extractor, tokenizer, **options).save_pretrained(folder)
 
 
 def load(state: dict[str, torch.Tensor], config: RsaCfnConfig) -> RsaCfnForSequenceClassification:
-    """The model, or a `ValueError` that names every tensor that is missing, unknown, of another shape or not finite."""
+    """The model, or an `InputError` that names every tensor that is missing, unknown, misshapen or not finite."""
     model = RsaCfnForSequenceClassification(config)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         given = f"fusion={config.fusion!r} and the given backbones"
-        raise ValueError(f"The file doesn't fit {given}, by our names of its tensors:\n{error}") from error
+        raise InputError(f"The file doesn't fit {given}, by our names of its tensors: {error}") from error
     not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     if not_finite:
-        raise ValueError(f"The file holds tensors that aren't finite: {first_names(not_finite)}")
+        raise InputError(f"The file holds tensors that aren't finite: {first_names(not_finite)}")
     return model
 
 
-def convert(arguments: argparse.Namespace):
+def convert(arguments: argparse.Namespace, given: str) -> None:
     """Read, rename, check, load and save."""
-    given = f"output_dir={arguments.output_dir!r}"
     with owned(arguments.output_dir, given) as folder:
         if holds_files(folder):
-            raise ValueError(f"{given} isn't empty; give a new folder, or remove this one.")
+            raise InputError(f"{given} isn't empty; give a new folder, or remove this one")
         state, dropped = convert_state_dict(read_state_dict(arguments.checkpoint), arguments.fusion)
         model = load(state, build_config(arguments, state))
         with writing_all(folder) as beside:
@@ -269,8 +238,7 @@ def convert(arguments: argparse.Namespace):
 
 def main(argv: list[str] | None = None) -> int:
     summary = "Convert a checkpoint of the original PyTorch code."
-    codes = "exit codes: 0, all files are written; 1, they can't be; 2, something given can't be used"
-    parser = OneLineParser(prog="convert_checkpoint", description=summary, epilog=codes)
+    parser = OneLineParser(prog="convert_checkpoint", description=summary, epilog=EXIT_CODES)
     parser.add_argument("checkpoint", help="a state dict: .pth, read without running code, or .safetensors")
     parser.add_argument("--fusion", choices=NAMES, required=True, help="the method the checkpoint was trained with")
     parser.add_argument("--output_dir", required=True, help="folder to save the model in")
@@ -280,16 +248,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pooling_mode", choices=POOLING_MODES[:3], default="mean", help="default: mean")
     parser.add_argument("--max_text_tokens", type=int, default=256, help="length of padded transcripts; default: 256")
     arguments = parser.parse_args(argv)
-    try:
-        convert(arguments)
-    except ValueError as error:
-        print("convert_checkpoint:", "\n".join(map(writable, str(error).expandtabs(2).split("\n"))), file=sys.stderr)
-        return 2
-    except OSError as error:
-        reason = f"can't be written ({error.strerror}); make room, or give another folder"
-        complain("convert_checkpoint", f"output_dir={arguments.output_dir!r} {reason}")
-        return 1
-    return 0
+    given = f"output_dir={arguments.output_dir!r}"
+    return exit_code("convert_checkpoint", partial(convert, arguments, given), given)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ python -m scripts.ensemble models/member1 models/member2 --soup --output_dir mod
 ```
 """
 
-from pathlib import Path
+import argparse
+from functools import partial
 
 import torch
 
-from foundation.errors import InputError, OneLineParser, complain, run_script
-from foundation.files import check_output_dir, holds_files, owned, writing_all
+from foundation.errors import EXIT_CODES, InputError, OneLineParser, exit_code, run_script
+from foundation.files import holds_files, owned, writing_all
 from fusion_rsa_cfn import FUSION_CLASSES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
@@ -79,34 +80,28 @@ def mean_of_weights(names: list[str], models: list[RsaCfnForSequenceClassificati
     return models[0]
 
 
+def write(arguments: argparse.Namespace, given: str) -> None:
+    with owned(arguments.output_dir, given) as folder:
+        if holds_files(folder):
+            raise InputError(f"{given} isn't empty; give a new folder, or remove this one")
+        models, processor = read_members(arguments.models)
+        model = mean_of_weights(arguments.models, models) if arguments.soup else join(models)
+        with writing_all(folder) as beside:
+            model.save_pretrained(beside)
+            processor.save_pretrained(beside)
+    what = "the mean weights" if arguments.soup else "the mean probabilities"
+    print(f"{what} of {len(models)} models are in {arguments.output_dir}; score them by")
+    print(f"python run_classification.py --do_eval --model_name_or_path {arguments.output_dir} --output_dir ...")
+
+
 def main(argv: list[str] | None = None) -> int:
-    codes = "exit codes: 0, all files are written; 1, they can't be; 2, something given can't be used"
-    parser = OneLineParser(prog=PROGRAM, description="Join trained models into one.", epilog=codes)
+    parser = OneLineParser(prog=PROGRAM, description="Join trained models into one.", epilog=EXIT_CODES)
     parser.add_argument("models", nargs="+", help="folders or Hub ids of models of the same inputs and classes")
     parser.add_argument("--output_dir", required=True, help="a new folder")
     parser.add_argument("--soup", action="store_true", help="one model of the mean weights, not all of them")
     arguments = parser.parse_args(argv)
     given = f"--output_dir {arguments.output_dir}"
-    try:
-        check_output_dir(arguments.output_dir, given)
-        with owned(arguments.output_dir, given) as folder:
-            if holds_files(Path(folder)):
-                raise InputError(f"{given} isn't empty; give a new folder, or remove this one")
-            models, processor = read_members(arguments.models)
-            model = mean_of_weights(arguments.models, models) if arguments.soup else join(models)
-            with writing_all(folder) as beside:
-                model.save_pretrained(beside)
-                processor.save_pretrained(beside)
-    except InputError as error:
-        complain(PROGRAM, error)
-        return 2
-    except OSError as error:
-        complain(PROGRAM, f"{given} can't be written ({error.strerror}); make room, or give another folder")
-        return 1
-    what = "the mean weights" if arguments.soup else "the mean probabilities"
-    print(f"{what} of {len(models)} models are in {arguments.output_dir}; score them by")
-    print(f"python run_classification.py --do_eval --model_name_or_path {arguments.output_dir} --output_dir ...")
-    return 0
+    return exit_code(PROGRAM, partial(write, arguments, given), given)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ python -m scripts.explain models/rsa_cfn --dataset_name data/demo --output_dir e
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
 
 from explain import Explanation, collect_attention, draw_attention, draw_explanation, explain
-from foundation.errors import InputError, OneLineParser, complain, run_script
+from foundation.errors import EXIT_CODES, InputError, OneLineParser, exit_code, run_script
 from foundation.files import check_output_dir, owned, write_json, writing_whole
 from processing_rsa_cfn import without_secrets
 from training.model import load_saved
@@ -26,19 +27,15 @@ DPI = 150
 
 def as_record(explanation: Explanation) -> dict:
     """What of an explanation goes into JSON: all but samples and attention maps."""
+    words = zip(explanation.words, explanation.word_relevance.tolist())
+    segments = zip(explanation.segment_bounds.tolist(), explanation.segment_relevance.tolist())
     return {
         "target": explanation.target,
         "probabilities": _by_label(explanation, explanation.probabilities),
         "withheld": {name: _by_label(explanation, values) for name, values in explanation.withheld.items()},
         "contributions": explanation.contributions,
-        "segments": [
-            {"start": float(start), "end": float(end), "relevance": float(relevance)}
-            for (start, end), relevance in zip(explanation.segment_bounds, explanation.segment_relevance)
-        ],
-        "words": [
-            {"word": word, "relevance": float(relevance)}
-            for word, relevance in zip(explanation.words, explanation.word_relevance)
-        ],
+        "segments": [{"start": start, "end": end, "relevance": value} for (start, end), value in segments],
+        "words": [{"word": word, "relevance": value} for word, value in words],
         "num_words_left": explanation.num_words_left,
         "frame_attention": explanation.frame_attention.tolist(),
         "word_attention": explanation.word_attention.tolist(),
@@ -46,7 +43,7 @@ def as_record(explanation: Explanation) -> dict:
 
 
 def _by_label(explanation: Explanation, values: np.ndarray) -> dict[str, float]:
-    return {label: float(value) for label, value in zip(explanation.labels, values)}
+    return dict(zip(explanation.labels, values.tolist()))
 
 
 def explain_clip(model, processor, arguments: argparse.Namespace) -> list[str]:
@@ -82,10 +79,18 @@ def explain_dataset(model, processor, arguments: argparse.Namespace) -> list[str
     return ["attention.npz", "attention.png"]
 
 
+def write(arguments: argparse.Namespace, given: str) -> None:
+    check_output_dir(arguments.output_dir, given)
+    model, processor = load_saved(arguments.model, "MODEL")
+    with owned(arguments.output_dir, given):
+        explain_it = explain_clip if arguments.dataset_name is None else explain_dataset
+        names = explain_it(model.eval(), processor, arguments)
+    print(f"Written to {arguments.output_dir}: {', '.join(names)}")
+
+
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
-    codes = "exit codes: 0, all files are written; 1, one can't be; 2, something given can't be used"
-    parser = OneLineParser(prog="explain", description="Explain what a saved model answers.", epilog=codes)
+    parser = OneLineParser(prog="explain", description="Explain what a saved model answers.", epilog=EXIT_CODES)
     parser.add_argument("model", help="folder or Hub id of a saved RSA-CFN model")
     parser.add_argument("--audio", help="a recording")
     parser.add_argument("--text", help="its transcript")
@@ -96,19 +101,7 @@ def main(argv: list[str] | None = None) -> int:
     if is_clip == (arguments.dataset_name is not None):
         parser.error("give either --audio, --text or both, or --dataset_name")
     given = f"--output_dir {arguments.output_dir}"
-    try:
-        check_output_dir(arguments.output_dir, given)
-        model, processor = load_saved(arguments.model, "MODEL")
-        with owned(arguments.output_dir, given):
-            names = (explain_clip if is_clip else explain_dataset)(model.eval(), processor, arguments)
-    except InputError as error:
-        complain("explain", error)
-        return 2
-    except OSError as error:
-        complain("explain", f"{given} can't be written ({error.strerror}); make room, or give another folder")
-        return 1
-    print(f"Written to {arguments.output_dir}: {', '.join(names)}")
-    return 0
+    return exit_code("explain", partial(write, arguments, given), given)
 
 
 if __name__ == "__main__":

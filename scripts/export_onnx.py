@@ -7,6 +7,7 @@ python -m scripts.export_onnx models/rsa_cfn models/rsa_cfn_onnx/model.onnx
 ```
 """
 
+import argparse
 import json
 import logging
 import warnings
@@ -20,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from foundation.errors import InputError, OneLineParser, complain, run_script
+from foundation.errors import EXIT_CODES, InputError, OneLineParser, exit_code, run_script
 from foundation.files import check_output_dir, owned, writing_all
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from training.model import load_saved
@@ -52,17 +53,13 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, i
     """Write the graph of a model's logits, hold it against the model, and give the largest difference of a logit, or
     with `int8` of a probability; with a processor, it and the configuration are written beside the graph.
 
-    The inputs are what the processor gives with `return_tensors="np"`: `input_values` and `audio_attention_mask`,
-    `(batch_size, num_samples)`, float32 and int32, or `input_features` `(batch_size, num_frames, num_features)` and the
-    mask of its frames, and `input_ids` and `attention_mask`, `(batch_size, num_tokens)`,
-    int64; a fusion of one modality has its two. All sizes are free, and a row whose mask is 0 lacks the modality. The
-    output is `logits`, `(batch_size, num_labels)`, and of a model with attributes `attributes` too, `(batch_size,
-    num_attributes)`. Their names are in the metadata, as JSON under `labels` and `attributes`. Over 1.5 GB the weights
+    The inputs are those of the model's fusion as the processor gives them with `return_tensors="np"`, of any size; a
+    row whose mask is 0 lacks the modality. The outputs are `logits`, `(batch_size, num_labels)`, and `attributes`,
+    `(batch_size, num_attributes)`, if there are any, with their names as JSON in the metadata. Over 1.5 GB the weights
     lie beside `file`, in one of the same name and `.data`.
 
     What is too long for `mlp_mixer` is cut at its end, where the model would raise an error. A difference of more than
-    1e-4, or by `int8` of a probability of more than 0.1, is an `InputError`, and nothing is written. All files appear
-    when the last of them is on the disk.
+    `TOLERANCE`, or by `int8` of more than `LARGEST_DRIFT`, is an `InputError`, and nothing is written.
     """
     model.eval()
     inputs = make_inputs(model, batch_size=2, length=0.6)
@@ -201,31 +198,27 @@ def check_arguments(model_dir: str, file: Path) -> None:
         raise InputError(f"{file.parent} holds another model; give a file in {model_dir} or in a folder of its own")
 
 
+def write(arguments: argparse.Namespace, given: str) -> None:
+    folder = arguments.output.parent
+    check_arguments(arguments.model, arguments.output)
+    model, processor = load_saved(arguments.model, "MODEL", dtype=torch.float32)
+    with owned(folder, given):
+        check_arguments(arguments.model, arguments.output)  # again: another process may have written it since
+        is_beside = folder.resolve() == Path(arguments.model).resolve()
+        difference = export(model, arguments.output, None if is_beside else processor, arguments.int8)
+    of = "probability, by int8" if arguments.int8 else "logit"
+    print(f"onnxruntime differs from PyTorch by at most {difference:.1e} in a {of}")
+    print(f"Written to {folder}: {arguments.output.name}, config.json with the labels, and the processor")
+
+
 def main(argv: list[str] | None = None) -> int:
-    codes = "exit codes: 0, all files are written; 1, they can't be; 2, something given can't be used"
-    parser = OneLineParser(prog="export_onnx", description="Export a saved model to ONNX.", epilog=codes)
+    parser = OneLineParser(prog="export_onnx", description="Export a saved model to ONNX.", epilog=EXIT_CODES)
     parser.add_argument("model", help="folder or Hub id of a saved RSA-CFN model")
     parser.add_argument("output", type=Path, help="the .onnx file; processor and configuration are written beside it")
     parser.add_argument("--int8", action="store_true", help="weights of 8 bits: a graph of a third of the size")
     arguments = parser.parse_args(argv)
-    folder = arguments.output.parent
-    try:
-        check_arguments(arguments.model, arguments.output)
-        model, processor = load_saved(arguments.model, "MODEL", dtype=torch.float32)
-        with owned(folder, f"{folder}, the folder of {arguments.output.name},"):
-            check_arguments(arguments.model, arguments.output)  # again: another process may have written it since
-            is_beside = folder.resolve() == Path(arguments.model).resolve()
-            difference = export(model, arguments.output, None if is_beside else processor, arguments.int8)
-    except InputError as error:
-        complain("export_onnx", error)
-        return 2
-    except OSError as error:
-        complain("export_onnx", f"{folder} can't be written ({error.strerror}); make room, or give another folder")
-        return 1
-    of = "probability, by int8" if arguments.int8 else "logit"
-    print(f"onnxruntime differs from PyTorch by at most {difference:.1e} in a {of}")
-    print(f"Written to {folder}: {arguments.output.name}, config.json with the labels, and the processor")
-    return 0
+    given = f"{arguments.output.parent}, the folder of {arguments.output.name},"
+    return exit_code("export_onnx", partial(write, arguments, given), given)
 
 
 if __name__ == "__main__":
