@@ -10,6 +10,7 @@ from datasets import DatasetDict
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from corpora import EMOTIONS
 from corpora.columns import TIE, UNLABELLED, read_table, sizes, vote_entropy
 from foundation.figures import INK, Picture, name_rows, new_figure
 from foundation.files import write_whole
@@ -25,17 +26,10 @@ MOST_LABELS, LABEL_WIDTH = 50, 40  # more can't be told apart, longer ones leave
 DEFAULT_CROP = 6.0  # seconds; the default of run_classification.py's --max_audio_seconds
 
 # Colours of Okabe and Ito, which the colour-blind can tell apart. An emotion has the same one in every picture.
-COLORS = {
-    "neutral": "#999999",
-    "happy": "#F0E442",
-    "angry": "#D55E00",
-    "surprise": "#CC79A7",
-    "sad": "#0072B2",
-    "fear": "#56B4E9",
-    "disgust": "#009E73",
-}
+COLORS = dict(zip(EMOTIONS, ("#999999", "#F0E442", "#D55E00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")))
 MORE_COLORS = ("#E69F00", "#000000")
-PLAIN = "#C8C8C8"
+HATCHES = ("", "xx", "oo", "++", "**")
+PLAIN = {"color": "#C8C8C8", "edgecolor": INK, "linewidth": 0.5}
 
 
 def draw_report(dataset: DatasetDict, folder: str | Path, title: str) -> list[Path]:
@@ -95,22 +89,20 @@ def draw_durations(rows: pandas.DataFrame) -> Picture | None:
     last = max(min(seconds.max(), 2 * np.quantile(seconds, 0.99, method="lower")), 1.05 * DEFAULT_CROP)
     figure = new_figure(WIDTH, 3.2)
     axes = figure.subplots()
-    axes.hist(seconds.clip(max=last), bins=40, range=(0, last), color=PLAIN, edgecolor=INK, linewidth=0.5)
+    axes.hist(seconds.clip(max=last), bins=40, range=(0, last), **PLAIN)
     over = with_share((seconds > DEFAULT_CROP).sum(), len(seconds))
     axes.axvline(DEFAULT_CROP, color="#D55E00", linestyle="--")
     axes.set_title(f"{over} of the clips are longer than {DEFAULT_CROP:g} s", fontsize=10)
     axes.set(xlabel="seconds", ylabel="clips", xlim=(0, last))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.spines[["top", "right"]].set_visible(False)
+    beyond = (seconds > last).sum()
     caption = (
         f"Durations. {len(seconds):,} clips of {seconds.min():.2f} to {seconds.max():.2f} s, mean "
         f"{seconds.mean():.2f}, median {np.median(seconds):.2f}, together {time_in_words(seconds.sum())}. "
-        f"{over} are longer than {DEFAULT_CROP:g} s (dashed), to which training cuts clips unless "
-        "--max_audio_seconds says otherwise."
+        f"{over} are longer than {DEFAULT_CROP:g} s (dashed), to which training cuts clips unless --max_audio_seconds "
+        f"says otherwise.{f' {beyond:,} longer than {last:.1f} s are in the last bar.' if beyond else ''}"
     )
-    beyond = (seconds > last).sum()
-    if beyond:
-        caption += f" {beyond:,} longer than {last:.1f} s are in the last bar."
     return Picture("durations", figure, caption, "Histogram of seconds with a dashed line at the default cut")
 
 
@@ -121,7 +113,7 @@ def draw_entropy(rows: pandas.DataFrame) -> Picture | None:
     votes = np.stack(rows["votes"].to_list())  # (N, C)
     rated = votes.sum(axis=1) > 0
     entropies = pandas.Series(vote_entropy(votes[rated]))
-    groups = dict(list(entropies.groupby(rows["label"][rated].to_numpy())))
+    groups = {label: values for label, values in entropies.groupby(rows["label"][rated].to_numpy(), observed=True)}
     labels = [label for label in rows["label"].cat.categories if label in groups]
     if not labels:
         return None
@@ -167,7 +159,7 @@ def draw_sessions(rows: pandas.DataFrame) -> Picture | None:
         there = shares > 0
         shares_axes.barh(places[there], shares[there], left=left[there], height=0.9, **style)
         left += shares
-    rows_axes.barh(places, totals, height=0.9, color=PLAIN, edgecolor=INK, linewidth=0.5)
+    rows_axes.barh(places, totals, height=0.9, **PLAIN)
     # No more names than there is room for.
     every = -(-len(counts) // 60)
     shares_axes.set_yticks(places[::every], [f"{name}"[:LABEL_WIDTH] for name in counts.index[::every]], fontsize=8)
@@ -182,20 +174,14 @@ def draw_sessions(rows: pandas.DataFrame) -> Picture | None:
     columns = max(1, 50 // (6 + max(map(len, counts.columns))))
     handles = [Patch(label=f" {label}", **style) for label, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, fontsize=9)
-    each = f"{totals.min():,} rows each"
-    if totals.min() < totals.max():
-        smallest, largest = totals.idxmin(), totals.idxmax()
-        each = f"{totals.min():,} (session {smallest}) to {totals.max():,} rows (session {largest})"
-    caption = f"Sessions. {len(counts):,} of {each}. Sessions without a label: {_lacking(counts)}."
-    nowhere = rows["session"].isna().sum()
-    if nowhere:
-        caption += f" {nowhere:,} rows belong to no session."
-    return Picture("sessions", figure, caption, "Stacked bars of label shares, one for each session, and its rows")
-
-
-def _lacking(counts: pandas.DataFrame) -> str:
+    fewest, most = (f"{totals[which]:,} (session {which})" for which in (totals.idxmin(), totals.idxmax()))
+    each = f"{fewest} to {most} rows" if totals.min() < totals.max() else f"{totals.min():,} rows each"
     absent = {label: (counts[label] == 0).sum() for label in counts if label not in (TIE, UNLABELLED)}
-    return ", ".join(f"{number:,} without {label}" for label, number in absent.items() if number) or "none"
+    lacking = ", ".join(f"{number:,} without {label}" for label, number in absent.items() if number) or "none"
+    caption = f"Sessions. {len(counts):,} of {each}. Sessions without a label: {lacking}."
+    if rows["session"].isna().any():
+        caption += f" {rows['session'].isna().sum():,} rows belong to no session."
+    return Picture("sessions", figure, caption, "Stacked bars of label shares, one for each session, and its rows")
 
 
 PICTURES = (draw_labels, draw_durations, draw_entropy, draw_sessions)
@@ -204,13 +190,9 @@ PICTURES = (draw_labels, draw_durations, draw_entropy, draw_sessions)
 def _styles(labels: pandas.Index) -> dict[str, dict]:
     """How to fill the bars of each label; classes other than the emotions get what is left, then hatches too."""
     free = [*MORE_COLORS, *(color for name, color in COLORS.items() if name not in labels)]
-    others = [label for label in labels if label not in COLORS and label not in (TIE, UNLABELLED)]
-    styles = {}
-    for label in labels:
-        hatch = {TIE: "////", UNLABELLED: "...."}.get(label, "")
-        color = COLORS.get(label, "#FFFFFF")
-        if label in others:
-            index = others.index(label)
-            color, hatch = free[index % len(free)], ("", "xx", "oo", "++", "**")[index // len(free) % 5]
-        styles[label] = {"facecolor": color, "hatch": hatch, "edgecolor": INK, "linewidth": 0.5}
-    return styles
+    looks = {name: (color, "") for name, color in COLORS.items()} | {TIE: ("#FFFFFF", "////")}
+    looks |= {UNLABELLED: ("#FFFFFF", "....")}
+    for index, label in enumerate([label for label in labels if label not in looks]):
+        looks[label] = free[index % len(free)], HATCHES[index // len(free) % len(HATCHES)]
+    line = {"edgecolor": INK, "linewidth": 0.5}
+    return {label: line | dict(zip(("facecolor", "hatch"), looks[label])) for label in labels}
