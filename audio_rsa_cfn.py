@@ -67,19 +67,14 @@ class AudioError(ValueError):
 
 
 def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) -> np.ndarray:
-    """Decode one clip of at most `MAX_SECONDS` to a mono waveform, float32 of shape `(num_samples,)`.
+    """Decode one clip of at most `MAX_SECONDS` to a mono waveform of this rate in Hz, float32 `(num_samples,)`; an
+    [`AudioError`] says why one can't be used.
 
-    Args:
-        audio: A file path; encoded bytes; a binary file object, which need not be able to seek; a dict, such as a row
-            of a `datasets` Audio column (`{"bytes", "path"}`, `{"array", "sampling_rate"}`) or `{"raw",
-            "sampling_rate"}`; a torchcodec decoder; or samples, an array, tensor or list of shape `(num_samples,)`, or
-            of one channel, floats or integers of 8, 16 or 32 bits, whose full scale becomes 1.
-        sampling_rate (`int`, *optional*): Of bare samples, in Hz; `target_sampling_rate` when left out.
-        target_sampling_rate (`int`): Hz of the result; a clip at another rate is resampled.
-
-    Raises:
-        AudioError: A `ValueError`: the clip can't be read, is cut off or too long, has several channels of bare
-            samples, or isn't finite.
+    `audio` is a file path; encoded bytes; a binary file object, which need not be able to seek; a dict, such as a row
+    of a `datasets` Audio column (`{"bytes", "path"}`, `{"array", "sampling_rate"}`) or `{"raw", "sampling_rate"}`; a
+    torchcodec decoder; or samples, an array, tensor or list of shape `(num_samples,)`, or of one channel, floats or
+    integers of 8, 16 or 32 bits, whose full scale becomes 1. `sampling_rate` is of bare samples, in Hz;
+    `target_sampling_rate` when left out.
     """
     blocks = list(decode_blocks(audio, sampling_rate, target_sampling_rate, MAX_SECONDS))
     return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])

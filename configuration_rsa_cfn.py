@@ -50,20 +50,9 @@ FUSIONS = get_args(Fusion)
 PoolingMode = Literal["mean", "sum", "max", "attentive_statistics"]
 POOLING_MODES = get_args(PoolingMode)
 
-SIZE_FIELDS = (
-    "max_text_tokens",
-    "max_audio_frames",
-    "multi_sample_draws",
-    "residual_size",
-    "attention_size",
-    "projection_size",
-    "cross_attention_size",
-    "cross_residual_size",
-    "cross_fusion_rank",
-    "mixer_size",
-    "mixer_classifier_size",
-    "cross_attention_layers",
-)
+SIZE_FIELDS = ("max_text_tokens", "max_audio_frames", "multi_sample_draws", "residual_size", "attention_size")
+SIZE_FIELDS += ("projection_size", "cross_attention_size", "cross_residual_size", "cross_fusion_rank", "mixer_size")
+SIZE_FIELDS += ("mixer_classifier_size", "cross_attention_layers")
 # They came later, and are left out where they have no effect: earlier versions refuse a field that they don't know.
 LATER_FIELDS = ("attributes", "attribute_ranges", "attribute_loss", "attribute_weight", "temperature", "members")
 LATER_FIELDS += ("cross_attention_layers",)
@@ -106,85 +95,58 @@ class RsaCfnConfig(PretrainedConfig):
     Configuration of [`RsaCfnForSequenceClassification`].
 
     Sizes default to those of the paper "Residual Self-Attention Cross Fusion Network" (2023 Human Understanding AI
-    paper competition). Symbols: A is `audio_config.hidden_size`, T is `text_config.hidden_size`.
+    paper competition). Types and defaults stand below. Symbols: A is `audio_config.hidden_size`, T is
+    `text_config.hidden_size`.
 
     Args:
-        audio_config (`dict` or `PretrainedConfig`, *optional*):
-            A wav2vec2-family encoder of raw waveforms (wav2vec2, HuBERT, WavLM, ...), Whisper, of which the encoder
-            alone is made, or w2v-BERT 2.0; found by its `model_type`.
-        text_config (`dict` or `PretrainedConfig`, *optional*):
-            A RoBERTa- or BERT-family encoder, found by its `model_type`.
-        fusion (`str`, defaults to `"rsa_cfn"`):
-            How the modalities are joined; one of `FUSIONS`.
-        pooling_mode (`str`, defaults to `"mean"`):
-            How hidden states become one vector; one of `POOLING_MODES`. `mlp_mixer` has a mean of its own.
-        mask_padding (`bool`, defaults to `True`):
-            Keep padding out of attention and pooling. `False` is the original code, whose logits depend on how
-            much a row is padded. (A wav2vec2-conformer backbone convolves over its padding all the same.)
-        freeze_feature_encoder (`bool`, defaults to `False`):
-            Keep the convolutional feature encoder of the audio backbone at its loaded weights.
-        freeze_audio_encoder, freeze_text_encoder (`bool`, defaults to `False`):
-            Keep the whole backbone at its loaded weights. It then runs as in evaluation, without dropout, layerdrop
-            and SpecAugment, and no gradient is computed for it.
-        freeze_audio_layers, freeze_text_layers (`int`, defaults to 0):
-            Keep the lowest layers of the backbone, this many, and all that is below them (feature encoder and
-            projection, or embeddings) at their loaded weights. Their dropout stays on.
-        use_weighted_layer_sum (`bool`, defaults to `False`):
-            Pool a learned weighted sum of all layers of each backbone rather than the last one, as in SUPERB. A layer
-            left out at random would shift the others, so this sets `audio_config.layerdrop` to 0.
-        modality_dropout (`float`, defaults to 0.0):
-            Probability, from 0 to 1, that a training row loses one of its modalities: half of it for the audio, half
-            for the text, never both. A model trained with it can do without one.
-        max_text_tokens (`int`, defaults to 256):
-            The length that `mlp_mixer` pads every transcript to, and with `mask_padding=False` every fusion.
-        max_audio_frames (`int`, defaults to 299):
-            The length in frames of the audio encoder, 6 s at 16 kHz, that `mlp_mixer` pads every clip to.
-        multi_sample_dropout (`float`, defaults to 0.5):
-            Dropout before the classifier of `stack`.
-        multi_sample_draws (`int`, defaults to 5):
-            Dropout masks that `stack` averages its logits over in training.
-        residual_size (`int`, defaults to 512):
-            Width of the residual block of `residual`, `rsa` and that branch of `hybrid_fusion`.
-        attention_size (`int`, defaults to 256):
-            Query and key size of the self-attention of `rsa`; width of the attention of `attentive_statistics`.
-        class_weights (`list[float]`, *optional*):
-            Weight of each class in the loss, in the order of the labels. Scale them to a mean of 1 over the training
-            rows: the loss is divided by the number of rows, not by their weights.
-        label_smoothing (`float`, defaults to 0.0):
-            ε, from 0 to below 1: targets q become (1 - ε) q + ε / num_labels.
-        attributes (`list[str]`, *optional*):
-            Numbers that a linear head tells beside the classes, such as `["valence", "arousal"]`.
-        attribute_ranges (`list[list[float]]`, *optional*):
-            What an output of the head of -1 and of 1 is for each of them: the least and the greatest training value.
-        attribute_loss (`str`, defaults to `"ccc"`):
-            `"ccc"`, 1 - the concordance correlation coefficient (Lin 1989), or `"mse"`, squared errors of such outputs.
-        attribute_weight (`float`, defaults to 1.0):
-            Of that loss, the mean over the attributes, beside the cross entropy.
-        projection_size (`int`, defaults to 128):
-            Width P that `rsa_cfn` projects each modality to before the (P + 1)² cross features. This field and the
-            next two also size the `rsa_cfn` branch of `hybrid_fusion`.
-        cross_attention_size (`int`, defaults to 96):
-            Query and key size of the two self-attentions of `rsa_cfn`.
-        cross_residual_size (`int`, defaults to 1024):
-            Width of the residual block and of the classifier over the cross features of `rsa_cfn`.
-        cross_fusion_rank (`int`, *optional*):
-            Hold the weights over the cross features of `rsa_cfn` to this rank, which leaves a small part of them;
-            in full when left out, as in the paper.
-        residual_dropout (`float`, defaults to 0.3):
-            Dropout in every residual block, and in the classifier of `rsa_cfn`.
-        mixer_size (`int`, defaults to 256):
-            Width that `mlp_mixer` and `cross_attention` project the frames and tokens to.
-        mixer_classifier_size (`int`, defaults to 512):
-            Width of the hidden layer in the classifier of `mlp_mixer`.
-        mixer_dropout (`float`, defaults to 0.1):
-            Dropout in the MLPs and the classifier of `mlp_mixer`, and in the layers of `cross_attention`.
-        cross_attention_layers (`int`, defaults to 1):
-            Layers of `cross_attention`, in each of which frames attend to tokens and tokens to frames.
-        temperature (`float`, defaults to 1.0):
-            Logits are divided by it, but in training, so that probabilities are as sure as they are right.
-        members (`list[dict]`, *optional*):
-            Configurations of other models of the same inputs and labels, which make this one an ensemble with them: its
-            probabilities are the mean of those of all.
+        audio_config: A wav2vec2-family encoder of raw waveforms (wav2vec2, HuBERT, WavLM, ...), Whisper, of which the
+            encoder alone is made, or w2v-BERT 2.0; found by its `model_type`.
+        text_config: A RoBERTa- or BERT-family encoder, found by its `model_type`.
+        fusion: How the modalities are joined; one of `FUSIONS`.
+        pooling_mode: How hidden states become one vector; one of `POOLING_MODES`. `mlp_mixer` has a mean of its own.
+        mask_padding: Keep padding out of attention and pooling. `False` is the original code, whose logits depend on
+            how much a row is padded. (A wav2vec2-conformer backbone convolves over its padding all the same.)
+        freeze_feature_encoder: Keep the convolutional feature encoder of the audio backbone at its loaded weights.
+        freeze_audio_encoder, freeze_text_encoder: Keep the whole backbone at its loaded weights. It then runs as in
+            evaluation, without dropout, layerdrop and SpecAugment, and no gradient is computed for it.
+        freeze_audio_layers, freeze_text_layers: Keep the lowest layers of the backbone, this many, and all that is
+            below them (feature encoder and projection, or embeddings) at their loaded weights. Their dropout stays on.
+        use_weighted_layer_sum: Pool a learned weighted sum of all layers of each backbone rather than the last one, as
+            in SUPERB. A layer left out at random would shift the others, so this sets `audio_config.layerdrop` to 0.
+        modality_dropout: Probability, from 0 to 1, that a training row loses one of its modalities: half of it for the
+            audio, half for the text, never both. A model trained with it can do without one.
+        max_text_tokens: The length that `mlp_mixer` pads every transcript to, and with `mask_padding=False` every
+            fusion.
+        max_audio_frames: The length in frames of the audio encoder, 6 s at 16 kHz, that `mlp_mixer` pads every clip to.
+        multi_sample_dropout: Dropout before the classifier of `stack`.
+        multi_sample_draws: Dropout masks that `stack` averages its logits over in training.
+        residual_size: Width of the residual block of `residual`, `rsa` and that branch of `hybrid_fusion`.
+        attention_size: Query and key size of the self-attention of `rsa`; width of the attention of
+            `attentive_statistics`.
+        class_weights: Weight of each class in the loss, in the order of the labels. Scale them to a mean of 1 over the
+            training rows: the loss is divided by the number of rows, not by their weights.
+        label_smoothing: ε, from 0 to below 1: targets q become (1 - ε) q + ε / num_labels.
+        attributes: Numbers that a linear head tells beside the classes, such as `["valence", "arousal"]`.
+        attribute_ranges: What an output of the head of -1 and of 1 is for each of them: the least and the greatest
+            training value.
+        attribute_loss: `"ccc"`, 1 - the concordance correlation coefficient (Lin 1989), or `"mse"`, squared errors of
+            such outputs.
+        attribute_weight: Of that loss, the mean over the attributes, beside the cross entropy.
+        projection_size: Width P that `rsa_cfn` projects each modality to before the (P + 1)² cross features. This field
+            and the next two also size the `rsa_cfn` branch of `hybrid_fusion`.
+        cross_attention_size: Query and key size of the two self-attentions of `rsa_cfn`.
+        cross_residual_size: Width of the residual block and of the classifier over the cross features of `rsa_cfn`.
+        cross_fusion_rank: Hold the weights over the cross features of `rsa_cfn` to this rank, which leaves a small part
+            of them; in full when left out, as in the paper.
+        residual_dropout: Dropout in every residual block, and in the classifier of `rsa_cfn`.
+        mixer_size: Width that `mlp_mixer` and `cross_attention` project the frames and tokens to.
+        mixer_classifier_size: Width of the hidden layer in the classifier of `mlp_mixer`.
+        mixer_dropout: Dropout in the MLPs and the classifier of `mlp_mixer`, and in the layers of `cross_attention`.
+        cross_attention_layers: Layers of `cross_attention`, in each of which frames attend to tokens and tokens to
+            frames.
+        temperature: Logits are divided by it, but in training, so that probabilities are as sure as they are right.
+        members: Configurations of other models of the same inputs and labels, which make this one an ensemble with
+            them: its probabilities are the mean of those of all.
 
     Raises:
         ValueError: The audio backbone is of another family; `num_labels` contradicts `id2label`; `problem_type` isn't
@@ -198,15 +160,8 @@ class RsaCfnConfig(PretrainedConfig):
         "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="wav2vec2"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="roberta"),
     }
-    keys_to_ignore_at_inference = [
-        "audio_embeds",
-        "text_embeds",
-        "audio_hidden_states",
-        "text_hidden_states",
-        "attentions",
-        "audio_attentions",
-        "text_attentions",
-    ]
+    keys_to_ignore_at_inference = ["audio_embeds", "text_embeds", "audio_hidden_states", "text_hidden_states"]
+    keys_to_ignore_at_inference += ["attentions", "audio_attentions", "text_attentions"]
 
     audio_config: dict | PretrainedConfig | None = None
     text_config: dict | PretrainedConfig | None = None

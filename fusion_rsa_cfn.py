@@ -10,20 +10,11 @@ from transformers import initialization as init
 
 def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
     """
-    Pool hidden states over time.
+    The sum, the maximum (`"max"`) or the mean over time of hidden states `(batch_size, length, hidden_size)`.
 
-    Args:
-        hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
-            States of an encoder.
-        counts (`torch.Tensor` of shape `(batch_size, sequence_length)`):
-            How many times each position counts: 1 or 0 under a mask, and the length of the padding where one pad
-            position stands for all of it.
-        pooling_mode (`str`):
-            `"sum"`, `"max"`, or the mean.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, hidden_size)`, at least float32: a sum over frames overflows float16.
-        Zeros for a row where nothing counts.
+    `counts`, `(batch_size, length)`, is how many times each position counts: 1 or 0 under a mask, and the length of the
+    padding where one pad position stands for all of it. The result, `(batch_size, hidden_size)`, is at least float32,
+    since a sum over frames overflows float16, and zeros for a row where nothing counts.
     """
     hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
     counts = counts.to(hidden_states.dtype).unsqueeze(-1)  # (B, S, 1)
@@ -71,12 +62,8 @@ class Pooling(nn.Module):
 
 
 class ScalarMap(nn.Module):
-    """
-    Weight and bias of a map from one feature to `size` values, under the names that `nn.Linear(1, size)` gives them.
-
-    The attention reads them and calls nothing, so an `nn.Linear` would only mislead what looks for linear layers to
-    adapt (LoRA) or to quantise (int8).
-    """
+    """Weight and bias of a map from one feature to `size` values, under the names that `nn.Linear(1, size)` gives them.
+    The attention reads them and calls nothing, so that one would only mislead LoRA and int8."""
 
     def __init__(self, size: int):
         super().__init__()
@@ -101,9 +88,7 @@ class ScalarSelfAttention(nn.Module):
     With q_i = x_i·wq + bq and k_j = x_j·wk + bk, the terms of q_i·k_j without j cancel in the softmax, and what remains
     is s_i·x_j with s_i = (x_i (wq·wk) + bq·wk) / √H: attention of head size 1. Neither the (B, N, H) queries and keys
     nor, unless it is asked for, the (B, N, N) map is built. The key's bias has no effect, here as in the definition.
-
-    Args:
-        attention_size (`int`): H, the size of queries and keys.
+    H is `attention_size`.
     """
 
     def __init__(self, attention_size: int):
@@ -140,30 +125,16 @@ class ScalarSelfAttention(nn.Module):
 
 
 def cross_features(audio: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """
-    Every product of an audio and a text feature, with the features themselves and a constant: flatten([1; h] ⊗ [1; g]).
-
-    Args:
-        audio (`torch.Tensor` of shape `(batch_size, projection_size)`): h, the slow index of the result.
-        text (`torch.Tensor` of shape `(batch_size, projection_size)`): g, the fast index of the result.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, (projection_size + 1) ** 2)`.
-    """
+    """Every product of an audio and a text feature, `(batch_size, P)` each, with the features and a constant:
+    flatten([1; h] ⊗ [1; g]), `(batch_size, (P + 1) ** 2)`, in which the text's index is the fast one."""
     audio = F.pad(audio, (1, 0), value=1.0)  # (B, P + 1)
     text = F.pad(text, (1, 0), value=1.0)  # (B, P + 1)
     return (audio.unsqueeze(2) * text.unsqueeze(1)).flatten(1)  # (B, (P + 1)²)
 
 
 class CrossResidual(nn.Module):
-    """
-    A two-layer block beside a skip: r = f(x), s = g([x; r]), skip + s; f and g are Linear → ReLU → dropout.
-
-    Args:
-        size (`int`): N, width of x, the skip and the result.
-        residual_size (`int`): R, width of r.
-        dropout (`float`): Dropout after each of the two layers.
-    """
+    """A two-layer block beside a skip: r = f(x), s = g([x; r]), skip + s; f and g are Linear → ReLU → dropout. x, the
+    skip and the result are of width N, `size`, and r is of width R, `residual_size`."""
 
     def __init__(self, size: int, residual_size: int, dropout: float):
         super().__init__()
@@ -200,12 +171,8 @@ class LowRankCrossLinear(nn.Module):
     products, Σ_k u_ko v_koᵀ. Then ⟨W_o, [1; h] ⊗ [1; g]⟩ = Σ_k (u_ko · [1; h]) (v_ko · [1; g]): over all rows,
     Σ_k (U_k [1; h]) ∘ (V_k [1; g]) + b, with 2 K (P + 1) O weights in place of (P + 1)² O.
 
-    Source: Liu et al. 2018, "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors".
-
-    Args:
-        projection_size (`int`): P.
-        out_size (`int`): O.
-        rank (`int`): K.
+    Source: Liu et al. 2018, "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors". P is
+    `projection_size`, O is `out_size`, K is `rank`.
     """
 
     def __init__(self, projection_size: int, out_size: int, rank: int):
@@ -427,11 +394,8 @@ class MlpMixerFusion(Fusion):
     def forward(self, audio, text, output_attentions=False):
         """
         Audio, `(batch_size, frames, A)` with counts `(batch_size, frames)`, and text, `(batch_size, num_tokens, T)`
-        with counts `(batch_size, num_tokens)` → logits `(batch_size, num_labels)`, no attention maps.
-
-        Raises:
-            ValueError: A clip has more than `max_audio_frames` frames, or a transcript more than `max_text_tokens`
-                tokens.
+        with counts `(batch_size, num_tokens)` → logits `(batch_size, num_labels)`, no attention maps. A ValueError
+        tells of a row that is longer than `max_audio_frames` or `max_text_tokens`.
         """
         if not self.mask_padding:
             text = self._repeat_padding(*text)
@@ -478,20 +442,14 @@ class MlpMixerFusion(Fusion):
         return tokens, F.pad(valid, (0, missing)) | (not self.mask_padding)
 
 
-class StackFusion(Fusion):
-    """
-    Multi-sample dropout: z = LayerNorm([a; t]); the mean of Linear(A + T, C)(dropout(z)) over several dropout masks.
-
-    The classifier is linear, so it runs once, on the mean of the masked copies of z.
-    """
+class StackFusion(EarlyFusion):
+    """Multi-sample dropout: z = LayerNorm([a; t]); the mean of Linear(A + T, C)(dropout(z)) over several dropout masks.
+    The classifier is linear, so it runs once, on the mean of the masked copies of z."""
 
     def __init__(self, config):
-        super().__init__()
-        size = config.audio_config.hidden_size + config.text_config.hidden_size
+        super().__init__(config)
         self.draws = config.multi_sample_draws
-        self.norm = nn.LayerNorm(size)
         self.dropout = nn.Dropout(config.multi_sample_dropout)
-        self.add_heads(size, config)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
@@ -515,11 +473,8 @@ class ResidualFusion(Fusion):
 
 
 class ResidualSelfAttentionFusion(ResidualFusion):
-    """
-    z = LayerNorm([a; t]); u = SA(z), each of the D = A + T features attending to all; residual block → Linear(D, C).
-
-    The block reads u; its skip carries z.
-    """
+    """z = LayerNorm([a; t]); u = SA(z), each of the D = A + T features attending to all; residual block → Linear(D, C).
+    The block reads u; its skip carries z."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -575,11 +530,8 @@ class ResidualSelfAttentionCrossFusion(Fusion):
 
 
 class HybridFusion(Fusion):
-    """
-    The mean of the logits of `early_fusion`, `late_fusion`, `residual` and `rsa_cfn`, each behind LN_C.
-
-    Every branch has its own weights; the four share the norm.
-    """
+    """The mean of the logits of `early_fusion`, `late_fusion`, `residual` and `rsa_cfn`, each behind LN_C. Every branch
+    has its own weights; the four share the norm."""
 
     def __init__(self, config):
         super().__init__()

@@ -9,16 +9,8 @@ from processing_rsa_cfn import RsaCfnProcessor, decode_audio
 
 
 def plain_self_attention(attention: ScalarSelfAttention, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The definition, softmax(q kᵀ / √H) v with q, k and v linear in one feature each.
-
-    Args:
-        attention ([`ScalarSelfAttention`]): Holds the weights.
-        features (`torch.Tensor` of shape `(batch_size, num_features)`)
-
-    Returns:
-        The attended features, `(batch_size, num_features)`, and the map, `(batch_size, num_features, num_features)`.
-    """
+    """The definition, softmax(q kᵀ / √H) v with q, k and v linear in one feature each, with the weights of `attention`:
+    the attended features, `(batch_size, num_features)`, and the map, `(batch_size, num_features, num_features)`."""
     maps = (attention.query, attention.key, attention.value)
     x = features.unsqueeze(-1)  # (B, N, 1)
     query, key, value = (F.linear(x, each.weight, each.bias) for each in maps)  # (B, N, H), (B, N, H), (B, N, 1)
@@ -27,9 +19,8 @@ def plain_self_attention(attention: ScalarSelfAttention, features: torch.Tensor)
 
 
 class PlainBaseline:
-    """`rsa_cfn` written down as it is defined, over the modules of a model with eager attention: the weights exist
-    once.
-
+    """
+    `rsa_cfn` written down as it is defined, over the modules of a model with eager attention: the weights exist once.
     Audio is padded to 6 s and goes without a mask, text is padded to 256 tokens, the means run over the padding, both
     encoders attend eagerly, and the attention over scalars builds its queries, its keys and its map.
     """

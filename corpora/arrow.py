@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import datasets
@@ -32,12 +33,11 @@ def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], f
     `save_to_disk` would write every recording a second time. So empty splits are saved for the metadata, and the files
     are then moved in and listed, which is all that distinguishes them from full ones.
     """
-    files: dict[str, list[Path]] = {}
-    digests: dict[str, str] = {}
+    files, digests = defaultdict(list), defaultdict(str)  # of each split
     for shard, report in zip(corpus.shards, reports, strict=True):
         if report.rows_written:
-            files.setdefault(shard.split, []).append(shards / f"{shard.name}.arrow")
-            digests[shard.split] = digests.get(shard.split, "") + report.digest
+            files[shard.split].append(shards / f"{shard.name}.arrow")
+            digests[shard.split] += report.digest
     empty = datasets.table.InMemoryTable(corpus_features(corpus).arrow_schema.empty_table())
     had_progress_bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()

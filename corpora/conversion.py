@@ -3,10 +3,11 @@ The table names the first few utterances of each kind, the files name all of the
 
 import csv
 import io
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from corpora.rows import Corpus, Utterance
+from corpora.rows import Corpus, Row
 from foundation.words import first_names, inert, writable
 
 
@@ -25,21 +26,20 @@ class ShardReport:
     rows_written: int = 0
     seconds: float = 0.0
     digest: str = ""
-    labels: dict[str, int] = field(default_factory=dict)
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    repairs: dict[str, list[str]] = field(default_factory=dict)
+    labels: Counter = field(default_factory=Counter)
+    skipped: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    repairs: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, utterance: Utterance) -> None:
+    def add(self, row: Row) -> None:
         self.rows_read += 1
-        if utterance.columns is None:
-            self.skipped.setdefault(utterance.problem, []).append(utterance.name)
-            return
-        self.rows_written += 1
-        self.seconds += utterance.columns["duration"]
-        label = utterance.columns["label"] or TIE
-        self.labels[label] = self.labels.get(label, 0) + 1
-        for repair in utterance.repairs:
-            self.repairs.setdefault(repair, []).append(utterance.name)
+        for repair in row.repairs:
+            self.repairs[repair].append(row.name)
+        if row.columns is None:
+            self.skipped[row.problem].append(row.name)
+        else:
+            self.rows_written += 1
+            self.seconds += row.columns["duration"]
+            self.labels[row.columns["label"] or TIE] += 1
 
 
 def conversion_report(corpus: Corpus, shards: list[ShardReport]) -> dict:
@@ -55,17 +55,16 @@ def conversion_report(corpus: Corpus, shards: list[ShardReport]) -> dict:
         "skipped": _merged([shard.skipped for shard in shards]),
         "repairs": _merged([shard.repairs for shard in shards]),
         "notes": {kind: list(map(writable, names)) for kind, names in corpus.notes.items()},
-        "labels": {name: sum(shard.labels.get(name, 0) for shard in shards) for name in names},
+        "labels": {name: sum(shard.labels[name] for shard in shards) for name in names},
         "hours": sum(shard.seconds for shard in shards) / 3600,
     }
 
 
 def _merged(kinds_per_shard: list[dict[str, list[str]]]) -> dict[str, list[str]]:
-    merged: dict[str, list[str]] = {}
-    for kinds in kinds_per_shard:
-        for kind, names in kinds.items():
-            merged.setdefault(kind, []).extend(map(writable, names))
-    return dict(sorted(merged.items()))
+    merged = {kind: [] for kind in sorted(set().union(*kinds_per_shard))}
+    for kind, names in merged.items():
+        names += [writable(name) for kinds in kinds_per_shard for name in kinds.get(kind, ())]
+    return merged
 
 
 def skipped_table(shards: list[ShardReport]) -> str:
@@ -74,26 +73,22 @@ def skipped_table(shards: list[ShardReport]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["shard", "row", "reason"])
     for shard in shards:
-        writer.writerows(
-            [shard.shard, inert(writable(name)), reason] for reason, names in shard.skipped.items() for name in names
-        )
+        for reason, names in shard.skipped.items():
+            writer.writerows([shard.shard, inert(writable(name)), reason] for name in names)
     return stream.getvalue()
 
 
 def format_report(report: dict, output_dir: str | Path) -> str:
     """The closing table of a conversion, for people."""
     written = report["rows_written"]
-    lines = [
-        f"Rows read     {report['rows_read']:6d}",
-        f"Rows written  {written:6d}",
-        f"Rows skipped  {report['rows_skipped']:6d}",
-        *_listed(report["skipped"]),
-        f"Repairs       {sum(map(len, report['repairs'].values())):6d}  (rows written, but mended)",
-        *_listed(report["repairs"]),
-        f"Notes         {sum(map(len, report['notes'].values())):6d}  (of the folder, no rows)",
-        *_listed(report["notes"]),
-        "Labels",
-    ]
+    lines = [f"Rows read     {report['rows_read']:6d}", f"Rows written  {written:6d}"]
+    told = {"repairs": "  (rows written, but mended)", "notes": "  (of the folder, no rows)"}
+    for title, what in (("Rows skipped", "skipped"), ("Repairs", "repairs"), ("Notes", "notes")):
+        kinds = report[what]
+        lines.append(f"{title:<14}{sum(map(len, kinds.values())):6d}{told.get(what, '')}")
+        width = max(map(len, kinds), default=0)
+        lines += [f"  {kind:<{width}}  {len(names):6d}  {first_names(names)}" for kind, names in kinds.items()]
+    lines.append("Labels")
     width = min(max(14, *map(len, report["labels"])), MOST_WIDTH)
     for label, count in report["labels"].items():
         lines.append(f"  {label:<{width}}  {count:6d}  {count / max(written, 1):6.1%}")
@@ -103,10 +98,3 @@ def format_report(report: dict, output_dir: str | Path) -> str:
         lines.append(f"asr_text: {name} {value:.4g}")
     lines.append(f"Dataset in {writable(str(output_dir))} (complete lists in its {REPORT_FILE} and {SKIPPED_FILE})")
     return "\n".join(lines)
-
-
-def _listed(kinds: dict[str, list[str]]) -> list[str]:
-    if not kinds:
-        return []
-    width = max(map(len, kinds))
-    return [f"  {kind:<{width}}  {len(names):6d}  {first_names(names)}" for kind, names in kinds.items()]

@@ -53,9 +53,8 @@ class Overlap:
     num_rows: int
 
     def __str__(self) -> str:
-        first, second = self.parts
-        count = f"{len(self.values)} {self.kind if len(self.values) > 1 else self.kind[:-1]}"
-        values = first_names([str(value) for value in self.values])
+        (first, second), values = self.parts, first_names([str(value) for value in self.values])
+        count = counted(len(self.values), self.kind)
         return f"{first} and {second} share {count} (rows of {second}: {self.num_rows}): {values}"
 
 
@@ -76,14 +75,9 @@ def split_rows(
     fold: int | None = None,
     with_validation: bool = False,
 ) -> Split:
-    """Divide rows by their columns alone, whatever their order, except that `paper` goes by it.
-
-    Args:
-        columns: `part`, `label` (`None` for none), `segment_id`, and what the split goes by: `session` or `speaker`.
-        name: One of `SPLITS`, or `ALL`; by default what `choose_split` takes.
-        num_folds: Of sessions or speakers; 5 by default, or as many as there are of them.
-        fold: The one that is tested, from 1 on; by default the last.
-        with_validation: Take a validation part also where the split has none of its own.
+    """Divide rows by their columns alone, whatever their order, except that `paper` goes by it: `part`, `label` (`None`
+    for none), `segment_id`, and what the split goes by. `with_validation` takes a validation part also where the split
+    has none of its own; the other defaults are those of the command line.
     """
     name, reasons = (name, []) if name else choose_split(columns)
     check_folds(name, num_folds, fold)
@@ -160,27 +154,23 @@ def check_folds(name: str, num_folds: int | None, fold: int | None) -> None:
         raise InputError(f"--fold {fold} is more than --num_folds {num_folds}; give 1 to {num_folds}")
 
 
-def make_folds(columns: dict[str, list], column: str, num_folds: int | None) -> list[list]:
-    """The groups of each fold by `session` or `speaker`: blocks in sorted order, as equal in number as can be."""
+def _split_by_group(
+    column: str, columns: dict[str, list], num_folds: int | None, fold: int | None, with_validation: bool
+) -> Split:
+    """One fold of whole sessions or speakers is tested, blocks of them in sorted order, as equal in number as can be;
+    those that follow it in the order validate."""
     groups = sorted(set(columns[column]))
     if num_folds is not None and num_folds > len(groups):
         raise InputError(f"--num_folds {num_folds} is more than the {len(groups)} {column}s; give 2 to {len(groups)}")
     blocks = np.array_split(np.arange(len(groups)), num_folds or min(NUM_FOLDS, len(groups)))
-    return [[groups[index] for index in block] for block in blocks]
-
-
-def _split_by_group(
-    column: str, columns: dict[str, list], num_folds: int | None, fold: int | None, with_validation: bool
-) -> Split:
-    """One fold of whole sessions or speakers is tested; those that follow it in the order validate."""
-    folds = make_folds(columns, column, num_folds)
+    folds = [[groups[index] for index in block] for block in blocks]
     if fold is not None and fold > len(folds):
         raise InputError(f"--fold {fold} is more than the {len(folds)} folds; give 1 to {len(folds)}")
     fold = fold or len(folds)
     tested = folds[fold - 1]
     # From the group after the tested ones around to the one before them.
     others = sum(folds[fold:], []) + sum(folds[: fold - 1], [])
-    wanted = _num_validation_groups(len(tested) + len(others))
+    wanted = max(2, len(groups) // VALIDATION_GROUPS)
     kept = min(wanted, len(others) - 1)
     groups = {TRAIN: sorted(others[kept:]), VALIDATION: sorted(others[:kept]), TEST: tested}
     part_of = {group: part for part, members in groups.items() for group in members}
@@ -193,18 +183,10 @@ def _split_by_group(
         raise InputError(
             f"--eval_strategy needs a {column} to compare epochs on, and there are only {len(tested) + 1}; leave it out"
         )
-    return Split(
-        name=column,
-        parts=[part_of[group] for group in columns[column]],
-        description=(
-            f"fold {fold} of {len(folds)}, {column}s {first_names(list(map(str, tested)))} are tested"
-            + (f", {first_names(list(map(str, groups[VALIDATION])))} validate" if kept else "")
-        ),
-        num_folds=len(folds),
-        fold=fold,
-        groups=groups,
-        warnings=warnings,
-    )
+    parts, description = [part_of[group] for group in columns[column]], f"fold {fold} of {len(folds)}, {column}s"
+    description += f" {first_names(list(map(str, tested)))} are tested"
+    description += f", {first_names(list(map(str, groups[VALIDATION])))} validate" if kept else ""
+    return Split(column, parts, description, len(folds), fold, groups, warnings)
 
 
 def _split_as_paper(columns: dict[str, list], num_folds: None, fold: None, with_validation: bool) -> Split:
@@ -266,14 +248,10 @@ def _draw(rows: list[int], labels: list, share: float) -> tuple[list[int], list[
         return *train_test_split(rows, **options), False
 
 
-def _num_validation_groups(num_groups: int) -> int:
-    return max(2, num_groups // VALIDATION_GROUPS)
-
-
 def _keep_last_groups(split: Split, column: list, kind: str, rows: list[int]) -> None:
     """Move the last groups of the training rows to the validation part."""
     groups = sorted({column[row] for row in rows})
-    last = groups[-min(_num_validation_groups(len(groups)), len(groups) - 1) :]
+    last = groups[-min(max(2, len(groups) // VALIDATION_GROUPS), len(groups) - 1) :]
     for row in rows:
         if column[row] in last:
             split.parts[row] = VALIDATION
@@ -288,10 +266,9 @@ def _keep_stratified_tenth(split: Split, labels: list, rows: list[int]) -> None:
     _, kept, is_stratified = _draw(rows, labels, VALIDATION_SIZE)
     if not is_stratified:
         split.warnings.append("a class has too few training rows for a stratified validation part; it is random")
-    how = f"a {'stratified' if is_stratified else 'random'} tenth"
     for row in kept:
         split.parts[row] = VALIDATION
-    split.description += f", {how} of the training rows validates"
+    split.description += f", a {'stratified' if is_stratified else 'random'} tenth of the training rows validates"
 
 
 def _is_null(group) -> bool:
@@ -311,13 +288,3 @@ def find_overlaps(columns: dict[str, list], parts: list[str | None]) -> list[Ove
                 num_rows = sum(value in shared and part == pair[1] for value, part in zip(values, parts))
                 overlaps.append(Overlap(pair, kind, sorted(shared), num_rows))
     return overlaps
-
-
-def missing_classes(counts: dict[str, dict[str, float]]) -> list[str]:
-    """A warning for each part without a row of some class, from the number of rows of each class in each part."""
-    warnings = []
-    for part, numbers in counts.items():
-        missing = [name for name, number in numbers.items() if not number]
-        if missing:
-            warnings.append(f"no row of {part} is {' or '.join(missing)}")
-    return warnings

@@ -2,7 +2,7 @@
 `shards` writes them, `conversion` counts them; neither needs to know which corpus they are from."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class UnusableRow(Exception):
@@ -11,25 +11,15 @@ class UnusableRow(Exception):
 
 @dataclass(slots=True)
 class Row:
-    """One row of a corpus's tables, before its recording is read: why it can't be used, or what had to be mended."""
+    """One row of a corpus's tables: why it can't be used, or what had to be mended."""
 
     name: str
     cells: list[str] | dict[str, str]
     problem: str | None = None
     repairs: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Utterance:
-    """One row read: a value for each of the corpus's columns when it can be used, otherwise None and the `problem`.
-
-    `audio` is `{"bytes", "path"}` of a 16 kHz mono 16-bit wav, `label` and `emotions` are names, all times are seconds.
-    """
-
-    name: str
-    problem: str | None
-    repairs: list[str]
-    columns: dict | None
+    # When its recording is read: `audio` is `{"bytes", "path"}` of a 16 kHz mono 16-bit wav, `label` and `emotions` are
+    # names, all times are seconds.
+    columns: dict | None = None
 
 
 @dataclass
@@ -42,16 +32,16 @@ class Shard:
     read: Callable[[Row, list[str]], dict]
     split: str = "train"
 
-    def utterances(self) -> Iterator[Utterance]:
-        """Reads the rows one by one, so that only one recording is in memory at a time."""
+    def utterances(self) -> Iterator[Row]:
+        """The rows with their columns, read one by one, so that only one recording is in memory at a time."""
         for row in self.rows:
-            problem, repairs, columns = row.problem, list(row.repairs), None
-            if problem is None:
-                try:
-                    columns = self.read(row, repairs)
-                except UnusableRow as reason:
-                    problem = str(reason)
-            yield Utterance(row.name, problem, repairs if problem is None else [], columns)
+            row = replace(row, repairs=list(row.repairs))
+            try:
+                row.columns = None if row.problem else self.read(row, row.repairs)
+            except UnusableRow as reason:
+                row.problem = str(reason)
+            row.repairs = [] if row.problem else row.repairs
+            yield row
 
 
 @dataclass

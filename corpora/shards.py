@@ -23,26 +23,16 @@ BYTES_PER_BATCH = 1 << 21
 
 def arrow_schema(corpus: Corpus) -> pyarrow.Schema:
     """How the corpus's columns are stored; classes are indices."""
-    label = pyarrow.int64()
     types = {
         "audio": pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
-        "text": pyarrow.string(),
-        "raw_text": pyarrow.string(),
-        "label": label,
-        "emotions": pyarrow.list_(label),
+        "label": pyarrow.int64(),
+        "emotions": pyarrow.list_(pyarrow.int64()),
         "votes": pyarrow.list_(pyarrow.int32(), len(corpus.label_names)),
-        "valence": pyarrow.float64(),
-        "arousal": pyarrow.float64(),
-        "segment_id": pyarrow.string(),
         "session": pyarrow.int32() if corpus.has_numbered_sessions else pyarrow.string(),
-        "dialogue": pyarrow.string(),
-        "speaker": pyarrow.string(),
-        "gender": pyarrow.string(),
-        "start": pyarrow.float64(),
-        "end": pyarrow.float64(),
         "duration": pyarrow.float32(),
+        **dict.fromkeys(("valence", "arousal", "start", "end"), pyarrow.float64()),
     }
-    return pyarrow.schema([(column, types[column]) for column in corpus.columns])
+    return pyarrow.schema([(column, types.get(column, pyarrow.string())) for column in corpus.columns])
 
 
 def write_shards(corpus: Corpus, folder: Path, num_proc: int) -> list[ShardReport]:
@@ -109,10 +99,9 @@ def write_shard(
                 report.add(utterance)
                 if progress is not None:
                     progress.update()
-                if utterance.columns is None:
-                    continue
-                batch.append(utterance.columns)
-                size += len(utterance.columns["audio"]["bytes"])
+                if utterance.columns is not None:
+                    batch.append(utterance.columns)
+                    size += len(utterance.columns["audio"]["bytes"])
                 if size >= BYTES_PER_BATCH:
                     writer.write_batch(_record_batch(batch, schema, indices))
                     batch, size = [], 0
@@ -129,9 +118,4 @@ def _record_batch(rows: list[dict], schema: pyarrow.Schema, indices: dict[str, i
     columns["label"] = [None if label is None else indices[label] for label in columns["label"]]
     if "emotions" in columns:
         columns["emotions"] = [[indices[emotion] for emotion in emotions] for emotions in columns["emotions"]]
-    audio = columns.pop("audio")
-    arrays = {name: pyarrow.array(values, schema.field(name).type) for name, values in columns.items()}
-    paths = pyarrow.array([recording["path"] for recording in audio], pyarrow.string())
-    recordings = pyarrow.array([recording["bytes"] for recording in audio], pyarrow.binary())
-    arrays["audio"] = pyarrow.StructArray.from_arrays([recordings, paths], names=["bytes", "path"])
-    return pyarrow.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
+    return pyarrow.record_batch([pyarrow.array(columns[field.name], field.type) for field in schema], schema=schema)

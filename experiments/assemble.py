@@ -6,13 +6,12 @@ import shlex
 import shutil
 import subprocess
 from collections import defaultdict
-from dataclasses import fields
 from pathlib import Path
 
 from experiments.cells import PICTURE, draw_cell
 from experiments.comparisons import compare_systems, measure_flattery
 from experiments.plan import OF_A_CELL, Cell, Plan
-from experiments.results import PAPER, SESSION, Cost, Results, Run
+from experiments.results import COST, PAPER, SESSION, Results, Run
 from experiments.scored_run import ScoredRun, read_runs
 from experiments.statistics import ensemble_runs, majority_runs, score_system
 from foundation.errors import InputError
@@ -78,19 +77,16 @@ def _describe(cell: Cell, run: ScoredRun | None, errors: dict[str, str]) -> Run:
     described.scores = _scores(run.scores)
     if run.compared_on == "test" and run.last_evaluation is not None:
         described.last_epoch = _scores(run.last_evaluation)
-    for part in fields(Cost):
-        setattr(described, part.name, getattr(run, part.name))
+    for name in COST:
+        setattr(described, name, getattr(run, name))
     return described
 
 
 def _scores(logged: dict) -> dict[str, float]:
     """The scores of the reported rows, without how long the scoring took."""
     times = ("_runtime", "_per_second", "_preparation_time")  # the last one only of a run that resumed after training
-    return {
-        name.removeprefix("eval_"): score
-        for name, score in logged.items()
-        if name.startswith("eval_") and not name.endswith(times)
-    }
+    names = [name for name in logged if name.startswith("eval_") and not name.endswith(times)]
+    return {name.removeprefix("eval_"): logged[name] for name in names}
 
 
 def _versions() -> dict[str, str]:

@@ -41,7 +41,10 @@ def compare_systems(
         compared |= _compare_on_same_rows(of_both, pairs, len(label_names), num_resamples)
     comparisons = [compared[pair] for pair in combinations(runs_of, 2) if pair in compared]
     for name in SCORES:
-        correct_by_holm([comparison.differences[name] for comparison in comparisons])
+        tests = [comparison.differences[name] for comparison in comparisons]
+        tests = [test for test in tests if test.p is not None]
+        for test, p in zip(tests, holm([test.p for test in tests])):
+            test.p_holm = float(p)
     return comparisons
 
 
@@ -88,13 +91,6 @@ def _differences(
     return differences
 
 
-def correct_by_holm(tests: list[Difference]) -> None:
-    """Set `p_holm` of differences that are tested together; one without p isn't."""
-    tests = [test for test in tests if test.p is not None]
-    for test, p in zip(tests, holm([test.p for test in tests])):
-        test.p_holm = float(p)
-
-
 def holm(p_values: list[float]) -> np.ndarray:
     """
     P-values corrected for their number (Holm 1979), in the order given: the smallest times `n`, the next times
@@ -115,7 +111,10 @@ def measure_flattery(
     How much better one system looks under the paper's protocol, in `FLATTERED_SCORES`: at least one run of it, and any
     of the other protocol, whose seeds may differ.
     """
-    best = seed_means(group_matrices(stack_rows(paper_runs), len(label_names)).sum(axis=0))
+    best, session = (
+        seed_means(group_matrices(stack_rows(runs), len(label_names)).sum(axis=0)) if runs else None
+        for runs in (paper_runs, session_runs)
+    )
     flattery = [
         Flattery(
             system=paper_runs[0].system,
@@ -127,7 +126,6 @@ def measure_flattery(
     ]
     if not session_runs:
         return flattery
-    session = seed_means(group_matrices(stack_rows(session_runs), len(label_names)).sum(axis=0))
     rows = _stack_by_name({PAPER: paper_runs, SESSION: session_runs})
     rows = rows[rows.groupby("segment_id").system.transform("nunique") == 2]
     differences = {}

@@ -4,25 +4,18 @@ The first two are results.csv and runs.csv; sheets, charts and the answer in wor
 import pandas
 from pandas import DataFrame
 
-from experiments.results import ENSEMBLE, MAJORITY, Results, System, SystemScores, is_fusion
+from experiments.results import COST, ENSEMBLE, MAJORITY, Results, System, SystemScores, is_fusion
 from metrics.scores import LEADING, SCORES
 
 
 # As the paper's tables divide them; all others fuse early.
-KINDS = {
-    MAJORITY: "",
-    ENSEMBLE: "ensemble",
-    "audio": "audio",
-    "text": "text",
-    "late_fusion": "late",
-    "hybrid_fusion": "cross-modality",
-}
+KINDS = {MAJORITY: "", ENSEMBLE: "ensemble", "audio": "audio", "text": "text", "late_fusion": "late"}
+KINDS["hybrid_fusion"] = "cross-modality"
 EARLY = "early"
 SYSTEM_COLUMNS = ["protocol", "system", "fusion", "kind", "text_model", "audio_model", "variant", "is_baseline"]
 SYSTEM_COLUMNS += ["published_weighted_f1", "state", "runs", "failed_runs", "folds", "seeds", "rows", "group_column"]
 SYSTEM_COLUMNS += ["groups"]
 RUN_COLUMNS = ["name", "protocol", "system", "fold", "seed", "state", "error"]
-COST = ["parameters", "fusion_parameters", "seconds", "peak_memory_bytes"]
 OF_A_SCORE = {"": "value", "_low": "low", "_high": "high", "_mean": "mean", "_sd": "sd"}
 OF_A_CLASS = ("f1", "recall", "rows", "predicted")
 # Of p after Holm's correction.
@@ -36,7 +29,7 @@ def system_frame(results: Results) -> DataFrame:
     """
     columns = [*SYSTEM_COLUMNS, *(name + suffix for name in results.titles for suffix in OF_A_SCORE)]
     columns += ["expected_calibration_error", "predicted_classes"]
-    columns += [f"{kind}_{label}" for label in results.label_names for kind in OF_A_CLASS] + COST
+    columns += [f"{kind}_{label}" for label in results.label_names for kind in OF_A_CLASS] + [*COST]
     planned = {(entry.system, entry.protocol) for entry in [*results.runs, *results.scores]}
     scores_of = {(entry.system, entry.protocol): entry for entry in results.scores}
     records = [
@@ -71,15 +64,15 @@ def _score_record(scores: SystemScores | None) -> dict:
         "rows": scores.num_rows,
         "group_column": scores.group_column,
         "groups": scores.num_groups,
-        "predicted_classes": sum(entry.predicted > 0 for entry in scores.classes),
+        "predicted_classes": sum(entry["predicted"] > 0 for entry in scores.classes),
     }
     for name, estimate in scores.estimates.items():
         record |= {name + suffix: getattr(estimate, part) for suffix, part in OF_A_SCORE.items()}
     for entry in scores.classes:
-        record |= {f"{kind}_{entry.name}": getattr(entry, kind) for kind in OF_A_CLASS}
+        record |= {f"{kind}_{entry['name']}": entry[kind] for kind in OF_A_CLASS}
     if scores.calibration is not None:
         record["expected_calibration_error"] = scores.calibration.expected_calibration_error
-    return record | ({} if scores.cost is None else vars(scores.cost))
+    return record | (scores.cost or {})
 
 
 def run_frame(results: Results) -> DataFrame:

@@ -10,6 +10,8 @@ SESSION, PAPER = "session", "paper"
 MAJORITY = "majority"
 ENSEMBLE = "ensemble"
 SINGLE_MODALITIES = ("audio", "text")
+# Of a run: how many, those of the fusion among them, of its training, and of the accelerator or else of the process.
+COST = ("parameters", "fusion_parameters", "seconds", "peak_memory_bytes")
 
 
 @dataclass
@@ -37,25 +39,14 @@ class Estimate:
 
 
 @dataclass
-class ClassScores:
-    """Scores of one class over all folds, means over the seeds: rows of it, rows predicted, F1 and recall."""
-
-    name: str
-    rows: float
-    predicted: float
-    f1: float
-    recall: float
-
-
-@dataclass
 class CalibrationBin:
     """Predictions whose probability is in `(low, high]`: how many, their mean probability, the share that is right."""
 
     low: float
     high: float
     rows: int
-    confidence: float | None
-    accuracy: float | None
+    confidence: float | None = None
+    accuracy: float | None = None
 
 
 @dataclass
@@ -64,16 +55,6 @@ class Calibration:
 
     expected_calibration_error: float
     bins: list[CalibrationBin]
-
-
-@dataclass
-class Cost:
-    """Means over the runs: parameters, those of the fusion among them, seconds of training, peak memory in bytes."""
-
-    parameters: float
-    fusion_parameters: float
-    seconds: float
-    peak_memory_bytes: float
 
 
 @dataclass
@@ -89,10 +70,10 @@ class SystemScores:
     group_column: str | None  # whose groups the intervals draw whole
     num_groups: int  # how many groups, or rows where there is no column
     estimates: dict[str, Estimate]  # by the names of `SCORES`, and `ccc_NAME` of attributes
-    classes: list[ClassScores]
+    classes: list[dict]  # name, rows of it, rows predicted, F1 and recall over all folds, means over the seeds
     confusion_matrix: list[list[float]]  # true classes in rows; counts over all folds, means over the seeds
     calibration: Calibration | None = None
-    cost: Cost | None = None
+    cost: dict[str, float] | None = None  # `COST`, means over the runs
 
 
 @dataclass
@@ -159,8 +140,8 @@ class Run:
     error: str | None = None  # why it isn't finished
     scores: dict[str, float] = field(default_factory=dict)  # as in all_results.json, without the prefix
     last_epoch: dict[str, float] = field(default_factory=dict)  # where reported rows choose the epoch
-    seconds: float | None = None  # of its training, the scoring of its epochs included
-    peak_memory_bytes: int | None = None  # of the accelerator if there is one, otherwise of the process
+    seconds: float | None = None  # the scoring of its epochs included; this and the others as in `COST`
+    peak_memory_bytes: int | None = None
     parameters: int | None = None
     fusion_parameters: int | None = None
 

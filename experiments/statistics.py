@@ -2,21 +2,13 @@
 And the baseline that always answers the most frequent class."""
 
 from collections import defaultdict
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas
 from pandas import DataFrame
 
-from experiments.results import (
-    MAJORITY,
-    Calibration,
-    CalibrationBin,
-    ClassScores,
-    Cost,
-    Estimate,
-    SystemScores,
-)
+from experiments.results import COST, MAJORITY, Calibration, CalibrationBin, Estimate, SystemScores
 from experiments.scored_run import ScoredRun, stack_rows
 from metrics.concordance import estimate_concordance
 from metrics.intervals import bootstrap_scores, expanded_interval
@@ -53,8 +45,7 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
     if first.system != MAJORITY:
         scores.estimates |= {f"ccc_{name}": _estimate_concordance(name, runs, rows) for name in first.attributes}
         scores.calibration = calibrate(runs)
-        costs = {part.name: float(np.mean([getattr(run, part.name) for run in runs])) for part in fields(Cost)}
-        scores.cost = Cost(**costs)
+        scores.cost = {name: float(np.mean([getattr(run, name) for run in runs])) for name in COST}
     return scores
 
 
@@ -101,18 +92,13 @@ def _estimate_concordance(name: str, runs: list[ScoredRun], rows: DataFrame) -> 
     return Estimate(value, low, high, mean=float(by_run.mean()) if len(by_run) else None, sd=sd)
 
 
-def _class_scores(seed_matrices: np.ndarray, label_names: list[str]) -> list[ClassScores]:
+def _class_scores(seed_matrices: np.ndarray, label_names: list[str]) -> list[dict]:
     """From one confusion matrix for each seed, `(R, C, C)`."""
     scores = seed_means(seed_matrices, label_names)
-    true, predicted = seed_matrices.sum(axis=2).mean(axis=0), seed_matrices.sum(axis=1).mean(axis=0)  # (C,)
+    true, predicted = (seed_matrices.sum(axis=axis).mean(axis=0).tolist() for axis in (2, 1))  # (C,)
     return [
-        ClassScores(
-            name=name,
-            rows=float(true[index]),
-            predicted=float(predicted[index]),
-            f1=float(scores[f"f1_{name}"]),
-            recall=float(scores[f"recall_{name}"]),
-        )
+        {"name": name, "rows": true[index], "predicted": predicted[index]}
+        | {kind: float(scores[f"{kind}_{name}"]) for kind in ("f1", "recall")}
         for index, name in enumerate(label_names)
     ]
 
@@ -127,16 +113,10 @@ def calibrate(runs: list[ScoredRun]) -> Calibration:
     rows, confidence_sums, right_sums = (
         np.bincount(members, weights=weights, minlength=NUM_BINS) for weights in (None, confidences, is_right)
     )
-    bins = [
-        CalibrationBin(
-            low=float(edges[index]),
-            high=float(edges[index + 1]),
-            rows=int(count),
-            confidence=float(confidence_sums[index] / count) if count else None,
-            accuracy=float(right_sums[index] / count) if count else None,
-        )
-        for index, count in enumerate(rows)
-    ]
+    bins = [CalibrationBin(low, high, rows=0) for low, high in zip(edges.tolist(), edges[1:].tolist())]
+    for index in np.flatnonzero(rows):
+        means = (confidence_sums[index] / rows[index], right_sums[index] / rows[index])
+        bins[index].rows, bins[index].confidence, bins[index].accuracy = int(rows[index]), *map(float, means)
     return Calibration(float(np.abs(confidence_sums - right_sums).sum() / len(confidences)), bins)
 
 
@@ -154,7 +134,7 @@ def ensemble_runs(name: str, members: list[str], runs_of: dict[str, list[ScoredR
         first = runs[0]
         if len(runs) < max(2, len(members)) or any(run.segment_ids != first.segment_ids for run in runs):
             continue
-        costs = {part.name: sum(getattr(run, part.name) for run in runs) for part in fields(Cost)}
+        costs = {name: sum(getattr(run, name) for run in runs) for name in COST}
         means = np.mean([run.probabilities for run in runs], axis=0)
         told = {name: np.mean([run.attributes[name] for run in runs], axis=0) for name in first.attributes}
         joined.append(replace(first, system=name, probabilities=means, attributes=told, log_history=[], **costs))
@@ -171,8 +151,6 @@ def majority_runs(runs: list[ScoredRun]) -> list[ScoredRun]:
         if (run.fold, run.seed) not in baseline:
             probabilities = np.zeros_like(run.probabilities)
             probabilities[:, run.train_counts.argmax()] = 1
-            free = dict.fromkeys((part.name for part in fields(Cost)), 0)
-            baseline[run.fold, run.seed] = replace(
-                run, system=MAJORITY, probabilities=probabilities, log_history=[], **free
-            )
+            told = {"system": MAJORITY, "probabilities": probabilities, "log_history": []}
+            baseline[run.fold, run.seed] = replace(run, **told, **dict.fromkeys(COST, 0))
     return list(baseline.values())

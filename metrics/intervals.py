@@ -49,17 +49,13 @@ def bootstrap_scores(
     matrices: np.ndarray, label_names: Sequence[str] = (), num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """
-    The bootstrap distribution of the scores of several systems, each the mean over its seeds. Groups are drawn once
-    for all of them, so that a difference of two systems is one of the same rows in every draw.
+    The bootstrap distribution of the scores of several systems, each the mean over its seeds, by name of the score
+    `(num_systems, num_resamples)`. Groups are drawn once for all of them, so that a difference of two systems is one of
+    the same rows in every draw; the same seed and as many groups give the same draws.
 
-    Args:
-        matrices (`np.ndarray` of shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`): True classes in
-            rows. Two groups or more, and every system has rows in each of them; a matrix may be empty, and a seed
-            without any row in a draw has no part in the mean.
-        seed (`int`): The same one and as many groups give the same draws.
-
-    Returns:
-        By name of the score, `np.ndarray` of shape `(num_systems, num_resamples)`.
+    Of matrices `(num_groups, num_systems, num_seeds, num_labels, num_labels)`, true classes in rows, there are two
+    groups or more, and every system has rows in each of them; a matrix may be empty, and a seed without any row in a
+    draw has no part in the mean.
     """
     counts = matrices.astype(np.float32)  # exact up to 2 ** 24 rows
     scores = [seed_means(sums, label_names) for sums in resampled_sums(counts, num_resamples, seed)]  # (B, S) each

@@ -5,14 +5,13 @@ from itertools import combinations
 import numpy as np
 
 from experiments.results import (
+    COST,
     MAJORITY,
     PAPER,
     SESSION,
     Calibration,
     CalibrationBin,
-    ClassScores,
     Comparison,
-    Cost,
     Difference,
     Estimate,
     Flattery,
@@ -54,13 +53,8 @@ def make_scores(system, protocol, matrix, rng):
         for name in NAMES
     }
     classes = [
-        ClassScores(
-            label,
-            float(ROWS[index]),
-            float(matrix[:, index].sum()),
-            measured[f"f1_{label}"],
-            measured[f"recall_{label}"],
-        )
+        {"name": label, "rows": float(ROWS[index]), "predicted": float(matrix[:, index].sum())}
+        | {kind: measured[f"{kind}_{label}"] for kind in ("f1", "recall")}
         for index, label in enumerate(LABELS)
     ]
     folds, seeds = ([0, 1, 2, 3, 4] if protocol == SESSION else []), [1, 2]
@@ -87,7 +81,7 @@ def make_scores(system, protocol, matrix, rng):
     ]
     scores.calibration = Calibration(float(rng.uniform(0.02, 0.12)), bins)
     size = 7e8 if system.fusion in ("rsa_cfn", "hybrid_fusion") else 4.2e8
-    scores.cost = Cost(size, size / 4, float(rng.uniform(900, 6000)), size * 16)
+    scores.cost = dict(zip(COST, (size, size / 4, float(rng.uniform(900, 6000)), size * 16)))
     return scores
 
 
@@ -201,7 +195,8 @@ def fail(made, system):
 def make_smallest():
     """One system, one run, no intervals, nothing that may be left out."""
     estimates = {name: Estimate(0.5, None, None, 0.5, None) for name in NAMES}
-    classes = [ClassScores("calm", 6.0, 4.0, 0.4, 0.5), ClassScores("loud", 4.0, 6.0, 0.6, 0.5)]
+    classes = [{"name": "calm", "rows": 6.0, "predicted": 4.0, "f1": 0.4, "recall": 0.5}]
+    classes += [{"name": "loud", "rows": 4.0, "predicted": 6.0, "f1": 0.6, "recall": 0.5}]
     scores = SystemScores("text", PAPER, [0], [1], 1, 10, None, 10, estimates, classes, [[3, 3], [1, 3]])
     run = Run("runs/text", PAPER, "text", None, 1, "run_classification.py --fusion text", None, {"macro_f1": 0.5})
     return Results(

@@ -9,13 +9,8 @@ LARGEST = 100.0  # and its inverse the smallest
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """
-    The temperature T by which logits / T have the least cross entropy (Guo et al. 2017).
-
-    Args:
-        logits (`np.ndarray` of shape `(num_rows, num_labels)`)
-        labels (`np.ndarray` of shape `(num_rows,)`)
-    """
+    """The temperature T by which logits `(num_rows, num_labels)` / T have the least cross entropy (Guo et al. 2017) to
+    labels `(num_rows,)`."""
     rows = np.arange(len(labels))
 
     def cross_entropy(log_temperature: float) -> float:

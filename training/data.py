@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from audio_rsa_cfn import find_sound, open_file
 from corpora.conversion import REPORT_FILE
-from corpora.folds import ALL, PARTS, TEST, TRAIN, VALIDATION, Split, find_overlaps, missing_classes, split_rows
+from corpora.folds import ALL, PARTS, TEST, TRAIN, VALIDATION, Split, find_overlaps, split_rows
 from corpora.loading import load_parts
 from corpora.roles import ROLES, check_column, encode_labels, kind_of, read_columns
 from foundation.errors import InputError
@@ -330,7 +330,10 @@ def _describe(
         sums = target_shares(table, len(label_names)).sum(axis=0)
         counts[part] = {name: round(float(total), 3) for name, total in zip(label_names, sums)}
     overlaps = find_overlaps({**columns, "first_copy": copies}, used)
-    warnings = [*split.warnings, *missing_classes(counts)]
+    missing = {part: [name for name, number in numbers.items() if not number] for part, numbers in counts.items()}
+    warnings = split.warnings + [
+        f"no row of {part} is {' or '.join(names)}" for part, names in missing.items() if names
+    ]
     for overlap in overlaps:
         logger.info(writable(f"{overlap}"))
     for warning in warnings:

@@ -23,9 +23,8 @@ def test_systems_have_every_number(results):
             expected = [estimate.value, estimate.low, estimate.high, estimate.mean, estimate.sd]
             assert [record[name + suffix] for suffix in ("", "_low", "_high", "_mean", "_sd")] == expected
         for entry in scores.classes:
-            measured = (entry.f1, entry.recall, entry.rows, entry.predicted)
             names = ("f1", "recall", "rows", "predicted")
-            assert tuple(record[f"{name}_{entry.name}"] for name in names) == measured
+            assert all(record[f"{name}_{entry['name']}"] == entry[name] for name in names)
         assert (record["runs"], record["rows"], record["state"]) == (scores.num_runs, scores.num_rows, "finished")
     assert records.loc["audio", SESSION].predicted_classes == 2
     assert records.loc["rsa_cfn", PAPER].published_weighted_f1 == 0.89254

@@ -56,8 +56,8 @@ def test_folds_are_scored_together_and_seeds_are_averaged(make_run, labels):
             np.mean([score(labels, answers[seed], average=None)[index] for seed in answers])
             for score in (f1_score, recall_score)
         )
-        assert (scored.name, scored.f1, scored.recall) == (NAMES[index], pytest.approx(f1), pytest.approx(recall))
-        assert (scored.rows, scored.predicted) == (expected[index].sum(), expected[:, index].sum())
+        rows = {"rows": expected[index].sum(), "predicted": expected[:, index].sum()}
+        assert scored == {"name": NAMES[index], "f1": pytest.approx(f1), "recall": pytest.approx(recall)} | rows
     json.dumps(asdict(scores))
 
 
@@ -218,7 +218,7 @@ def test_costs_are_means_over_the_runs(make_run):
         make_run([0], [0], seed=seed, seconds=seconds, peak_memory_bytes=2**20, parameters=100, fusion_parameters=10)
         for seed, seconds in ((1, 10.0), (2, 20.0))
     ]
-    assert asdict(score_system(runs, NAMES).cost) == {
+    assert score_system(runs, NAMES).cost == {
         "parameters": 100,
         "fusion_parameters": 10,
         "seconds": 15,
