@@ -276,10 +276,8 @@ class _Sound(soundfile.SoundFile):
 
 
 class _File(io.RawIOBase):
-    """
-    A file of `size` bytes as libsndfile shall see it: without a name, with `patch` at `position`, and of another
-    `length`. No exception passes through libsndfile; the first one is kept in `error`.
-    """
+    """A file of `size` bytes as libsndfile shall see it: without a name, with `patch` at `position`, and of another
+    `length`. No exception passes through libsndfile; the first one is kept in `error`."""
 
     def __init__(self, file: BinaryIO, size: int, length: int, position: int = 0, patch: bytes = b""):
         self.file, self.size, self.length, self.position, self.patch = file, size, length, position, patch
@@ -447,10 +445,8 @@ def is_open(size: int) -> bool:
 
 
 def find_open_size(file: BinaryIO, file_size: int) -> tuple[int, bytes]:
-    """
-    Refuses a file that ends before the data its header announces, of which libsndfile silently reads what is left.
-    For a wav whose size was left at 0, which libsndfile takes for none: where it stands, and what to read there.
-    """
+    """Refuses a file that ends before the data its header announces, of which libsndfile silently reads what is left.
+    For a wav whose size was left at 0, which libsndfile takes for none: where it stands, and what to read there."""
     header = read_at(file, 0, 12)
     if header[:4] == b".snd":
         _check_end(int.from_bytes(header[4:8], "big"), int.from_bytes(header[8:12], "big"), file_size)

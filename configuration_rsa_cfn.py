@@ -201,10 +201,8 @@ class RsaCfnConfig(PretrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """
-        As in [`PretrainedConfig`], and what is given beside the saved fields is checked as they are. Other labels
-        replace the saved ones, and their class weights are dropped.
-        """
+        """As in [`PretrainedConfig`], and what is given beside the saved fields is checked as they are. Other labels
+        replace the saved ones, and their class weights are dropped."""
         fields = {*cls.__annotations__, *LABEL_FIELDS, "problem_type"} - {"audio_config", "text_config"}
         given = {name: kwargs.pop(name) for name in fields & {*kwargs}}
         labels = {name: given.pop(name) for name in LABEL_FIELDS if given.get(name) is not None}

@@ -101,10 +101,8 @@ class ScalarSelfAttention(nn.Module):
     def forward(
         self, features: torch.Tensor, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Features `(batch_size, num_features)` → the attended features, of the same shape, and the map, `(batch_size,
-        num_features, num_features)`, or `None` where it isn't asked for.
-        """
+        """Features `(batch_size, num_features)` → the attended features, of the same shape, and the map, `(batch_size,
+        num_features, num_features)`, or `None` where it isn't asked for."""
         with torch.autocast(features.device.type, enabled=False):
             x = features.to(torch.promote_types(features.dtype, torch.float32))  # (B, N)
             query_weight, query_bias = self.query.vectors(x.dtype)  # (H,) each
@@ -392,11 +390,9 @@ class MlpMixerFusion(Fusion):
         self.add_heads(config.mixer_classifier_size, config)
 
     def forward(self, audio, text, output_attentions=False):
-        """
-        Audio, `(batch_size, frames, A)` with counts `(batch_size, frames)`, and text, `(batch_size, num_tokens, T)`
+        """Audio, `(batch_size, frames, A)` with counts `(batch_size, frames)`, and text, `(batch_size, num_tokens, T)`
         with counts `(batch_size, num_tokens)` → logits `(batch_size, num_labels)`, no attention maps. A ValueError
-        tells of a row that is longer than `max_audio_frames` or `max_text_tokens`.
-        """
+        tells of a row that is longer than `max_audio_frames` or `max_text_tokens`."""
         if not self.mask_padding:
             text = self._repeat_padding(*text)
         text_tokens, text_valid = self._pad("max_text_tokens", self.text_projection, *text)
@@ -413,10 +409,8 @@ class MlpMixerFusion(Fusion):
         return self.heads(self.dropout(hidden_states)), ()
 
     def _repeat_padding(self, hidden_states, counts):
-        """
-        The state that stands for all the padding of its row, as often as it counts: `(batch_size, max_text_tokens, T)`,
-        and the mask of the positions that are filled: all, or none in a row without text.
-        """
+        """The state that stands for all the padding of its row, as often as it counts: `(batch_size, max_text_tokens,
+        T)`, and the mask of the positions that are filled: all, or none in a row without text."""
         positions = torch.arange(self.max_text_tokens, device=counts.device)
         ends = counts.cumsum(dim=1).unsqueeze(1)  # (B, 1, num_tokens)
         index = (ends <= positions[:, None]).sum(dim=2)  # (B, max_text_tokens)
@@ -481,10 +475,8 @@ class ResidualSelfAttentionFusion(ResidualFusion):
         self.attention = ScalarSelfAttention(config.attention_size)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """
-        Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for, one
-        attention map `(batch_size, A + T, A + T)`.
-        """
+        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for,
+        one attention map `(batch_size, A + T, A + T)`."""
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
         attended, attentions = self.attention(features, output_attentions)
         logits = self.heads(self.residual(attended, skip=features))
@@ -513,10 +505,8 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         self.add_heads(config.cross_residual_size, config)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """
-        Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for,
-        two attention maps `(batch_size, projection_size, projection_size)`, audio first.
-        """
+        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for,
+        two attention maps `(batch_size, projection_size, projection_size)`, audio first."""
         audio = self.audio_projection(audio_embeds)  # (B, P)
         text = self.text_projection(text_embeds)  # (B, P)
         attended_audio, audio_attentions = self.audio_attention(audio, output_attentions)
@@ -542,10 +532,8 @@ class HybridFusion(Fusion):
         self.norm = LogitsNorm(config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """
-        Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for, the
-        two attention maps of the `rsa_cfn` branch.
-        """
+        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for,
+        the two attention maps of the `rsa_cfn` branch."""
         cross_logits, attentions = self.rsa_cfn(audio_embeds, text_embeds, output_attentions)  # (B, C)
         branches = (self.early_fusion_head, self.late_fusion_head, self.residual_fusion_head)
         logits = [cross_logits, *(branch(audio_embeds, text_embeds)[0] for branch in branches)]
@@ -553,10 +541,8 @@ class HybridFusion(Fusion):
 
 
 class CrossAttentionLayer(nn.Module):
-    """
-    One modality attends to the other: y = x + Linear(heads(LN(x), LN(other))), then y + MLP(LN(y)). Where the other is
-    missing, the heads give zeros.
-    """
+    """One modality attends to the other: y = x + Linear(heads(LN(x), LN(other))), then y + MLP(LN(y)). Where the other
+    is missing, the heads give zeros."""
 
     def __init__(self, size: int, dropout: float):
         super().__init__()
@@ -568,10 +554,9 @@ class CrossAttentionLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states, other, counts, output_attentions=False) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        States `(batch_size, length, size)`, those of the other modality and whether each counts, `(batch_size,
-        other_length)` → new states and, when asked for, a map `(batch_size, length, other_length)`, of heads the mean.
-        """
+        """States `(batch_size, length, size)`, those of the other modality and whether each counts, `(batch_size,
+        other_length)` → new states and, when asked for, a map `(batch_size, length, other_length)`, of heads the
+        mean."""
         heads, keys = (self.num_heads, -1), self.key_norm(other)
         query = self.query(self.query_norm(states)).unflatten(2, heads).transpose(1, 2)  # (B, heads, length, D)
         key, value = (layer(keys).unflatten(2, heads).transpose(1, 2) for layer in (self.key, self.value))
@@ -611,10 +596,8 @@ class CrossAttentionFusion(Fusion):
         self.add_heads(2 * size, config)
 
     def forward(self, audio, text, output_attentions=False):
-        """
-        As in [`MlpMixerFusion`]; the attention maps, when asked for, are two tuples of one for each layer: of tokens to
-        frames `(batch_size, num_tokens, frames)`, and of frames to tokens.
-        """
+        """As in [`MlpMixerFusion`]; the attention maps, when asked for, are two tuples of one for each layer: of tokens
+        to frames `(batch_size, num_tokens, frames)`, and of frames to tokens."""
         (audio, audio_counts), (text, text_counts) = audio, text
         audio = self.audio_projection(audio).masked_fill(audio_counts.eq(0).unsqueeze(-1), 0.0)  # (B, frames, M)
         text = self.text_projection(text).masked_fill(text_counts.eq(0).unsqueeze(-1), 0.0)  # (B, num_tokens, M)

@@ -19,11 +19,9 @@ def plain_self_attention(attention: ScalarSelfAttention, features: torch.Tensor)
 
 
 class PlainBaseline:
-    """
-    `rsa_cfn` written down as it is defined, over the modules of a model with eager attention: the weights exist once.
-    Audio is padded to 6 s and goes without a mask, text is padded to 256 tokens, the means run over the padding, both
-    encoders attend eagerly, and the attention over scalars builds its queries, its keys and its map.
-    """
+    """`rsa_cfn` written down as it is defined, over the modules of a model with eager attention: the weights exist
+    once. Audio is padded to 6 s and goes without a mask, text is padded to 256 tokens, the means run over the padding,
+    both encoders attend eagerly, and the attention over scalars builds its queries, its keys and its map."""
 
     def __init__(self, model: RsaCfnForSequenceClassification, processor: RsaCfnProcessor):
         self.model = model

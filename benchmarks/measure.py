@@ -140,9 +140,8 @@ class ProductPeaks:
             values.append(matrix_product_flops(self.device, dtype))
 
     def __getitem__(self, dtype: torch.dtype) -> float:
-        """
-        Operations a second open to a program under autocast to this type: float32 is, too, and may be the faster one.
-        """
+        """Operations a second open to a program under autocast to this type: float32 is, too, and may be the faster
+        one."""
         return max(statistics.median(self.values[each]) for each in (torch.float32, dtype))
 
     def __str__(self):

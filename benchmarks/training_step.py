@@ -121,10 +121,8 @@ class TrainingBenchmark:
             state["step"] = state["step"].to(self.device if fused else "cpu")
 
     def measure(self, names: list[str], peaks: ProductPeaks) -> DataFrame:
-        """
-        What the steps of each variant took in all, by name; they take turns, and the speed of matrix products is
-        measured between them. The first step of each is measured for memory alone, on the longest of its batches.
-        """
+        """What the steps of each variant took in all, by name; they take turns, and the speed of matrix products is
+        measured between them. The first step of each is measured for memory alone, on the longest of its batches."""
         steps, peak_bytes = [], {}
         self.step(Variant(False, torch.float32), self.batches[True][0])  # makes the optimizer's state
         for name in names:
@@ -143,10 +141,8 @@ class TrainingBenchmark:
 
 
 def format_table(measured: DataFrame, peaks: ProductPeaks) -> str:
-    """
-    A Markdown table. Ratios are to the first variant. "of peak" is the operations a second against those of a matrix
-    product; "at peak" is the ratio if the variant's products took their time at the peak, and nothing else took any.
-    """
+    """A Markdown table. Ratios are to the first variant. "of peak" is the operations a second against those of a matrix
+    product; "at peak" is the ratio if the variant's products took their time at the peak, and nothing else took any."""
     speeds, rows = measured.rows / measured.seconds, []
     for name, total in measured.iterrows():
         peak = peaks[VARIANTS[name].dtype]

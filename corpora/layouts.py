@@ -36,11 +36,9 @@ MOST_UNPACKED, MOST_NESTED = 100, 3
 
 
 def find_tables(source: Path, argument: str, notes: dict[str, list[str]], nested: int = 0) -> list[Table]:
-    """
-    The tables that describe a folder or an archive of recordings, or that are made of what lies in it; none where it is
-    of another kind, such as parquet. Archives are unpacked once, into the cache of `datasets`; `nested` tells how many
-    the source lies in. A folder that can't be read is an OSError.
-    """
+    """The tables that describe a folder or an archive of recordings, or that are made of what lies in it; none where it
+    is of another kind, such as parquet. Archives are unpacked once, into the cache of `datasets`; `nested` tells how
+    many the source lies in. A folder that can't be read is an OSError."""
     if source.is_file() and not source.name.lower().endswith(ARCHIVES):
         return [read_table(source, argument, notes)]
     if source.is_file():

@@ -32,10 +32,8 @@ NEARLY_ONE = "classes that differ only in case"
 
 
 def read_corpus(metadata: str | Path | None, folder: str | Path | None = None) -> Corpus:
-    """
-    Reads the table, without opening the recordings; its paths start in `folder`, or beside it when that is left out.
-    Without a table, `folder` is laid out in a way that [`corpora.layouts`] knows.
-    """
+    """Reads the table, without opening the recordings; its paths start in `folder`, or beside it when that is left out.
+    Without a table, `folder` is laid out in a way that [`corpora.layouts`] knows."""
     notes: dict[str, list[str]] = {}
     if metadata is None:
         source, given, names = Path(folder), f"--corpus_dir {folder}", FILE_NAME

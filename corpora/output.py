@@ -26,10 +26,9 @@ OLDER = "older"
 
 
 def describe_source(name: str, corpus_dir: Path | None, corpus: Corpus | None, asr: list | None = None) -> dict:
-    """
-    What a dataset is made from: the corpus, its folder, and a digest that changes with any of its files (told by size
-    and time of change, as their content is not read), with the code that reads them, and with the recogniser, if any.
-    """
+    """What a dataset is made from: the corpus, its folder, and a digest that changes with any of its files (told by
+    size and time of change, as their content is not read), with the code that reads them, and with the recogniser, if
+    any."""
     digest = xxhash.xxh3_128()
     for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(audio_rsa_cfn.__file__)]:
         digest.update(path.read_bytes())
@@ -81,10 +80,9 @@ def check_output_dir(output_dir: str | Path, corpus_dir: str | Path | None, sour
 
 @contextmanager
 def incomplete_folder(output_dir: Path) -> Iterator[Path]:
-    """
-    A folder in a hidden one beside `output_dir`, on the same file system, which is gone when the block is left. It is
-    what a run owns as long as it may write into `output_dir`, and holds all that a killed run leaves, which is removed.
-    """
+    """A folder in a hidden one beside `output_dir`, on the same file system, which is gone when the block is left. It
+    is what a run owns as long as it may write into `output_dir`, and holds all that a killed run leaves, which is
+    removed."""
     hidden = output_dir.with_name(f".{output_dir.name}.incomplete")
     with owned(hidden, f"--output_dir {output_dir}"):
         try:

@@ -20,10 +20,8 @@ FLATTERED_SCORES = ("weighted_f1", "macro_f1")
 def compare_systems(
     runs_of: dict[str, list[ScoredRun]], label_names: list[str], num_resamples: int = NUM_RESAMPLES
 ) -> list[Comparison]:
-    """
-    Every pair of systems of one protocol that share rows of a fold and seed, in the order of `runs_of`, the runs by
-    system. Below `MIN_GROUPS` groups differences have neither interval nor p.
-    """
+    """Every pair of systems of one protocol that share rows of a fold and seed, in the order of `runs_of`, the runs by
+    system. Below `MIN_GROUPS` groups differences have neither interval nor p."""
     if not runs_of:
         return []
     rows = _stack_by_name(runs_of)
@@ -92,10 +90,8 @@ def _differences(
 
 
 def holm(p_values: list[float]) -> np.ndarray:
-    """
-    P-values corrected for their number (Holm 1979), in the order given: the smallest times `n`, the next times
-    `n - 1`, and so on, none below one before it, none above 1. Neither scipy nor scikit-learn has it.
-    """
+    """P-values corrected for their number (Holm 1979), in the order given: the smallest times `n`, the next times `n -
+    1`, and so on, none below one before it, none above 1. Neither scipy nor scikit-learn has it."""
     p_values = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p_values)
     corrected = np.empty_like(p_values)
@@ -107,10 +103,8 @@ def holm(p_values: list[float]) -> np.ndarray:
 def measure_flattery(
     paper_runs: list[ScoredRun], session_runs: list[ScoredRun], label_names: list[str]
 ) -> list[Flattery]:
-    """
-    How much better one system looks under the paper's protocol, in `FLATTERED_SCORES`: at least one run of it, and any
-    of the other protocol, whose seeds may differ.
-    """
+    """How much better one system looks under the paper's protocol, in `FLATTERED_SCORES`: at least one run of it, and
+    any of the other protocol, whose seeds may differ."""
     best, session = (
         seed_means(group_matrices(stack_rows(runs), len(label_names)).sum(axis=0)) if runs else None
         for runs in (paper_runs, session_runs)

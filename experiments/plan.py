@@ -100,10 +100,8 @@ class _Choice:
 
 
 def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
-    """
-    Read and check a plan, whose fields are in recipes/README.md; the overrides win over its arguments. It is an
-    `InputError` too if run_classification.py would refuse one of the cells.
-    """
+    """Read and check a plan, whose fields are in recipes/README.md; the overrides win over its arguments. It is an
+    `InputError` too if run_classification.py would refuse one of the cells."""
     file = Path(file)
     try:
         given = read_json(file)

@@ -23,10 +23,8 @@ SIGNIFICANCE_LEVEL = 0.05
 
 
 def system_frame(results: Results) -> DataFrame:
-    """
-    One row for each protocol and each system that has a run or scores there: what it is, its scores with the parts in
-    `OF_A_SCORE`, those `OF_A_CLASS`, and the cost of a run; None for what isn't there.
-    """
+    """One row for each protocol and each system that has a run or scores there: what it is, its scores with the parts
+    in `OF_A_SCORE`, those `OF_A_CLASS`, and the cost of a run; None for what isn't there."""
     columns = [*SYSTEM_COLUMNS, *(name + suffix for name in results.titles for suffix in OF_A_SCORE)]
     columns += ["expected_calibration_error", "predicted_classes"]
     columns += [f"{kind}_{label}" for label in results.label_names for kind in OF_A_CLASS] + [*COST]
@@ -96,10 +94,8 @@ def _frame(records: list[dict], columns: list[str]) -> DataFrame:
 
 
 def pair_frame(results: Results, protocol: str) -> DataFrame:
-    """
-    One row for each pair of systems under a protocol: the fields of its `Comparison` and of its `Difference` in the
-    leading score, and `is_significant`.
-    """
+    """One row for each pair of systems under a protocol: the fields of its `Comparison` and of its `Difference` in the
+    leading score, and `is_significant`."""
     records = [
         vars(pair) | vars(pair.differences[LEADING]) for pair in results.comparisons if pair.protocol == protocol
     ]

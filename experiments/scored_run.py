@@ -66,10 +66,8 @@ class ScoredRun:
 
 
 def stack_rows(runs: list[ScoredRun]) -> DataFrame:
-    """
-    The rows of runs that are scored together, one below the other. It is an `InputError` if the runs name different
-    columns of groups, or a row has different labels in two of them.
-    """
+    """The rows of runs that are scored together, one below the other. It is an `InputError` if the runs name different
+    columns of groups, or a row has different labels in two of them."""
     columns = {run.group_column for run in runs}
     if len(columns) > 1:
         names = ", ".join(sorted(map(str, columns)))

@@ -22,10 +22,8 @@ NUM_BINS = 15
 
 
 def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
-    """
-    One system under one protocol. Each run is of another fold or seed, and not every fold needs to have every seed; the
-    rows of a seed's folds are scored together.
-    """
+    """One system under one protocol. Each run is of another fold or seed, and not every fold needs to have every seed;
+    the rows of a seed's folds are scored together."""
     first, rows = runs[0], stack_rows(runs)
     matrices = group_matrices(rows, len(label_names))  # (G, 1, R, C, C)
     seed_matrices = matrices.sum(axis=0)[0]  # (R, C, C)
@@ -50,11 +48,9 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
 
 
 def group_matrices(rows: DataFrame, num_labels: int) -> np.ndarray:
-    """
-    Confusion matrices, true classes in rows, of systems that were scored on the same groups, from `stack_rows`, of
+    """Confusion matrices, true classes in rows, of systems that were scored on the same groups, from `stack_rows`, of
     shape `(num_groups, num_systems, num_seeds, num_labels, num_labels)`. A system's seeds come first, in their order,
-    and empty matrices follow up to the largest number of seeds.
-    """
+    and empty matrices follow up to the largest number of seeds."""
     groups, names = pandas.factorize(rows.group, sort=True)
     systems, system_names = pandas.factorize(rows.system)
     seeds = rows.groupby("system").seed.rank("dense").to_numpy().astype(int) - 1
@@ -121,10 +117,8 @@ def calibrate(runs: list[ScoredRun]) -> Calibration:
 
 
 def ensemble_runs(name: str, members: list[str], runs_of: dict[str, list[ScoredRun]]) -> list[ScoredRun]:
-    """
-    An ensemble, as if it were a system: the mean of its members' probabilities, for each fold and seed that all of them
-    have a run of. A single member is joined over its seeds, if a fold has several.
-    """
+    """An ensemble, as if it were a system: the mean of its members' probabilities, for each fold and seed that all of
+    them have a run of. A single member is joined over its seeds, if a fold has several."""
     together = defaultdict(list)
     for member in members:
         for run in runs_of.get(member, []):
@@ -142,10 +136,9 @@ def ensemble_runs(name: str, members: list[str], runs_of: dict[str, list[ScoredR
 
 
 def majority_runs(runs: list[ScoredRun]) -> list[ScoredRun]:
-    """
-    The baseline of a protocol, as if it were a system: the most frequent class of the training rows, with probability
-    1 for each scored row. One run for each fold and seed that any system has a run of, on the rows of the first.
-    """
+    """The baseline of a protocol, as if it were a system: the most frequent class of the training rows, with
+    probability 1 for each scored row. One run for each fold and seed that any system has a run of, on the rows of the
+    first."""
     baseline = {}
     for run in runs:
         if (run.fold, run.seed) not in baseline:

@@ -101,11 +101,9 @@ def check_output_dir(folder: str | Path, given: str) -> None:
 
 @contextmanager
 def owned(folder: str | Path, given: str) -> Iterator[Path]:
-    """
-    A folder that no other process owns until the block ends, however that is; it is made if it isn't there, goes again
-    if nothing is written into it, and what a killed process was writing is removed. Raises InputError as
-    [`check_output_dir`] does, or where another process has it.
-    """
+    """A folder that no other process owns until the block ends, however that is; it is made if it isn't there, goes
+    again if nothing is written into it, and what a killed process was writing is removed. Raises InputError as
+    [`check_output_dir`] does, or where another process has it."""
     check_output_dir(folder, given)
     folder = Path(folder).expanduser()
     lock, is_new = FileLock(folder / LOCK, timeout=0), not os.path.lexists(folder)

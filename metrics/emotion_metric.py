@@ -8,10 +8,8 @@ from metrics.scores import SCORES, confusion_matrix, matrix_scores
 
 
 class EmotionMetric(evaluate.Metric):
-    """
-    The scores of [`SCORES`](metrics/scores.py); F1, recall and counts per class; and the scores of always answering the
-    most frequent class, which is what the others have to be read against.
-    """
+    """The scores of [`SCORES`](metrics/scores.py); F1, recall and counts per class; and the scores of always answering
+    the most frequent class, which is what the others have to be read against."""
 
     def __init__(self, label_names: list[str], **kwargs):
         self.label_names = list(label_names)

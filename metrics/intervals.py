@@ -26,11 +26,9 @@ def bootstrap_intervals(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """
-    Both ends of the intervals at `CONFIDENCE_LEVEL` of what `matrix_scores` gives; nothing for a single group or row.
-    References and predictions are class indices, `(num_rows,)`. Groups are drawn whole, with replacement (the cluster
-    bootstrap, Field and Welsh 2007); without them, rows are.
-    """
+    """Both ends of the intervals at `CONFIDENCE_LEVEL` of what `matrix_scores` gives; nothing for a single group or
+    row. References and predictions are class indices, `(num_rows,)`. Groups are drawn whole, with replacement (the
+    cluster bootstrap, Field and Welsh 2007); without them, rows are."""
     num_labels = len(label_names)
     members = np.arange(len(references)) if groups is None else np.unique(groups, return_inverse=True)[1]
     num_groups = int(members.max(initial=-1)) + 1

@@ -74,10 +74,8 @@ def confusion_matrix(references: np.ndarray, predictions: np.ndarray, num_labels
 
 
 def matrix_scores(matrices: np.ndarray, label_names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """
-    The scores of confusion matrices `(..., num_labels, num_labels)`, true classes in rows → `(...)` by name, NaN for an
-    empty matrix; and F1 and recall of the classes that are named.
-    """
+    """The scores of confusion matrices `(..., num_labels, num_labels)`, true classes in rows → `(...)` by name, NaN for
+    an empty matrix; and F1 and recall of the classes that are named."""
     matrices = np.asarray(matrices, dtype=np.float64)
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)  # (..., C)
     counts = Counts(hits, true=matrices.sum(axis=-1), predicted=matrices.sum(axis=-2))

@@ -112,10 +112,8 @@ def is_finished(output_dir: Path) -> bool:
 
 
 def find_checkpoint(resume_from_checkpoint: str | None, output_dir: Path) -> Path | None:
-    """
-    The checkpoint that a run goes on from, `None` at its beginning: a folder, or for `"last"` or `"true"` the last
-    whole one of the run. Raises InputError if that isn't whole, or all that the run has are damaged.
-    """
+    """The checkpoint that a run goes on from, `None` at its beginning: a folder, or for `"last"` or `"true"` the last
+    whole one of the run. Raises InputError if that isn't whole, or all that the run has are damaged."""
     if resume_from_checkpoint is None:
         return None
     if resume_from_checkpoint.lower() not in (LAST, "true"):

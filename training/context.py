@@ -7,11 +7,9 @@ SAME, OTHER = "+ ", "- "  # before a turn of the same speaker, and of another; n
 
 
 def preceding_turns(columns: dict[str, list], num_turns: int) -> list[list[str]]:
-    """
-    Of each row the texts of the last `num_turns` rows before it in its dialogue, the earliest first, those of its own
-    column `context` where it has one. Rows of one `dialogue` are those of one part, in the order of `start` where all
-    have it, otherwise in that of the dataset. No later turn is read.
-    """
+    """Of each row the texts of the last `num_turns` rows before it in its dialogue, the earliest first, those of its
+    own column `context` where it has one. Rows of one `dialogue` are those of one part, in the order of `start` where
+    all have it, otherwise in that of the dataset. No later turn is read."""
     number = len(columns["part"])
     given, dialogues, speakers = (columns.get(name, [None] * number) for name in ("context", "dialogue", "speaker"))
     starts = columns.get("start", [None])

@@ -76,13 +76,11 @@ def load_splits(
     modalities: tuple[str, ...] = MODALITIES,
     attributes: Sequence[str] = (),
 ) -> Splits:
-    """
-    Load the dataset, divide its rows, and leave out and report those that can't be used. `with_validation` takes a
+    """Load the dataset, divide its rows, and leave out and report those that can't be used. `with_validation` takes a
     validation part out of the training rows where the split has none and epochs aren't compared on the test part;
     `classes` are those of a saved model, in its order; `modalities` are what the fusion reads, and so what a row needs;
-    `attributes` are further columns, which a saved model can do without.
-    Raises InputError where the dataset or the split doesn't fit.
-    """
+    `attributes` are further columns, which a saved model can do without. Raises InputError where the dataset or the
+    split doesn't fit."""
     source = _open(data_args, modalities, dict.fromkeys(attributes, classes is None))
     columns = read_columns(source.parts, source.columns)
     columns = {name: [None] * len(columns["label"]) for name in attributes} | columns
@@ -230,10 +228,8 @@ def _select_columns(part: Dataset, columns: dict[str, str]) -> Dataset:
 
 
 def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str, ...]) -> list[bool]:
-    """
-    Whether each row can be used; the others are counted with their IDs in the log. Recordings that are opened for it
-    give the column `duration` (seconds); a prepared dataset has it already.
-    """
+    """Whether each row can be used; the others are counted with their IDs in the log. Recordings that are opened for it
+    give the column `duration` (seconds); a prepared dataset has it already."""
     needs_text = "text" in modalities
     problems = ["no transcript" if needs_text and text is None else None for text in columns["text"]]
     if not source.has_audio:

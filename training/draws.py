@@ -26,10 +26,8 @@ class EpochSampler(torch.utils.data.Sampler):
 
 
 class TrainingCollator:
-    """
-    Another collator's batches, with the rows' `segment_id` for messages. What it draws by torch's random state depends
-    on seed, epoch and rows, whichever process or worker makes the batch and whatever was drawn before.
-    """
+    """Another collator's batches, with the rows' `segment_id` for messages. What it draws by torch's random state
+    depends on seed, epoch and rows, whichever process or worker makes the batch and whatever was drawn before."""
 
     def __init__(self, collator: Callable, seed: int):
         self.collator = collator

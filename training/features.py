@@ -42,11 +42,9 @@ MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
 
 
 def read_features_instead(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArguments) -> Splits:
-    """
-    Have the Trainer read features of its model's frozen backbones, and give the splits without the recordings. The
+    """Have the Trainer read features of its model's frozen backbones, and give the splits without the recordings. The
     first run on a dataset computes them for all rows; every later one with the same backbone finds them, whatever its
-    fusion, fold and seed. Raises InputError if they can't be written.
-    """
+    fusion, fold and seed. Raises InputError if they can't be written."""
     features = {}
     with trainer.args.main_process_first(desc="caching the features"):
         for modality in trainer.model.fusion.modalities:
@@ -116,10 +114,8 @@ class CachedFeatureCollator(RsaCfnDataCollator):
 
 
 def describe_features(trainer: RsaCfnTrainer, splits: Splits, data_args: DataArguments, modality: str) -> dict:
-    """
-    All that features depend on; features under an equal description are equal. The weights stand for the name and
-    the revision of a backbone, so that a copy elsewhere is the same one, and a random one is told from the next.
-    """
+    """All that features depend on; features under an equal description are equal. The weights stand for the name and
+    the revision of a backbone, so that a copy elsewhere is the same one, and a random one is told from the next."""
     model, processor = trainer.model, trainer.processing_class
     backbone = getattr(model, f"{modality}_model")
     key = {

@@ -13,10 +13,8 @@ logger = logging.getLogger(__name__)
 
 
 def add_lora(model: RsaCfnForSequenceClassification, lora: dict) -> None:
-    """
-    Freeze the backbones, and give each linear layer of those that are targets an update that trains; what else trained
-    still does. Until the updates are merged, `lora`, as [`ModelArguments`] has it, is in the configuration.
-    """
+    """Freeze the backbones, and give each linear layer of those that are targets an update that trains; what else
+    trained still does. Until the updates are merged, `lora`, as [`ModelArguments`] has it, is in the configuration."""
     from peft import LoraConfig, inject_adapter_in_model  # an extra
 
     backbones = tuple(f"{modality}_model." for modality in lora["targets"])

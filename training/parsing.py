@@ -128,10 +128,9 @@ def parse_arguments(arguments: list[str]) -> tuple:
 
 
 def resolve(given: dict) -> tuple[dict, str | None]:
-    """
-    The value of every argument that was given, that a saved model brings along, or whose default depends on others; all
-    others have the defaults of their classes. And a line for the log if the device hasn't the precision asked for.
-    """
+    """The value of every argument that was given, that a saved model brings along, or whose default depends on others;
+    all others have the defaults of their classes. And a line for the log if the device hasn't the precision asked
+    for."""
     from fusion_rsa_cfn import FUSION_CLASSES
     from training.checks import check_saved_model
     from training.model import read_config, read_saved

@@ -53,11 +53,9 @@ class Row:
 
 
 def predict(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, int]:
-    """
-    Predict with a saved model for `data_args.predict_file`, but for rows that the same command has predicted before it
-    was stopped. Several processes each take a part of the rows; what they have so far lies in `predictions.0.jsonl`,
-    `predictions.1.jsonl` ... until the first one joins it.
-    """
+    """Predict with a saved model for `data_args.predict_file`, but for rows that the same command has predicted before
+    it was stopped. Several processes each take a part of the rows; what they have so far lies in `predictions.0.jsonl`,
+    `predictions.1.jsonl` ... until the first one joins it."""
     source, folder = Path(data_args.predict_file), Path(training_args.output_dir)
     rows = read_rows(source)
     state = _describe(rows, model_args, data_args, training_args)
@@ -209,10 +207,8 @@ def _stopped_by_signals(folder: Path, state: dict, is_told: bool) -> Iterator[No
 
 
 def read_rows(source: Path) -> list[Row]:
-    """
-    The rows of a csv, tsv or jsonl with a column `audio` (or `path`) or `text`; the recordings of a folder and those
-    below it, by name; or one recording. A transcript of a recording is a .txt of the same name beside it.
-    """
+    """The rows of a csv, tsv or jsonl with a column `audio` (or `path`) or `text`; the recordings of a folder and those
+    below it, by name; or one recording. A transcript of a recording is a .txt of the same name beside it."""
     if source.is_dir():
         return _read_folder(source)
     if is_recording(source):

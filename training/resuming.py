@@ -21,10 +21,8 @@ from training.hub import HubTrainer
 
 
 class SaveAfterEpochCallback(TrainerCallback):
-    """
-    Moves a save in the last step of an epoch, or of training, behind what follows it, its log and its evaluation: a
-    run resumed from there begins with the next epoch. The last of the callbacks: others say when to save.
-    """
+    """Moves a save in the last step of an epoch, or of training, behind what follows it, its log and its evaluation: a
+    run resumed from there begins with the next epoch. The last of the callbacks: others say when to save."""
 
     def __init__(self):
         self.is_in_step = False
@@ -78,12 +76,10 @@ class WeightAverage(TrainerCallback):
 
 
 class ResumableTrainer(HubTrainer):
-    """
-    [`HubTrainer`] that saves and restores what transformers' own leaves out: draws in the middle of an epoch, the loss
-    since the last log, the patience of early stopping, and the time spent. `train_data_collator` makes its batches,
-    where `data_collator` only makes those that are scored. With `ema_decay`, what it scores and saves is a
-    [`WeightAverage`].
-    """
+    """[`HubTrainer`] that saves and restores what transformers' own leaves out: draws in the middle of an epoch, the
+    loss since the last log, the patience of early stopping, and the time spent. `train_data_collator` makes its
+    batches, where `data_collator` only makes those that are scored. With `ema_decay`, what it scores and saves is a
+    [`WeightAverage`]."""
 
     def __init__(self, *args, train_data_collator: Callable | None = None, ema_decay: float = 0.0, **kwargs):
         self.train_data_collator = train_data_collator

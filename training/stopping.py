@@ -44,10 +44,8 @@ def largest(value: int, device: torch.device) -> int:
 
 
 def check_finite(loss: torch.Tensor, step: int, segment_ids: list[str] | None) -> None:
-    """
-    Stop a run, all its processes, whose loss can't be trained on. Gradients that overflow under a loss scale are
-    another thing: the scaler leaves out their step.
-    """
+    """Stop a run, all its processes, whose loss can't be trained on. Gradients that overflow under a loss scale are
+    another thing: the scaler leaves out their step."""
     is_finite = bool(torch.isfinite(loss))
     if not largest(not is_finite, loss.device):
         return

@@ -24,10 +24,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class RsaCfnDataCollator:
-    """
-    Rows of a dataset → one batch; the processor resamples, normalises, tokenizes and pads. A row that can't be read
-    any more keeps its place, as silence with the label -100; the batch has the reason by its ID, as `unread`.
-    """
+    """Rows of a dataset → one batch; the processor resamples, normalises, tokenizes and pads. A row that can't be read
+    any more keeps its place, as silence with the label -100; the batch has the reason by its ID, as `unread`."""
 
     processor: ProcessorMixin
     modality: str = "both"  # "audio" or "text" leaves out the other one
@@ -90,12 +88,10 @@ class CpuFunctionsCallback(TrainerCallback):
 
 
 class RsaCfnTrainer(ResumableTrainer):
-    """
-    [`ResumableTrainer`] with real float16 and faster functions on a CPU, rows scored in their own order, and an end at
-    the first loss that isn't finite. `batch_weighted_sampler` draws training rows with replacement, each class as often
-    as any other; `learning_rates` are those of the parameters under a module's name, such as `audio_model`, where they
-    aren't `args.learning_rate`.
-    """
+    """[`ResumableTrainer`] with real float16 and faster functions on a CPU, rows scored in their own order, and an end
+    at the first loss that isn't finite. `batch_weighted_sampler` draws training rows with replacement, each class as
+    often as any other; `learning_rates` are those of the parameters under a module's name, such as `audio_model`, where
+    they aren't `args.learning_rate`."""
 
     def __init__(self, *args, batch_weighted_sampler: bool = False, learning_rates: dict | None = None, **kwargs):
         self.batch_weighted_sampler = batch_weighted_sampler
