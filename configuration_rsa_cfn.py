@@ -91,8 +91,7 @@ def register_own_code(config_dict: dict, name: str, trust_remote_code: bool, **k
 
 @strict
 class RsaCfnConfig(PretrainedConfig):
-    r"""
-    Configuration of [`RsaCfnForSequenceClassification`].
+    r"""Configuration of [`RsaCfnForSequenceClassification`].
 
     Sizes default to those of the paper "Residual Self-Attention Cross Fusion Network" (2023 Human Understanding AI
     paper competition). Types and defaults stand below. Symbols: A is `audio_config.hidden_size`, T is

@@ -9,8 +9,7 @@ from transformers import initialization as init
 
 
 def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -> torch.Tensor:
-    """
-    The sum, the maximum (`"max"`) or the mean over time of hidden states `(batch_size, length, hidden_size)`.
+    """The sum, the maximum (`"max"`) or the mean over time of hidden states `(batch_size, length, hidden_size)`.
 
     `counts`, `(batch_size, length)`, is how many times each position counts: 1 or 0 under a mask, and the length of the
     padding where one pad position stands for all of it. The result, `(batch_size, hidden_size)`, is at least float32,
@@ -27,8 +26,7 @@ def pool(hidden_states: torch.Tensor, counts: torch.Tensor, pooling_mode: str) -
 
 
 class Pooling(nn.Module):
-    """
-    Hidden states over time → one vector, as `pooling_mode` says.
+    """Hidden states over time → one vector, as `pooling_mode` says.
 
     In `attentive_statistics` (Okabe et al. 2018, https://arxiv.org/abs/1803.10963) frames h have weights
     softmax(vᵀ tanh(W h + b)), and a mean μ and a standard deviation σ under them. The vector is μ + Linear(H, H)(σ), a
@@ -82,8 +80,7 @@ class ScalarMap(nn.Module):
 
 
 class ScalarSelfAttention(nn.Module):
-    """
-    Self-attention over the scalar features of one vector: each of its N features attends to all N.
+    """Self-attention over the scalar features of one vector: each of its N features attends to all N.
 
     With q_i = x_i·wq + bq and k_j = x_j·wk + bk, the terms of q_i·k_j without j cancel in the softmax, and what remains
     is s_i·x_j with s_i = (x_i (wq·wk) + bq·wk) / √H: attention of head size 1. Neither the (B, N, H) queries and keys
@@ -162,8 +159,7 @@ class CrossNetwork(nn.Module):
 
 
 class LowRankCrossLinear(nn.Module):
-    """
-    A linear layer on the cross features that never forms them.
+    """A linear layer on the cross features that never forms them.
 
     Row o of the weight of Linear((P + 1)², O), seen as a (P + 1) × (P + 1) matrix, is held to a sum of K outer
     products, Σ_k u_ko v_koᵀ. Then ⟨W_o, [1; h] ⊗ [1; g]⟩ = Σ_k (u_ko · [1; h]) (v_ko · [1; g]): over all rows,
@@ -202,8 +198,7 @@ class LowRankCrossLinear(nn.Module):
 
 
 class LowRankCrossNetwork(nn.Module):
-    """
-    [`CrossNetwork`] with every weight held to a low rank K, for K = `cross_fusion_rank`.
+    """[`CrossNetwork`] with every weight held to a low rank K, for K = `cross_fusion_rank`.
 
     The full form, with X = [1; h] ⊗ [1; g] of N = (P + 1)² features, and dropout left out:
     r = ReLU(A X + a), s = ReLU(B [X; r] + b), result D (X + s) + d.
@@ -252,8 +247,7 @@ class LogitsNorm(nn.LayerNorm):
 
 
 class Fusion(nn.Module):
-    """
-    What every fusion has in common.
+    """What every fusion has in common.
 
     `forward(audio_embeds, text_embeds, output_attentions=False)` takes pooled audio `(batch_size, A)` and pooled text
     `(batch_size, T)`, and returns logits `(batch_size, num_labels)`, with a column behind them for each attribute of
@@ -358,8 +352,7 @@ class MixerMlp(nn.Module):
 
 
 class MlpMixerFusion(Fusion):
-    """
-    An MLP that mixes the positions of both modalities, then one that mixes their channels.
+    """An MLP that mixes the positions of both modalities, then one that mixes their channels.
 
     Text is projected to M channels and padded to `max_text_tokens` positions; audio is projected and padded to
     `max_audio_frames`; the two are joined, text first, to S positions. One block, whose two steps share a norm:
@@ -484,8 +477,7 @@ class ResidualSelfAttentionFusion(ResidualFusion):
 
 
 class ResidualSelfAttentionCrossFusion(Fusion):
-    """
-    The Residual Self-Attention Cross Fusion Network of the paper.
+    """The Residual Self-Attention Cross Fusion Network of the paper.
 
     Each modality is projected to P features that attend to each other beside a skip, h = LN(SA(p) + p); the cross
     features [1; h] ⊗ [1; g] pass a residual block and Linear((P + 1)², R) → ReLU → dropout → Linear(R, C). With
@@ -573,8 +565,7 @@ class CrossAttentionLayer(nn.Module):
 
 
 class CrossAttentionFusion(Fusion):
-    """
-    Frames attend to tokens and tokens to frames; not of the paper.
+    """Frames attend to tokens and tokens to frames; not of the paper.
 
     Both are projected to M = `mixer_size` channels. In each layer either reads the other as the layer before left it.
     Then both are pooled by `pooling_mode`, and z = LayerNorm([a; t]) → dropout → Linear(2 M, C).

@@ -53,8 +53,7 @@ def main(
     training_args: TrainingArguments,
     command: list[str] | None = None,
 ) -> dict[str, float]:
-    """
-    One run: from rows to a folder with the checkpoint, scores, predictions, a confusion matrix and a card.
+    """One run: from rows to a folder with the checkpoint, scores, predictions, a confusion matrix and a card.
 
     `command`, what the arguments were parsed from, goes into the card; the result is what `all_results.json` has.
     Raises InputError before anything is trained, PushError where a trained model is kept, or RunStopped.

@@ -68,8 +68,7 @@ def is_emulated(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def median_seconds(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """
-    Median duration of each function in seconds, after one unmeasured call.
+    """Median duration of each function in seconds, after one unmeasured call.
 
     The functions take turns, so that a busy machine slows all of them alike.
     """
@@ -84,8 +83,7 @@ def median_seconds(functions: dict[str, Callable[[], object]], repeats: int) -> 
 
 
 def peak_memory_bytes(device: torch.device, function: Callable[[], object]) -> int:
-    """
-    The most memory held while the function ran, weights included: of the device, or of the process on a CPU.
+    """The most memory held while the function ran, weights included: of the device, or of the process on a CPU.
 
     On a CPU of another system than Linux it is what the process held at the end.
     """
@@ -150,8 +148,7 @@ class ProductPeaks:
 
 
 class SectionTimer:
-    """
-    Divides the time of training steps into sections, of which every moment belongs to one.
+    """Divides the time of training steps into sections, of which every moment belongs to one.
 
     The encoders' own sections are found by hooks. Backward goes through the head, then through the encoder that ran
     last, and then through the other, so each is left when the gradient of the next one's result is there.

@@ -54,8 +54,7 @@ class Explanation:
 
 
 def explain(model, processor, audio=None, text: str | None = None, target: str | None = None) -> Explanation:
-    """
-    Explain one prediction.
+    """Explain one prediction.
 
     The relevance of a sample, of a frame's features or of a token's embedding is its product with the gradient of the
     target's logit, less the mean of all logits: the share of each in the score, to first order. Relevances are summed

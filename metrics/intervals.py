@@ -46,8 +46,7 @@ def bootstrap_intervals(
 def bootstrap_scores(
     matrices: np.ndarray, label_names: Sequence[str] = (), num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """
-    The bootstrap distribution of the scores of several systems, each the mean over its seeds, by name of the score
+    """The bootstrap distribution of the scores of several systems, each the mean over its seeds, by name of the score
     `(num_systems, num_resamples)`. Groups are drawn once for all of them, so that a difference of two systems is one of
     the same rows in every draw; the same seed and as many groups give the same draws.
 
@@ -72,9 +71,8 @@ def resampled_sums(of_groups: np.ndarray, num_resamples: int, seed: int = 0) -> 
 
 
 def expanded_interval(draws: np.ndarray, num_groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Ends of the expanded percentile interval at `CONFIDENCE_LEVEL` (Hesterberg 2015). Plain percentiles are too narrow
-    for few groups, by what a normal distribution lacks against Student's and by the variance's division by `n`.
+    """Ends of the expanded percentile interval at `CONFIDENCE_LEVEL` (Hesterberg 2015). Plain percentiles are too
+    narrow for few groups, by what a normal distribution lacks against Student's and by the variance's division by `n`.
 
     From draws `(..., num_resamples)` of 2 groups or more, both ends `(...)` are the draws whose rank is just outside
     the tail. With three groups or fewer no number of draws reaches it, and they are the lowest and the highest draw.
@@ -88,8 +86,7 @@ def expanded_interval(draws: np.ndarray, num_groups: int) -> tuple[np.ndarray, n
 
 
 def two_sided_p(draws: np.ndarray, num_groups: int) -> np.ndarray:
-    """
-    How surprising a difference is if there is none: the level at which its expanded percentile interval would end at
+    """How surprising a difference is if there is none: the level at which its expanded percentile interval would end at
     0. Below 1 - `CONFIDENCE_LEVEL` exactly where `expanded_interval` leaves out 0, with four groups or more. Where no
     draw lies beyond 0, their number alone would bound it too high to be corrected for many comparisons: the tail is
     then that of the normal distribution with their mean and standard deviation.

@@ -42,8 +42,7 @@ def match_classes(columns: dict[str, list], label_names: list[str], classes: lis
 def make_targets(
     columns: dict[str, list], rows: list[int], label_names: list[str], label_target: str, ties: str
 ) -> tuple[list[int], dict[str, list]]:
-    """
-    The rows of the training part that have a target, and the targets: a column as long as the others, `None` in rows
+    """The rows of the training part that have a target, and the targets: a column as long as the others, `None` in rows
     without one. It is `label`, or `label_shares` with a share for each class if a single target is a distribution.
 
     `label_target` is `"majority"`, the class; or `"soft"`, the shares of the votes, where a row has some. `ties`, whose
