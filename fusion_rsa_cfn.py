@@ -565,11 +565,9 @@ class CrossAttentionLayer(nn.Module):
 
 
 class CrossAttentionFusion(Fusion):
-    """Frames attend to tokens and tokens to frames; not of the paper.
-
-    Both are projected to M = `mixer_size` channels. In each layer either reads the other as the layer before left it.
-    Then both are pooled by `pooling_mode`, and z = LayerNorm([a; t]) → dropout → Linear(2 M, C).
-    """
+    """Frames attend to tokens and tokens to frames; not of the paper. Both are projected to M = `mixer_size` channels.
+    In each layer either reads the other as the layer before left it. Then both are pooled by `pooling_mode`, and z =
+    LayerNorm([a; t]) → dropout → Linear(2 M, C)."""
 
     reads_pooled = False
 

@@ -54,10 +54,8 @@ def main(
     command: list[str] | None = None,
 ) -> dict[str, float]:
     """One run: from rows to a folder with the checkpoint, scores, predictions, a confusion matrix and a card.
-
     `command`, what the arguments were parsed from, goes into the card; the result is what `all_results.json` has.
-    Raises InputError before anything is trained, PushError where a trained model is kept, or RunStopped.
-    """
+    Raises InputError before anything is trained, PushError where a trained model is kept, or RunStopped."""
     start = time.perf_counter()
     set_seed(training_args.seed)
     for name in ("run_classification", "corpora", "training", "modeling_rsa_cfn", "configuration_rsa_cfn"):

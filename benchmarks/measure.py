@@ -68,10 +68,8 @@ def is_emulated(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def median_seconds(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median duration of each function in seconds, after one unmeasured call.
-
-    The functions take turns, so that a busy machine slows all of them alike.
-    """
+    """Median duration of each function in seconds, after one unmeasured call. The functions take turns, so that a busy
+    machine slows all of them alike."""
     durations = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name, function in functions.items():
@@ -83,10 +81,8 @@ def median_seconds(functions: dict[str, Callable[[], object]], repeats: int) -> 
 
 
 def peak_memory_bytes(device: torch.device, function: Callable[[], object]) -> int:
-    """The most memory held while the function ran, weights included: of the device, or of the process on a CPU.
-
-    On a CPU of another system than Linux it is what the process held at the end.
-    """
+    """The most memory held while the function ran, weights included: of the device, or of the process on a CPU. On a
+    CPU of another system than Linux it is what the process held at the end."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -148,11 +144,9 @@ class ProductPeaks:
 
 
 class SectionTimer:
-    """Divides the time of training steps into sections, of which every moment belongs to one.
-
-    The encoders' own sections are found by hooks. Backward goes through the head, then through the encoder that ran
-    last, and then through the other, so each is left when the gradient of the next one's result is there.
-    """
+    """Divides the time of training steps into sections, of which every moment belongs to one. The encoders' own
+    sections are found by hooks. Backward goes through the head, then through the encoder that ran last, and then
+    through the other, so each is left when the gradient of the next one's result is there."""
 
     def __init__(self, encoders: dict[str, nn.Module], device: torch.device):
         self.device = device

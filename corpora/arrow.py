@@ -28,11 +28,8 @@ def corpus_features(corpus: Corpus) -> Features:
 
 def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], folder: Path) -> str:
     """Makes the Arrow files in `shards` the splits of a `DatasetDict` in `folder`, and gives a fingerprint of its
-    content.
-
-    `save_to_disk` would write every recording a second time. So empty splits are saved for the metadata, and the files
-    are then moved in and listed, which is all that distinguishes them from full ones.
-    """
+    content. `save_to_disk` would write every recording a second time. So empty splits are saved for the metadata, and
+    the files are then moved in and listed, which is all that distinguishes them from full ones."""
     files, digests = defaultdict(list), defaultdict(str)  # of each split
     for shard, report in zip(corpus.shards, reports, strict=True):
         if report.rows_written:

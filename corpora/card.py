@@ -20,10 +20,8 @@ TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 def dataset_card(dataset: DatasetDict, report: dict, corpus: str, repo_id: str, arguments: list[str]) -> DatasetCard:
     """The card of a converted corpus, one of `CORPORA`, without what `push_to_hub` and the Hub add: the types of the
-    columns and the sizes of the splits.
-
-    `report` is its `conversion_report.json`, `arguments` are those of the command that made it.
-    """
+    columns and the sizes of the splits. `report` is its `conversion_report.json`, `arguments` are those of the command
+    that made it."""
     facts, rows = CORPORA[corpus], read_table(dataset)
     title = facts.pretty_name or repo_id.partition("/")[2]
     metadata = DatasetCardData(

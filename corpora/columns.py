@@ -35,11 +35,9 @@ UNLABELLED = "(no label) "
 
 
 def read_table(dataset: DatasetDict) -> pandas.DataFrame:
-    """The rows of all splits in their order, without recordings and transcripts.
-
-    `split` and `label` are categorical, `TIE` and `UNLABELLED` are categories where they occur. As far as the dataset
-    has them there are `duration` (seconds), `session`, `speaker`, `emotions` (lists of class indices) and `votes`.
-    """
+    """The rows of all splits in their order, without recordings and transcripts. `split` and `label` are categorical,
+    `TIE` and `UNLABELLED` are categories where they occur. As far as the dataset has them there are `duration`
+    (seconds), `session`, `speaker`, `emotions` (lists of class indices) and `votes`."""
     columns = read_columns(dataset.items(), ("label", "duration", "session", "speaker", "emotions", "votes"))
     classes = encode_labels(dataset.items(), columns)
     rows = pandas.DataFrame(columns).drop(columns="segment_id").rename(columns={"part": "split"})

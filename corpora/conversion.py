@@ -43,10 +43,8 @@ class ShardReport:
 
 
 def conversion_report(corpus: Corpus, shards: list[ShardReport]) -> dict:
-    """The shards added up, as a dict for JSON; `skipped`, `repairs` and `notes` map a kind to a list of names.
-
-    `labels` counts ties too where the corpus has raters.
-    """
+    """The shards added up, as a dict for JSON; `skipped`, `repairs` and `notes` map a kind to a list of names. `labels`
+    counts ties too where the corpus has raters."""
     names = (*corpus.label_names, TIE) if "emotions" in corpus.columns else corpus.label_names
     return {
         "rows_read": sum(shard.rows_read for shard in shards),

@@ -59,10 +59,8 @@ class Overlap:
 
 
 def find_groups(table) -> tuple[str, list] | None:
-    """The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group.
-
-    A column of the scored rows with a value missing doesn't count.
-    """
+    """The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group. A
+    column of the scored rows with a value missing doesn't count."""
     columns = {name: table[name][:] for name in GROUP_COLUMNS if name in table.column_names}
     columns["segment_id"] = list(range(len(table)))
     return next(((name, columns[name]) for name in GROUP_COLUMNS if find_problem(name, columns) is None), None)
@@ -77,8 +75,7 @@ def split_rows(
 ) -> Split:
     """Divide rows by their columns alone, whatever their order, except that `paper` goes by it: `part`, `label` (`None`
     for none), `segment_id`, and what the split goes by. `with_validation` takes a validation part also where the split
-    has none of its own; the other defaults are those of the command line.
-    """
+    has none of its own; the other defaults are those of the command line."""
     name, reasons = (name, []) if name else choose_split(columns)
     check_folds(name, num_folds, fold)
     if name == ALL:

@@ -49,11 +49,9 @@ def _check_repository(asked: str, repo_id: str) -> None:
 
 
 def push_dataset(folder: str | Path, repo_id: str, corpus: str, arguments: list[str]) -> str:
-    """Uploads card and report, then the rows as Parquet files that hold the encoded recordings; gives the address.
-
-    The rows come last, so that no data is there without its licence, and an upload that was broken off can be repeated.
-    `arguments` are those of the command, for the card. Whatever fails is a `PushError`, and `folder` is untouched.
-    """
+    """Uploads card and report, then the rows as Parquet files that hold the encoded recordings; gives the address. The
+    rows come last, so that no data is there without its licence, and an upload that was broken off can be repeated.
+    `arguments` are those of the command, for the card. Whatever fails is a `PushError`, and `folder` is untouched."""
     folder, asked = Path(folder), f"--push_to_hub {repo_id}"
     dataset = DatasetDict.load_from_disk(folder)
     report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))

@@ -123,10 +123,8 @@ def _read(role: str, dataset: Dataset, shown: str) -> list:
 
 def encode_labels(parts: Iterable[tuple[str, Dataset]], columns: dict[str, list], shown="column label") -> list[str]:
     """Make the labels of [`read_columns`] class indices, in place, and give the names of the classes: those of
-    ClassLabels in their order, then other names in theirs; or LABEL_i for indices.
-
-    ClassLabels that differ are matched by name, and with them `emotions` and `votes`.
-    """
+    ClassLabels in their order, then other names in theirs; or LABEL_i for indices. ClassLabels that differ are matched
+    by name, and with them `emotions` and `votes`."""
     features = [(len(dataset), dataset.features["label"]) for _, dataset in parts]
     declared = [[_name(name) for name in getattr(feature, "names", ())] for _, feature in features]
     names = [name for name in dict.fromkeys(sum(declared, [])) if name is not None]

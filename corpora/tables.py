@@ -84,9 +84,7 @@ def is_table(path: Path) -> bool:
 
 def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> Table:
     """A table in utf-8, utf-16 or cp949 (as Korean spreadsheets write it), with all its lines but blank ones.
-
-    `argument` is the name by which the user gave it. What is worth telling of it is added to `notes`.
-    """
+    `argument` is the name by which the user gave it. What is worth telling of it is added to `notes`."""
     # A mark of the encoding is also where files were put one after the other.
     text = _read_text(path, argument, notes).replace("\ufeff", "")
     lines = list(io.StringIO(text, newline=""))

@@ -41,10 +41,8 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def decode_transcript(content: bytes, repairs: list[str], encoding: str = "cp949") -> str:
-    """The transcript on one line, without blanks around it; what had to be mended is added to `repairs`.
-
-    `encoding` is `"cp949"` (KEMDy20) or `"utf-8"` (KEMDy19); a file in the other one is understood and told.
-    """
+    """The transcript on one line, without blanks around it; what had to be mended is added to `repairs`. `encoding` is
+    `"cp949"` (KEMDy20) or `"utf-8"` (KEMDy19); a file in the other one is understood and told."""
     text = _decode(content, repairs, encoding).strip().strip("\ufeff\0").strip()
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
     if len(lines) > 1:

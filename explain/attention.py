@@ -30,11 +30,8 @@ COLORS = {"median_of_neutral": "#555555", "median_of_rest": "#D55E00"}
 
 @dataclass
 class AttentionWeights:
-    """For every utterance, the mean over the queries of the weights of each feature as a key.
-
-    In `rsa` audio and text attend to each other, and a row of both adds up to 1; in `rsa_cfn` and `hybrid_fusion` each
-    adds up to 1.
-    """
+    """For every utterance, the mean over the queries of the weights of each feature as a key. In `rsa` audio and text
+    attend to each other, and a row of both adds up to 1; in `rsa_cfn` and `hybrid_fusion` each adds up to 1."""
 
     audio: np.ndarray  # (num_rows, num_audio_features)
     text: np.ndarray  # (num_rows, num_text_features)
@@ -61,11 +58,8 @@ class AttentionWeights:
 
 def collect_attention(model, processor, dataset_name: str, segment_ids: set[str] | None = None) -> AttentionWeights:
     """Run a model of `rsa`, `rsa_cfn` or `hybrid_fusion` over the labelled rows of a dataset, keeping the weights of
-    each.
-
-    `dataset_name` is a folder from prepare_dataset.py, or a dataset with columns audio, text and label; it needs
-    neutral and other rows that can be read. `segment_ids` are the rows to keep to.
-    """
+    each. `dataset_name` is a folder from prepare_dataset.py, or a dataset with columns audio, text and label; it needs
+    neutral and other rows that can be read. `segment_ids` are the rows to keep to."""
     if model.config.fusion not in FUSIONS_WITH_ATTENTION:
         raise InputError(
             f"fusion={model.config.fusion!r} has no attention over features; give a model of "
