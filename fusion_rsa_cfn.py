@@ -253,15 +253,11 @@ class Fusion(nn.Module):
     `(batch_size, T)`, and returns logits `(batch_size, num_labels)`, with a column behind them for each attribute of
     the configuration, and a tuple of attention maps, empty unless there are some and they are asked for.
     Concatenations have audio first.
-
-    Attributes:
-        modalities (`tuple[str]`): What the fusion reads; the model has no encoder for the rest.
-        reads_pooled (`bool`): Each modality comes as its pooled vector, `(batch_size, hidden_size)`; otherwise as a
-            pair, its hidden states `(batch_size, length, hidden_size)` and how often each of them counts,
-            `(batch_size, length)`.
     """
 
-    modalities = ("audio", "text")
+    modalities = ("audio", "text")  # what it reads; the model has no encoder for the rest
+    # Each as its pooled vector, `(batch_size, hidden_size)`; otherwise as a pair, its hidden states `(batch_size,
+    # length, hidden_size)` and how often each of them counts, `(batch_size, length)`.
     reads_pooled = True
 
     def add_heads(self, size: int, config, has_classifier: bool = True):

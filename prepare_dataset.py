@@ -57,15 +57,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help=report_help)
     push_help = "also upload the dataset to the Hugging Face Hub, privately"
     parser.add_argument("--push_to_hub", metavar="USER/NAME", help=push_help)
-    parser.add_argument("--num_proc", type=_whole_number, help="number of processes (default: one per core, at most 8)")
+    parser.add_argument("--num_proc", type=int, help="number of processes (default: one per core, at most 8)")
     return parser.parse_args(arguments)
-
-
-def _whole_number(argument: str) -> int:
-    try:
-        return int(argument)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{argument!r} is not a whole number, give 1 or more") from None
 
 
 def prepare(
@@ -83,10 +76,6 @@ def prepare(
     The arguments are those of the command line. `output_dir` may be the dataset that an earlier conversion of the same
     corpus made: it is left alone if nothing has changed since, and replaced otherwise. A new dataset appears when
     everything is written. `then` is called with the report while no other run may write to `output_dir`.
-
-    Raises:
-        InputError: an argument or the shape of the corpus is wrong; nothing was written.
-        NothingToWriteError: no row can be used; nothing was written.
     """
     _check_arguments(corpus, corpus_dir, num_proc, metadata_file)
     if asr_language is not None and asr_model is None:
@@ -115,7 +104,11 @@ def prepare(
 
             transcriber = Transcriber(asr_model, None, asr_language)
         if found is None:
-            _check_demo_dir(corpus_dir)
+            if corpus_dir is not None and (corpus_dir.is_file() or corpus_dir.is_dir() and any(corpus_dir.iterdir())):
+                raise InputError(
+                    f"--corpus_dir {corpus_dir} is not an empty folder, but the demo corpus is generated into a new "
+                    "one: give a new folder, or leave out --corpus demo to convert what is there"
+                )
             from corpora.demo import write_corpus
 
             corpus_dir = corpus_dir or folder / "demo_corpus"
@@ -160,14 +153,6 @@ def _check_arguments(
         )
     if known.needs != "metadata" and metadata_file is not None:
         raise InputError(f"--metadata has no use with --corpus {corpus}: give --corpus csv, or leave it out")
-
-
-def _check_demo_dir(corpus_dir: Path | None) -> None:
-    if corpus_dir is not None and corpus_dir.exists() and not (corpus_dir.is_dir() and not any(corpus_dir.iterdir())):
-        raise InputError(
-            f"--corpus_dir {corpus_dir} is not an empty folder, but the demo corpus is generated into a new one: "
-            "give a new folder, or leave out --corpus demo to convert what is there"
-        )
 
 
 def main(arguments: list[str] | None = None) -> int:

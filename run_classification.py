@@ -15,6 +15,7 @@ if __name__ == "__main__":  # as imports take seconds
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -190,37 +191,16 @@ def make_trainer(
     model_seconds = time.perf_counter() - start
     if model_args.lora is not None and training_args.do_train:
         add_lora(model, model_args.lora)
-    trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
-    trainer.add_callback(FirstStepCallback(model_seconds))
-    if model_args.cache_features:
-        cropped = ", and longer clips are cropped to their centre in training too"
-        logger.info(f"--cache_features: the backbones are frozen{'' if processor.audio_crop == 'head' else cropped}.")
-        splits = read_features_instead(trainer, splits, data_args)
-    return trainer, splits
-
-
-def build_trainer(
-    model,
-    processor,
-    splits: Splits,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    training_args: TrainingArguments,
-) -> RsaCfnTrainer:
-    attributes, augmentation = model.config.attributes or [], None
+    rates = {"audio_model": model_args.audio_learning_rate, "text_model": model_args.text_learning_rate}
+    collator, augmentation = RsaCfnDataCollator(processor, attributes=model.config.attributes or []), None
     if data_args.augment:
         augmentation = Augmentation(data_args.augment, data_args.augment_probability, len(splits.label_names))
-    rates = {"audio_model": model_args.audio_learning_rate, "text_model": model_args.text_learning_rate}
+    crop = "head" if processor.audio_crop == "head" else "random"
     trainer = RsaCfnTrainer(
         model=model,
         args=training_args,
-        data_collator=RsaCfnDataCollator(processor, attributes=attributes),
-        train_data_collator=RsaCfnDataCollator(
-            processor,
-            audio_crop="head" if processor.audio_crop == "head" else "random",
-            attributes=attributes,
-            augmentation=augmentation,
-        ),
+        data_collator=collator,
+        train_data_collator=replace(collator, audio_crop=crop, augmentation=augmentation),
         train_dataset=splits.train,
         eval_dataset=splits.compared,
         processing_class=processor,
@@ -230,7 +210,12 @@ def build_trainer(
         learning_rates={name: rate for name, rate in rates.items() if rate is not None},
     )
     show_progress(trainer)
-    return trainer
+    trainer.add_callback(FirstStepCallback(model_seconds))
+    if model_args.cache_features:
+        cropped = "" if crop == "head" else ", and longer clips are cropped to their centre in training too"
+        logger.info(f"--cache_features: the backbones are frozen{cropped}.")
+        splits = read_features_instead(trainer, splits, data_args)
+    return trainer, splits
 
 
 def train(trainer: RsaCfnTrainer, model_args: ModelArguments, checkpoint: Path | None) -> None:

@@ -14,26 +14,15 @@ from processing_rsa_cfn import RsaCfnProcessor
 
 
 # The sizes of facebook/wav2vec2-large-960h-lv60-self and klue/roberta-base; what is left out is the library's default.
-AUDIO_CONFIG = {
+AUDIO_CONFIG = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+AUDIO_CONFIG |= {
     "model_type": "wav2vec2",
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "conv_bias": True,
-    "feat_extract_norm": "layer",
     "do_stable_layer_norm": True,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
 }
-TEXT_CONFIG = {
-    "model_type": "roberta",
-    "vocab_size": 32000,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "max_position_embeddings": 514,
-    "type_vocab_size": 1,
-}
+TEXT_CONFIG = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+TEXT_CONFIG |= {"model_type": "roberta", "vocab_size": 32000, "max_position_embeddings": 514, "type_vocab_size": 1}
 SAMPLING_RATE = 16_000
 # Share of the utterances of KEMDy20 that are shorter than these seconds.
 DURATIONS = {0.0: 0.66, 0.45: 4.1, 0.74: 7.6, 0.87: 11.0, 0.945: 14.5, 0.976: 18.0, 0.992: 21.4, 1.0: 35.0}

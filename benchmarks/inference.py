@@ -17,19 +17,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import measure
 from benchmarks.baseline import PlainBaseline
 from benchmarks.clips import benchmark_config, draw_durations, make_processor, make_rows
-from benchmarks.measure import (
-    GIBIBYTE,
-    ProductPeaks,
-    describe_run,
-    is_emulated,
-    markdown_table,
-    median_seconds,
-    parse_arguments,
-    peak_memory_bytes,
-    synchronize,
-)
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from training.cpu import cpu_functions
 from training.trainer import RsaCfnDataCollator
@@ -72,9 +62,11 @@ class InferenceBenchmark:
                 batch = {name: x.to(self.device) for name, x in collate(rows[start : start + batch_size]).items()}
                 del batch["labels"]
                 self.baseline.logits(**batch) if is_baseline else model(**batch)
-        synchronize(self.device)
+        measure.synchronize(self.device)
 
-    def compare(self, dtypes: list[str], batch_size: int, repeats: int, peaks: ProductPeaks) -> list[dict[str, str]]:
+    def compare(
+        self, dtypes: list[str], batch_size: int, repeats: int, peaks: measure.ProductPeaks
+    ) -> list[dict[str, str]]:
         """Both ways, on clips at even quantiles of the durations, in random order."""
         num_clips = NUM_CLIPS[batch_size]
         durations = np.quantile(draw_durations(10_000, seed=0), (np.arange(num_clips) + 0.5) / num_clips)
@@ -85,10 +77,10 @@ class InferenceBenchmark:
                 name = f"{way} {dtype}"
                 runs[name] = partial(self.run, way == "baseline", dtype, rows, batch_size)
                 with FlopCounterMode(display=False) as count:
-                    peak_bytes[name] = peak_memory_bytes(self.device, runs[name])
+                    peak_bytes[name] = measure.peak_memory_bytes(self.device, runs[name])
                 # Products in int8 aren't counted; they are as many.
                 flops[name] = flops.get("ours fp32", 0) if dtype == "int8" else count.get_total_flops()
-        seconds = median_seconds(runs | {"products": peaks.measure}, repeats)
+        seconds = measure.median_seconds(runs | {"products": peaks.measure}, repeats)
         return [
             {
                 "variant": name,
@@ -96,7 +88,7 @@ class InferenceBenchmark:
                 "clips/s": f"{num_clips / seconds[name]:.2f}",
                 "ratio": f"{next(iter(seconds.values())) / seconds[name]:.2f}",
                 "ms/clip": f"{1000 * seconds[name] / num_clips:.0f}",
-                "peak GiB": f"{peak_bytes[name] / GIBIBYTE:.2f}",
+                "peak GiB": f"{peak_bytes[name] / measure.GIBIBYTE:.2f}",
                 "GFLOP/clip": f"{flops[name] / num_clips / 1e9:.1f}",
                 "of peak": f"{flops[name] / seconds[name] / peaks[DTYPES[name.split()[1]]]:.0%}",
             }
@@ -110,15 +102,15 @@ def main(argv: list[str] | None = None):
         "--dtypes", nargs="+", choices=DTYPES, help="default: fp32, bf16 if it isn't emulated, int8 on a CPU"
     )
     parser.add_argument("--repeats", type=int, default=1, help="timed calls of each variant, of which the median is")
-    arguments = parse_arguments(parser, argv, FULL_SIZE_GIBIBYTES)
+    arguments = measure.parse_arguments(parser, argv, FULL_SIZE_GIBIBYTES)
     device = arguments.device
-    is_fast = {"fp32": True, "bf16": not is_emulated(device, torch.bfloat16), "int8": device.type == "cpu"}
+    is_fast = {"fp32": True, "bf16": not measure.is_emulated(device, torch.bfloat16), "int8": device.type == "cpu"}
     dtypes = arguments.dtypes or [dtype for dtype in is_fast if is_fast[dtype]]
     benchmark = InferenceBenchmark(arguments.size, device)
-    peaks = ProductPeaks(device, {DTYPES[dtype] for dtype in dtypes})
-    print(f"{describe_run(device)}; {arguments.size} size\n")
+    peaks = measure.ProductPeaks(device, {DTYPES[dtype] for dtype in dtypes})
+    print(f"{measure.describe_run(device)}; {arguments.size} size\n")
     rows = [row for size in NUM_CLIPS for row in benchmark.compare(dtypes, size, arguments.repeats, peaks)]
-    print(f"{markdown_table(rows)}\n\n{peaks}")
+    print(f"{measure.markdown_table(rows)}\n\n{peaks}")
 
 
 if __name__ == "__main__":

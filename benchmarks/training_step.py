@@ -18,18 +18,9 @@ import torch
 from pandas import DataFrame
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import measure
 from benchmarks.baseline import PlainBaseline
 from benchmarks.clips import benchmark_config, draw_durations, epoch_batches, make_processor, make_rows, representatives
-from benchmarks.measure import (
-    GIBIBYTE,
-    ProductPeaks,
-    SectionTimer,
-    describe_run,
-    is_emulated,
-    markdown_table,
-    parse_arguments,
-    peak_memory_bytes,
-)
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from training.cpu import cpu_functions, keep_freed_memory
 from training.trainer import RsaCfnDataCollator
@@ -74,7 +65,7 @@ class TrainingBenchmark:
         self.baseline = PlainBaseline(self.model, self.processor)
         self.collate = RsaCfnDataCollator(self.processor, audio_crop="random")
         self.optimizer = torch.optim.AdamW((p for p in self.model.parameters() if p.requires_grad), lr=1e-5)
-        self.timer = SectionTimer({"audio": self.model.audio_model, "text": self.model.text_model}, device)
+        self.timer = measure.SectionTimer({"audio": self.model.audio_model, "text": self.model.text_model}, device)
         durations = draw_durations(NUM_UTTERANCES, seed=0)
         lengths = durations.clip(max=self.processor.max_audio_seconds)
         self.batches = {}
@@ -89,7 +80,11 @@ class TrainingBenchmark:
             rows, collate = self.baseline.load(rows), self.baseline.collate
         self.model.set_attn_implementation("eager" if variant.is_baseline else "sdpa")
         self.model.runs_lengths_apart = variant.is_apart
-        self._set_fused(not variant.is_baseline)
+        # Fused as the Trainer has it, or what torch takes when nothing is said; the state is the same.
+        for group in self.optimizer.param_groups:
+            group["fused"] = None if variant.is_baseline else True
+        for state in self.optimizer.state.values():
+            state["step"] = state["step"].to("cpu" if variant.is_baseline else self.device)
         keep_freed_memory(self.device.type == "cpu" and not variant.is_baseline)
         self.timer.start()
         start, cpu_start = time.perf_counter(), time.process_time()
@@ -113,14 +108,7 @@ class TrainingBenchmark:
         step = step if self.device.type == "cpu" else self.step(variant, rows)
         return step | {"flops": count.get_total_flops()}
 
-    def _set_fused(self, fused: bool):
-        """Fused as the Trainer has it, or what torch takes when nothing is said; the state is the same."""
-        for group in self.optimizer.param_groups:
-            group["fused"] = fused or None
-        for state in self.optimizer.state.values():
-            state["step"] = state["step"].to(self.device if fused else "cpu")
-
-    def measure(self, names: list[str], peaks: ProductPeaks) -> DataFrame:
+    def measure(self, names: list[str], peaks: measure.ProductPeaks) -> DataFrame:
         """What the steps of each variant took in all, by name; they take turns, and the speed of matrix products is
         measured between them. The first step of each is measured for memory alone, on the longest of its batches."""
         steps, peak_bytes = [], {}
@@ -129,7 +117,7 @@ class TrainingBenchmark:
             # What is drawn at random doesn't change the work, but spans that are masked are the same for all.
             torch.manual_seed(0)
             step = partial(self.step, VARIANTS[name], self.batches[VARIANTS[name].grouped][-1])
-            peak_bytes[name] = peak_memory_bytes(self.device, step)
+            peak_bytes[name] = measure.peak_memory_bytes(self.device, step)
         for index in range(len(self.batches[False])):
             peaks.measure()
             for name in names:
@@ -140,7 +128,7 @@ class TrainingBenchmark:
         return DataFrame(steps).groupby("variant", sort=False).sum().assign(peak_bytes=peak_bytes)
 
 
-def format_table(measured: DataFrame, peaks: ProductPeaks) -> str:
+def format_table(measured: DataFrame, peaks: measure.ProductPeaks) -> str:
     """A Markdown table. Ratios are to the first variant. "of peak" is the operations a second against those of a matrix
     product; "at peak" is the ratio if the variant's products took their time at the peak, and nothing else took any."""
     speeds, rows = measured.rows / measured.seconds, []
@@ -153,13 +141,13 @@ def format_table(measured: DataFrame, peaks: ProductPeaks) -> str:
             "ratio": f"{speeds[name] / speeds.iloc[0]:.2f}",
             "s/step": f"{total.seconds / total.steps:.2f}",
             "CPU s/step": f"{total.cpu_seconds / total.steps:.2f}",
-            "peak GiB": f"{total.peak_bytes / GIBIBYTE:.2f}",
+            "peak GiB": f"{total.peak_bytes / measure.GIBIBYTE:.2f}",
             "TFLOP/step": f"{total.flops / total.steps / 1e12:.2f}",
             "of peak": f"{total.flops / total.seconds / peak:.0%}",
             "at peak": f"{total.rows / (total.flops / peak) / speeds.iloc[0]:.2f}",
         }
         rows.append(cells | {section: f"{total[section] / total.seconds:.0%}" for section in SECTIONS})
-    return markdown_table(rows)
+    return measure.markdown_table(rows)
 
 
 def main(argv: list[str] | None = None):
@@ -167,13 +155,13 @@ def main(argv: list[str] | None = None):
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4, help="timed steps of each variant")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="default: all that the device doesn't emulate")
-    arguments = parse_arguments(parser, argv, FULL_SIZE_GIBIBYTES)
+    arguments = measure.parse_arguments(parser, argv, FULL_SIZE_GIBIBYTES)
     device = arguments.device
-    fast = [name for name, variant in VARIANTS.items() if not is_emulated(device, variant.dtype)]
+    fast = [name for name, variant in VARIANTS.items() if not measure.is_emulated(device, variant.dtype)]
     names = arguments.variants or fast
-    peaks = ProductPeaks(device, {VARIANTS[name].dtype for name in names})
+    peaks = measure.ProductPeaks(device, {VARIANTS[name].dtype for name in names})
     measured = TrainingBenchmark(arguments.size, device, arguments.batch_size, arguments.steps).measure(names, peaks)
-    print(f"\n{describe_run(device)}; {arguments.size} size, batches of {arguments.batch_size}\n")
+    print(f"\n{measure.describe_run(device)}; {arguments.size} size, batches of {arguments.batch_size}\n")
     print(format_table(measured, peaks))
     print(f"\n{peaks}")
 

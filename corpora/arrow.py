@@ -16,16 +16,6 @@ from corpora.shards import arrow_schema
 from foundation.files import write_json
 
 
-def corpus_features(corpus: Corpus) -> Features:
-    """The type of each of the corpus's columns."""
-    label = ClassLabel(names=list(corpus.label_names))
-    # Stored undecoded: decoding belongs to the processor, and `datasets` would want torchcodec for it.
-    audio = Audio(sampling_rate=SAMPLING_RATE, decode=False)
-    named = {"audio": audio, "label": label, "emotions": List(label)}
-    stored = Features.from_arrow_schema(arrow_schema(corpus))
-    return Features({column: named.get(column, kind) for column, kind in stored.items()})
-
-
 def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], folder: Path) -> str:
     """Makes the Arrow files in `shards` the splits of a `DatasetDict` in `folder`, and gives a fingerprint of its
     content. `save_to_disk` would write every recording a second time. So empty splits are saved for the metadata, and
@@ -35,7 +25,16 @@ def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], f
         if report.rows_written:
             files[shard.split].append(shards / f"{shard.name}.arrow")
             digests[shard.split] += report.digest
-    empty = datasets.table.InMemoryTable(corpus_features(corpus).arrow_schema.empty_table())
+    label = ClassLabel(names=list(corpus.label_names))
+    # Stored undecoded: decoding belongs to the processor, and `datasets` would want torchcodec for it.
+    audio = Audio(sampling_rate=SAMPLING_RATE, decode=False)
+    features = Features.from_arrow_schema(arrow_schema(corpus))
+    features |= {
+        name: kind
+        for name, kind in zip(("audio", "label", "emotions"), (audio, label, List(label)))
+        if name in features
+    }
+    empty = datasets.table.InMemoryTable(Features(features).arrow_schema.empty_table())
     had_progress_bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

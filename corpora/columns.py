@@ -46,17 +46,14 @@ def read_table(dataset: DatasetDict) -> pandas.DataFrame:
     if "session" in rows:
         # Numbers become floating when one is missing.
         rows["session"] = rows["session"].convert_dtypes()
-    rows["label"] = _named_labels(rows, classes)
-    return rows
-
-
-def _named_labels(rows: pandas.DataFrame, classes: list[str]) -> pandas.Categorical:
     tied = rows["emotions"].map(len) > 1 if "emotions" in rows else [False] * len(rows)
     names = [
         (TIE if is_tie else UNLABELLED) if pandas.isna(label) else classes[int(label)]
         for label, is_tie in zip(rows["label"], tied, strict=True)
     ]
-    return pandas.Categorical(names, categories=[*classes, *(name for name in (TIE, UNLABELLED) if name in names)])
+    categories = [*classes, *(name for name in (TIE, UNLABELLED) if name in names)]
+    rows["label"] = pandas.Categorical(names, categories)
+    return rows
 
 
 def vote_entropy(votes: np.ndarray) -> np.ndarray:

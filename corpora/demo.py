@@ -35,15 +35,8 @@ CUE_SHARES = (
 )
 
 # Mean valence and arousal on the five-point scale.
-VALENCE_AROUSAL = {
-    "neutral": (3.0, 3.2),
-    "happy": (3.9, 3.6),
-    "angry": (2.1, 3.8),
-    "surprise": (3.1, 3.5),
-    "sad": (2.3, 2.7),
-    "fear": (2.2, 3.6),
-    "disgust": (2.1, 3.1),
-}
+RATINGS = ((3.0, 3.2), (3.9, 3.6), (2.1, 3.8), (3.1, 3.5), (2.3, 2.7), (2.2, 3.6), (2.1, 3.1))
+VALENCE_AROUSAL = dict(zip(EMOTIONS, RATINGS))
 
 # Past-tense stems, so that every ending below fits every one of them and no ending gives an emotion away.
 PREDICATES = {
@@ -140,8 +133,8 @@ class Utterance:
 
     @property
     def segment_id(self):
-        speaker = f"User{self.speaker.user:03d}{self.speaker.sex}"
-        return f"Sess{self.session:02d}_script{self.script:02d}_{speaker}_{self.number:03d}"
+        who = f"User{self.speaker.user:03d}{self.speaker.sex}"
+        return f"Sess{self.session:02d}_script{self.script:02d}_{who}_{self.number:03d}"
 
 
 def write_corpus(folder, num_utterances=1000, num_sessions=40, seed=2023) -> None:
@@ -179,7 +172,7 @@ def plan_utterances(num_utterances=1000, num_sessions=40, seed=2023):
         raise ValueError(f"num_sessions is {num_sessions}; a KEMDy20 folder holds 1 to 40 sessions.")
     if num_utterances < 2 * num_sessions:
         raise ValueError(
-            f"num_utterances is {num_utterances}; {num_sessions} sessions need {2 * num_sessions} or more, 2 each."
+            f"num_utterances is {num_utterances}; {num_sessions} sessions need {2 * num_sessions} or more."
         )
     if seed < 0:
         raise ValueError(f"seed is {seed}; give 0 or more.")
@@ -339,15 +332,12 @@ def _vowel_filters(speaker):
     return response
 
 
-def _draw_voice(rng, cue):
-    """A pair's voice lies halfway between its two; every utterance departs from its target a little."""
-    target = np.mean([VOICES[emotion] for emotion in cue], axis=0)
-    return target + np.array(VOICE_BLUR) * rng.standard_normal(len(target))
-
-
 def _synthesise(utterance, filters, rng):
     """Samples of shape `(length,)`, int16: pulses and breath noise, filtered syllable by syllable."""
-    level, spread, rate, effort, breath, rough, tremor, rise = _draw_voice(rng, utterance.voice_cue)
+    # A pair's voice lies halfway between its two; every utterance departs from its target a little.
+    target = np.mean([VOICES[emotion] for emotion in utterance.voice_cue], axis=0)
+    voice = target + np.array(VOICE_BLUR) * rng.standard_normal(len(target))
+    level, spread, rate, effort, breath, rough, tremor, rise = voice
     codes = np.array([ord(c) - 0xAC00 for c in utterance.sentence if "가" <= c <= "힣"])
     initials, vowels, closed = codes // 588, codes % 588 // 28, codes % 28 > 0
     durations = (1 + 0.15 * closed) * np.exp(rng.normal(0, 0.12, len(codes)) - rate) / utterance.speaker.rate

@@ -52,6 +52,12 @@ class Overlap:
     values: list
     num_rows: int
 
+    @property
+    def record(self) -> dict:
+        told = None if self.kind == "transcripts" else self.values  # a run may be published, transcripts may not
+        of_both = {"parts": list(self.parts), "kind": self.kind, "count": len(self.values)}
+        return of_both | {f"rows_of_{self.parts[1]}": self.num_rows, "values": told}
+
     def __str__(self) -> str:
         (first, second), values = self.parts, first_names([str(value) for value in self.values])
         count = counted(len(self.values), self.kind)
@@ -81,7 +87,11 @@ def split_rows(
     if name == ALL:
         split = Split(ALL, [TEST] * len(columns["label"]), "all labelled rows are scored")
     else:
-        instead = check_split(name, columns)
+        problem = find_problem(name, columns)
+        others = [f"--split {other}" for other in SPLITS if other != name and find_problem(other, columns) is None]
+        instead = " or ".join(others) or "a dataset with more labelled rows"
+        if problem is not None:
+            raise InputError(f"--split {name} can't divide the rows: {problem}; give {instead}")
         split = replace(SPLITS[name](columns, num_folds, fold, with_validation), instead=instead)
         held_out = [part for part in dict.fromkeys(columns["part"]) if _role(part) in (VALIDATION, TEST)]
         if name != "predefined" and held_out:
@@ -116,20 +126,9 @@ def find_problem(name: str, columns: dict[str, list]) -> str | None:
         return None if len(columns["label"]) - columns["label"].count(None) > 1 else "fewer than two rows have a label"
     if name not in columns:
         return f"there is no column named {name}"
-    lost = [str(row) for row, group in zip(columns["segment_id"], columns[name]) if _is_null(group)]
-    if lost:
+    if lost := [str(row) for row, group in zip(columns["segment_id"], columns[name]) if _is_null(group)]:
         return f"the {name} is missing in {counted(len(lost), 'rows')}: {first_names(lost)}"
     return None if len(set(columns[name])) > 1 else f"there is only one {name}"
-
-
-def check_split(name: str, columns: dict[str, list]) -> str:
-    """What could be given instead of a split; one that the columns don't allow is refused."""
-    problem = find_problem(name, columns)
-    others = [f"--split {other}" for other in SPLITS if other != name and find_problem(other, columns) is None]
-    instead = " or ".join(others) or "a dataset with more labelled rows"
-    if problem is not None:
-        raise InputError(f"--split {name} can't divide the rows: {problem}; give {instead}")
-    return instead
 
 
 def _role(part: str) -> str | None:
@@ -220,7 +219,11 @@ def _split_as_given(columns: dict[str, list], num_folds: None, fold: None, with_
         if column is None:
             _keep_stratified_tenth(split, columns["label"], rows)
         else:
-            _keep_last_groups(split, columns[column], column, rows)
+            groups = sorted(set(training[column]))
+            last = groups[-min(max(2, len(groups) // VALIDATION_GROUPS), len(groups) - 1) :]
+            for row in [row for row in rows if columns[column][row] in last]:
+                split.parts[row] = VALIDATION
+            split.description += f", training {column}s {first_names(list(map(str, last)))} validate"
     return split
 
 
@@ -243,16 +246,6 @@ def _draw(rows: list[int], labels: list, share: float) -> tuple[list[int], list[
         return *train_test_split(rows, stratify=[labels[row] for row in rows], **options), True
     except ValueError:  # a class of one row, or fewer rows than classes
         return *train_test_split(rows, **options), False
-
-
-def _keep_last_groups(split: Split, column: list, kind: str, rows: list[int]) -> None:
-    """Move the last groups of the training rows to the validation part."""
-    groups = sorted({column[row] for row in rows})
-    last = groups[-min(max(2, len(groups) // VALIDATION_GROUPS), len(groups) - 1) :]
-    for row in rows:
-        if column[row] in last:
-            split.parts[row] = VALIDATION
-    split.description += f", training {kind}s {first_names(list(map(str, last)))} validate"
 
 
 def _keep_stratified_tenth(split: Split, labels: list, rows: list[int]) -> None:
@@ -280,8 +273,7 @@ def find_overlaps(columns: dict[str, list], parts: list[str | None]) -> list[Ove
         values = columns.get(column, ())
         seen = {part: {v for v, p in zip(values, parts) if p == part and not _is_null(v) and v != ""} for part in names}
         for pair in combinations(names, 2):
-            shared = seen[pair[0]] & seen[pair[1]]
-            if shared:
+            if shared := seen[pair[0]] & seen[pair[1]]:
                 num_rows = sum(value in shared and part == pair[1] for value, part in zip(values, parts))
                 overlaps.append(Overlap(pair, kind, sorted(shared), num_rows))
     return overlaps

@@ -22,11 +22,8 @@ WITHOUT_DATA = {".gitattributes", CARD_FILE, REPORT_FILE, SKIPPED_FILE}
 
 
 def check_destination(repo_id: str) -> None:
-    """Whether a dataset may be pushed to `USER/NAME`; asked before the corpus is converted. Writes nothing.
-
-    Raises:
-        InputError: The name is malformed.
-        PushError: The Hub can't be reached, or the token may not write there, or there is a dataset already.
+    """Whether a dataset may be pushed to `USER/NAME`; asked before the corpus is converted. An InputError where that is
+    no name, a PushError where the Hub can't be reached, the token may not write there, or there is a dataset already.
     """
     asked = f"--push_to_hub {repo_id}"
     try:
@@ -35,17 +32,13 @@ def check_destination(repo_id: str) -> None:
         raise InputError(f"{asked} names no dataset: give USER/NAME, in letters, digits, '-', '_' and '.'") from None
     with errors_in_one_line(asked):
         check_namespace(asked, namespace, writable_namespaces())
-        _check_repository(asked, repo_id)
-
-
-def _check_repository(asked: str, repo_id: str) -> None:
-    try:
-        repository = HfApi().dataset_info(repo_id)
-    except RepositoryNotFoundError:
-        return
-    if {file.rfilename for file in repository.siblings} - WITHOUT_DATA:
-        raise PushError(f"{asked} exists and holds files: give another name, or rename or delete it on the Hub")
-    check_visibility(asked, repository.private, public=False)
+        try:
+            repository = HfApi().dataset_info(repo_id)
+        except RepositoryNotFoundError:
+            return
+        if {file.rfilename for file in repository.siblings} - WITHOUT_DATA:
+            raise PushError(f"{asked} exists and holds files: give another name, or rename or delete it on the Hub")
+        check_visibility(asked, repository.private, public=False)
 
 
 def push_dataset(folder: str | Path, repo_id: str, corpus: str, arguments: list[str]) -> str:

@@ -84,9 +84,13 @@ def _find_annotation_files(corpus_dir: Path, layout: Layout) -> list[Path]:
     if not corpus_dir.is_dir():
         what = "is not a folder" if corpus_dir.exists() else "does not exist"
         raise InputError(f"{corpus_dir} {what}: give the {layout.corpus} folder that holds annotation/ and wav/")
-    missing = [name for name in ("annotation", "wav") if not (corpus_dir / name).is_dir()]
-    if missing:
-        hint = _where_to_point(corpus_dir, layout.corpus)
+    if missing := [name for name in ("annotation", "wav") if not (corpus_dir / name).is_dir()]:
+        hint = f"give the {layout.corpus} folder that holds annotation/ and wav/"
+        inside = [path for path in sorted(corpus_dir.iterdir()) if (path / "annotation").is_dir()]
+        if len(inside) == 1:
+            hint = f"the corpus seems to be one folder below, give {inside[0]}"
+        elif corpus_dir.name in ("annotation", "wav") and (corpus_dir.parent / "annotation").is_dir():
+            hint = f"the corpus seems to be one folder above, give {corpus_dir.parent}"
         raise InputError(f"{corpus_dir} has no {'/ and no '.join(missing)}/: {hint}")
     names = sorted(os.listdir(corpus_dir / "annotation"))
     files = [corpus_dir / "annotation" / name for name in names if layout.annotation_file.fullmatch(name)]
@@ -97,15 +101,6 @@ def _find_annotation_files(corpus_dir: Path, layout: Layout) -> list[Path]:
             hint = f"its files look like {other.corpus}, give --corpus {other.corpus.lower()}"
         raise InputError(f"{corpus_dir}/annotation has no file like {layout.example}: {hint}")
     return files
-
-
-def _where_to_point(corpus_dir: Path, corpus: str) -> str:
-    inside = [path for path in sorted(corpus_dir.iterdir()) if (path / "annotation").is_dir()]
-    if len(inside) == 1:
-        return f"the corpus seems to be one folder below, give {inside[0]}"
-    if corpus_dir.name in ("annotation", "wav") and (corpus_dir.parent / "annotation").is_dir():
-        return f"the corpus seems to be one folder above, give {corpus_dir.parent}"
-    return f"give the {corpus} folder that holds annotation/ and wav/"
 
 
 def _survey_files(
@@ -159,8 +154,8 @@ def read_annotation_file(path: Path, layout: Layout, notes: dict[str, list[str]]
         if not any(cells):
             yield Annotation(place, cells, problem=BLANK_ROW)
             continue
-        if len(cells) <= layout.arousal:
-            yield Annotation(place, cells, problem=f"row has fewer than {layout.arousal + 1} cells")
+        if len(cells) < layout.total + 3:
+            yield Annotation(place, cells, problem=f"row has fewer than {layout.total + 3} cells")
             continue
         written_id = cells[layout.segment_id]
         row = Annotation(written_id or place, cells, written_id=written_id)
@@ -177,11 +172,8 @@ def _check_header(path: Path, header: list[list[str]], layout: Layout) -> None:
     id_is_there = has_width and first[layout.segment_id] == "Segment ID"
     if id_is_there and second[layout.total : layout.total + 1] == ["Emotion"]:
         return
-    place = layout.segment_id + 1
-    expected = (
-        f"{layout.corpus} has two header rows of {layout.num_columns} columns with 'Segment ID' in column {place}"
-    )
-    other = OTHER_LAYOUT[layout]
+    place, other = layout.segment_id + 1, OTHER_LAYOUT[layout]
+    expected = f"two header rows of {layout.num_columns} columns with 'Segment ID' in column {place}"
     if first[other.segment_id : other.segment_id + 1] == ["Segment ID"] and not id_is_there:
         found = f"{len(first)} columns as in {other.corpus}, give --corpus {other.corpus.lower()}"
     elif not has_width:
@@ -189,7 +181,9 @@ def _check_header(path: Path, header: list[list[str]], layout: Layout) -> None:
     else:
         cells = (first[layout.segment_id], second[layout.total : layout.total + 1])
         found = f"the headers {cells[0]!r} and {cells[1]} in columns {place} and {place + 1}"
-    raise InputError(f"{path} has {found}; {expected}: restore the file or take it out of annotation/")
+    raise InputError(
+        f"{path} has {found}; {layout.corpus} has {expected}: restore the file or take it out of annotation/"
+    )
 
 
 def _read_files(path: str, encoding: str, repairs: list[str]) -> dict:
@@ -231,7 +225,7 @@ def read_judgements(cells: list[str], layout: Layout, repairs: list[str]) -> dic
             winners.append(emotion)
     if layout.disgust != "disgust" and "disgust" in winners_as_written:
         repairs.append(f"total label spelled disgust, not {layout.disgust}")
-    numbers = {"valence": layout.valence, "arousal": layout.arousal, "start": START, "end": END}
+    numbers = {"valence": layout.total + 1, "arousal": layout.total + 2, "start": START, "end": END}
     return {
         "label": winners[0] if len(winners) == 1 else None,
         "emotions": winners,

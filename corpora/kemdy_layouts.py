@@ -46,14 +46,6 @@ class Layout:
         return self.segment_id + 1
 
     @property
-    def valence(self) -> int:
-        return self.segment_id + 2
-
-    @property
-    def arousal(self) -> int:
-        return self.segment_id + 3
-
-    @property
     def num_columns(self) -> int:
         return self.segment_id + 4 + 3 * NUM_RATERS
 

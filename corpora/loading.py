@@ -25,14 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def load_parts(name: str, config_name: str | None = None, audio_column: str = "audio") -> dict[str, Dataset]:
-    """The parts of a dataset by their names; one that isn't divided is called `train`.
-
-    Args:
-        name: A folder from prepare_dataset.py, a folder or an archive of [`corpora.layouts`], or any folder or Hub id
-            that `datasets` loads.
-        config_name: The dataset's configuration on the Hub.
-        audio_column: The column of the recordings; relative paths in it start in the folder of the files.
-    """
+    """The parts of a dataset by their names; one that isn't divided is called `train`. It is a folder from
+    prepare_dataset.py, a folder or an archive of [`corpora.layouts`], or any folder or Hub id that `datasets` loads;
+    relative paths in the column of the recordings start in the folder of the files."""
     folder, notes = Path(name), {}
     try:
         if (folder / "annotation").is_dir():

@@ -55,11 +55,13 @@ def read_corpus(metadata: str | Path | None, folder: str | Path | None = None) -
         columns = _find_columns(table, names, given, notes)
         has |= columns.keys()
         rows += [_read_row(row, columns, table) for row in table.rows]
-    _mark_duplicates(rows)
+    seen = set()
+    for row in [row for row in rows if row.problem is None]:
+        row.problem = DUPLICATE if row.name in seen else None
+        seen.add(row.name)
     usable = [row for row in rows if row.problem is None]
     labels = sorted({row.cells["label"] for row in usable}, key=lambda label: (label.casefold(), label))
-    alike = [pair for pair in pairwise(labels) if pair[0].casefold() == pair[1].casefold()]
-    if alike:
+    if alike := [pair for pair in pairwise(labels) if pair[0].casefold() == pair[1].casefold()]:
         notes[NEARLY_ONE] = list(map(", ".join, alike))
     sessions = {row.cells["session"] for row in usable if row.cells["session"]}
     # As numbers they are in their order; "01" and "1" would become the same, so they stay names.
@@ -67,11 +69,17 @@ def read_corpus(metadata: str | Path | None, folder: str | Path | None = None) -
         name.isdecimal() and len(name) < 10 and str(int(name)) == name for name in sessions
     )
     columns = ["audio", "text", "label", "segment_id", *OF_AN_UTTERANCE]
+    shards = []
+    for split in dict.fromkeys(PART_NAMES.values()):
+        mine = [row for row in rows if PART_NAMES.get(row.cells.get("split"), "train") == split]
+        for index, start in enumerate(range(0, len(mine), ROWS_PER_SHARD)):
+            chunk = mine[start : start + ROWS_PER_SHARD]
+            shards.append(Shard(f"{split}-{index:05d}", chunk, partial(_read, numbered=numbered), split))
     return Corpus(
         # In the model's own order where they are its emotions, so that a model of KEMDy can score them.
         label_names=EMOTIONS if set(labels) <= set(EMOTIONS) else tuple(sorted(labels)),
         columns=(*(name for name in columns if name in has | {"audio", "segment_id"}), "duration"),
-        shards=_shards(rows, numbered),
+        shards=shards,
         files=[*(file for table in tables for file in table.files), *(row.cells["path"] for row in usable)],
         notes=notes,
         has_numbered_sessions=numbered,
@@ -83,8 +91,7 @@ def _find_columns(table: Table, path: tuple[str, ...], given: str, notes: dict[s
     roles = {"path": path, "text": TEXT, "label": LABEL} | {name: (name,) for name in OPTIONAL}
     columns = {role: table.find(names, given) for role, names in roles.items()}
     columns = {role: name for role, name in columns.items() if name is not None}
-    missing = [name for name in ("path", "label") if name not in columns]
-    if missing:
+    if missing := [name for name in ("path", "label") if name not in columns]:
         raise InputError(
             f"{given} has no column named {' and none named '.join(missing)}, only "
             f"{first_names(table.header) or 'none'}: give a header with path, text, label and optionally "
@@ -126,25 +133,6 @@ def _read_row(row: Row, columns: dict[str, str], table: Table) -> Row:
     elif cells["label"] != written["label"]:
         row.repairs.append(LABEL_TIDIED)
     return row
-
-
-def _mark_duplicates(rows: list[Row]) -> None:
-    seen = set()
-    for row in rows:
-        if row.problem is None and row.name in seen:
-            row.problem = DUPLICATE
-        elif row.problem is None:
-            seen.add(row.name)
-
-
-def _shards(rows: list[Row], numbered: bool) -> list[Shard]:
-    shards = []
-    for split in dict.fromkeys(PART_NAMES.values()):
-        mine = [row for row in rows if PART_NAMES.get(row.cells.get("split"), "train") == split]
-        for index, start in enumerate(range(0, len(mine), ROWS_PER_SHARD)):
-            chunk = mine[start : start + ROWS_PER_SHARD]
-            shards.append(Shard(f"{split}-{index:05d}", chunk, partial(_read, numbered=numbered), split))
-    return shards
 
 
 def _read(row: Row, repairs: list[str], numbered: bool) -> dict:

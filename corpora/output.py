@@ -1,7 +1,6 @@
 """The folder a dataset is written to: it appears, or replaces an older one, only when it is complete.
 Until then it is a hidden sibling; a finished one says what it was made from, so that a rerun can tell a change."""
 
-import glob
 import json
 import os
 import shutil
@@ -87,9 +86,6 @@ def incomplete_folder(output_dir: Path) -> Iterator[Path]:
     with owned(hidden, f"--output_dir {output_dir}"):
         try:
             _clear(hidden, output_dir)
-            for remains in output_dir.parent.glob(f"{glob.escape(hidden.name)}-????????"):  # as older versions left
-                _clear(remains, output_dir)
-                shutil.rmtree(remains, ignore_errors=True)
             yield Path(tempfile.mkdtemp(dir=hidden))
         finally:
             _clear(hidden, output_dir)
@@ -135,8 +131,7 @@ def find_damage(folder: Path) -> str | None:
     if not (folder / SOURCE_FILE).exists():
         return None  # of another program
     try:
-        # Older versions have listed none.
-        files = read_json(folder / SOURCE_FILE).get("files", {}).items()
+        files = read_json(folder / SOURCE_FILE).get("files", {}).items()  # older versions have listed none
     except (InputError, AttributeError):
         return SOURCE_FILE
     for name, mark in files:

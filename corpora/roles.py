@@ -88,11 +88,9 @@ def _refusal(role: str, shown: str, found: str) -> InputError:
 
 def read_columns(parts: Iterable[tuple[str, Dataset]], names: Iterable[str]) -> dict[str, list]:
     """The columns called `names`, which are `ROLES`, that all parts have, one after the other, and two that always are
-    there: `part`, and `segment_id`; where a row has none, its number in its part stands in.
-
-    A label is a name, or a class index where the column has no names. A part may come in several pieces. A mapping
-    of names says how messages call each.
-    """
+    there: `part`, and `segment_id`; where a row has none, its number in its part stands in. A label is a name, or a
+    class index where the column has no names. A part may come in several pieces. A mapping of names says how messages
+    call each."""
     parts, shown = list(parts), names if isinstance(names, Mapping) else {}
     columns = {"part": [part for part, dataset in parts for _ in range(len(dataset))]}
     for name in names:

@@ -1,7 +1,6 @@
 """Reads the rows of a corpus and writes them into Arrow files, one per shard, a few rows at a time.
 Memory does not grow with the corpus. `datasets` is not needed for it, nor imported before it is under way."""
 
-import io
 import multiprocessing
 import os
 import signal
@@ -10,11 +9,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import pyarrow
-import xxhash
 from tqdm import tqdm
 
 from corpora.conversion import ShardReport
 from corpora.rows import Corpus, Shard
+from foundation.files import digest, to_disk
 
 
 # A handful of recordings. `datasets` writes 1000 rows at once, about 190 MB of them in every process.
@@ -74,18 +73,6 @@ def _prepare_worker() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-class _DigestedFile(io.BufferedWriter):
-    """A file for writing that knows the digest of what went into it."""
-
-    def __init__(self, path: Path):
-        super().__init__(io.FileIO(path, "w"))
-        self.digest = xxhash.xxh3_128()
-
-    def write(self, content) -> int:
-        self.digest.update(content)
-        return super().write(content)
-
-
 def write_shard(
     shard: Shard, file: Path, schema: pyarrow.Schema, label_names: tuple[str, ...], progress: tqdm | None = None
 ) -> ShardReport:
@@ -93,7 +80,7 @@ def write_shard(
     report = ShardReport(shard.name)
     indices = {name: index for index, name in enumerate(label_names)}
     batch, size = [], 0
-    with _DigestedFile(file) as output:
+    with file.open("wb") as output:
         with pyarrow.ipc.new_stream(output, schema) as writer:
             for utterance in shard.utterances():
                 report.add(utterance)
@@ -107,9 +94,8 @@ def write_shard(
                     batch, size = [], 0
             if batch:
                 writer.write_batch(_record_batch(batch, schema, indices))
-        output.flush()
-        os.fsync(output.fileno())
-        report.digest = output.digest.hexdigest()
+    to_disk(file)
+    report.digest = digest(file)
     return report
 
 

@@ -95,8 +95,7 @@ def read_table(path: Path, argument: str, notes: dict[str, list[str]]) -> Table:
     if first.startswith("{") and not header:
         raise InputError(f"{argument} {path} is JSON, but not an object in each line: save it as csv or jsonl")
     names = [name.lower() for name in header]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{argument} {path} has several columns named {', '.join(twice)}: keep one of each")
     return Table(header, rows, path.parent, [str(path)])
 

@@ -28,16 +28,10 @@ def read_transcripts(recordings: Iterable[Path]) -> tuple[dict[Path, str], dict[
         except OSError as error:
             problems[path] = f"{UNREADABLE} ({error.strerror})"
     # Each file is told by itself; but a few short words of cp949 are valid utf-8, so that others have to tell.
-    in_utf8 = [_is_utf8(content) for content in contents.values() if not content.isascii()]
+    others = [content for content in contents.values() if not content.isascii()]
+    in_utf8 = [content.decode("utf-8", "ignore").encode() == content for content in others]
     encoding = "utf-8" if sum(in_utf8) > len(in_utf8) / 2 else "cp949"
     return {path: decode_transcript(content, [], encoding) for path, content in contents.items()}, problems
-
-
-def _is_utf8(content: bytes) -> bool:
-    try:
-        return bool(content.decode("utf-8"))
-    except UnicodeDecodeError:
-        return False
 
 
 def decode_transcript(content: bytes, repairs: list[str], encoding: str = "cp949") -> str:

@@ -130,7 +130,11 @@ def _read_plan(file: Path, given: dict, overrides: list[str]) -> Plan:
         is_filled = isinstance(given[name], dict) and len(given[name]) > 0
         _check(is_filled, f"{file}: {name}", given[name], f"a JSON object of {legal}; see recipes/README.md")
     protocols = {name: _read_protocol(file, name, spec) for name, spec in given["protocols"].items()}
-    tables = {title: _read_table(f"{file}: table {title!r}", blocks) for title, blocks in given["tables"].items()}
+    tables = {}
+    for title, blocks in given["tables"].items():
+        where, legal = f"{file}: table {title!r}", f"a list of blocks, JSON objects of {', '.join(BLOCK_FIELDS)}"
+        _check(isinstance(blocks, list) and len(blocks) > 0, where, blocks, legal)
+        tables[title] = [choice for block in blocks for choice in _read_block(where, block)]
     listed = list(dict.fromkeys(choice for choices in tables.values() for choice in choices))
     plan = Plan(writable(file.stem), writable(" ".join(description.split())), given, list(overrides))
     row_of, names = {}, _names(listed + _missing_baselines(listed))
@@ -224,16 +228,9 @@ def _read_protocol(file: Path, name: str, spec: dict) -> dict:
     folds = spec.get("folds", list(range(1, num_folds + 1)))
     for field_name, numbers in (("seeds", spec["seeds"]), ("folds", folds)):
         _check_list(f"{where}: {field_name}", numbers, _is_whole, "whole numbers, 0 or more")
-    wrong = [fold for fold in folds if not 1 <= fold <= num_folds]
-    if wrong:
+    if wrong := [fold for fold in folds if not 1 <= fold <= num_folds]:
         raise InputError(f"{where}: there is no fold {wrong[0]} of {num_folds}; give 1 to {num_folds}")
     return {"seeds": spec["seeds"], "folds": folds if name == SESSION else [], "num_folds": num_folds}
-
-
-def _read_table(where: str, blocks: list) -> list[_Choice]:
-    is_filled = isinstance(blocks, list) and len(blocks) > 0
-    _check(is_filled, where, blocks, f"a list of blocks, JSON objects of {', '.join(BLOCK_FIELDS)}")
-    return [choice for block in blocks for choice in _read_block(where, block)]
 
 
 def _read_block(where: str, block: dict) -> list[_Choice]:
@@ -241,16 +238,13 @@ def _read_block(where: str, block: dict) -> list[_Choice]:
     _check_fields(where, block, BLOCK_FIELDS, needed=("fusions",))
     fusions, backbones = block["fusions"], block.get("backbones", [{}])
     _check_list(f"{where}: fusions", fusions, lambda name: isinstance(name, str), f"names: {', '.join(FUSIONS)}")
-    unknown = [fusion for fusion in fusions if fusion not in FUSIONS]
-    if unknown:
+    if unknown := [fusion for fusion in fusions if fusion not in FUSIONS]:
         raise InputError(f"{where}: fusion {unknown[0]!r} is unknown; give one of {', '.join(FUSIONS)}")
     legal = "JSON objects of audio_model and text_model, Hub ids or folders, or leave it out"
     _check_list(f"{where}: backbones", backbones, _is_backbones, legal)
-    variants = {None: {}}
-    if "variants" in block:
-        variants = block["variants"]
-        legal = "a JSON object of variants by name, each an object of arguments, or leave it out"
-        _check(isinstance(variants, dict) and len(variants) > 0, f"{where}: variants", variants, legal)
+    variants = block.get("variants", {None: {}})
+    legal = "a JSON object of variants by name, each an object of arguments, or leave it out"
+    _check(isinstance(variants, dict) and len(variants) > 0, f"{where}: variants", variants, legal)
     choices = []
     for fusion, backbone, (variant, given) in product(fusions, backbones, variants.items()):
         arguments = _read_arguments(f"{where}: variant {variant!r}", given)
@@ -262,12 +256,8 @@ def _read_block(where: str, block: dict) -> list[_Choice]:
 
 def _missing_baselines(choices: list[_Choice]) -> list[_Choice]:
     """Audio alone and text alone where the plan lacks them, trained like the first system that has their backbone."""
-    there = {
-        (choice.fusion, getattr(choice, f"{choice.fusion}_model"))
-        for choice in choices
-        if choice.fusion in SINGLE_MODALITIES
-    }
-    added = []
+    single = [choice for choice in choices if choice.fusion in SINGLE_MODALITIES]
+    there, added = {(choice.fusion, getattr(choice, f"{choice.fusion}_model")) for choice in single}, []
     for choice, modality in product(choices, SINGLE_MODALITIES):
         baseline = (modality, getattr(choice, f"{modality}_model"))
         if choice.fusion not in SINGLE_MODALITIES and baseline not in there:
@@ -295,18 +285,13 @@ def _names(choices: list[_Choice]) -> dict[_Choice, str]:
 def _read_arguments(where: str, given: dict) -> list[str]:
     """A JSON object of arguments → a command line, with `--cache_features` where both backbones are frozen."""
     _check(isinstance(given, dict), where, given, "a JSON object of argument names and values")
-    reserved = [name for name in given if name in OF_THE_PLAN]
-    if reserved:
+    if reserved := [name for name in given if name in OF_THE_PLAN]:
         raise InputError(f"{where} have {reserved[0]}, which follows from protocols and tables; leave it out")
-    frozen, weighted = ("freeze_audio_encoder", "freeze_text_encoder"), "use_weighted_layer_sum"
-    if all(_is_on(given.get(name)) for name in frozen) and not _is_on(given.get(weighted)):
+    is_on = {name for name, value in given.items() if value in (True, "true", "True")}
+    if {"freeze_audio_encoder", "freeze_text_encoder"} <= is_on and "use_weighted_layer_sum" not in is_on:
         # Frozen backbones give a row the same features each time, so that all cells can share them.
         given = {"cache_features": True, **given}
     return as_command_line(given)
-
-
-def _is_on(value: bool | str | None) -> bool:
-    return value in (True, "true", "True")
 
 
 def _is_whole(number: int) -> bool:
@@ -326,17 +311,14 @@ def _check(is_legal: bool, where: str, given: object, legal: str) -> None:
 
 
 def _check_list(where: str, given: list, is_legal: Callable, items: str) -> None:
-    is_filled = isinstance(given, list) and len(given) > 0
-    is_right = is_filled and all(map(is_legal, given))
+    is_right = isinstance(given, list) and len(given) > 0 and all(map(is_legal, given))
     is_right = is_right and len({json.dumps(item, sort_keys=True) for item in given}) == len(given)
     _check(is_right, where, given, f"a list of different {items}")
 
 
 def _check_fields(where: str, given: dict, legal: tuple[str, ...], needed: tuple[str, ...] = ()) -> None:
     _check(isinstance(given, dict), where, given, f"a JSON object of {', '.join(legal)}")
-    unknown = [name for name in given if name not in legal]
-    if unknown:
+    if unknown := [name for name in given if name not in legal]:
         raise InputError(f"{where} has an unknown field {unknown[0]!r}; give {', '.join(legal)}")
-    lacking = [name for name in needed if name not in given]
-    if lacking:
+    if lacking := [name for name in needed if name not in given]:
         raise InputError(f"{where} lacks {lacking[0]!r}; give {', '.join(legal)}")

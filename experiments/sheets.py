@@ -49,11 +49,9 @@ class Sheet:
     def rows(self) -> list[list[tuple[str, list[str], bool]]]:
         """Of each cell the first line, those below, and whether it is pointed at."""
         marks = DataFrame(False, self.frame.index, self.frame.columns).assign(**self.marked)
-        cells = zip(self.frame.to_numpy().tolist(), marks.to_numpy().tolist(), strict=True)
-        return [
-            [(lines[0], lines[1:], is_marked) for lines, is_marked in zip((cell.split("\n") for cell in row), marked)]
-            for row, marked in cells
-        ]
+        lines = self.frame.map(lambda cell: cell.split("\n"))
+        rows = zip(lines.to_numpy().tolist(), marks.to_numpy().tolist(), strict=True)
+        return [[(first, below, is_marked) for (first, *below), is_marked in zip(*row)] for row in rows]
 
 
 def format_score(value: float | None, digits: int = 3, is_difference: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -48,12 +48,10 @@ class AttentionWeights:
 
     def save(self, file: str | Path) -> None:
         """Write all fields and the medians (`audio_median_of_neutral` and so on) as an npz file."""
-        medians = {
-            f"{modality}_{name}": values
-            for modality in ("audio", "text")
-            for name, values in self.medians(modality).items()
-        }
-        np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)}, **medians)
+        arrays = vars(self).copy()
+        for modality in ("audio", "text"):
+            arrays |= {f"{modality}_{name}": values for name, values in self.medians(modality).items()}
+        np.savez_compressed(file, **arrays)
 
 
 def collect_attention(model, processor, dataset_name: str, segment_ids: set[str] | None = None) -> AttentionWeights:
@@ -67,9 +65,9 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
         )
     try:
         return _collect(model, processor, dataset_name, segment_ids)
-    except InputError:
-        raise
     except (OSError, SystemError, ValueError) as error:  # of pyarrow, whose files are read without a check
+        if isinstance(error, InputError):
+            raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(f"dataset {dataset_name} is damaged ({reason}); make or download it again") from error
 
@@ -77,8 +75,7 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
 def _collect(model, processor, dataset_name: str, segment_ids: set[str] | None) -> AttentionWeights:
     parts = load_parts(dataset_name)
     for part, dataset in parts.items():
-        lacking = [name for name in ("audio", "text", "label") if name not in dataset.column_names]
-        if lacking:
+        if lacking := [name for name in ("audio", "text", "label") if name not in dataset.column_names]:
             legal = ", ".join(dataset.column_names)
             raise InputError(f"split {part!r} of {dataset_name} has no column {lacking[0]!r}, only {legal}; rename one")
     columns = read_columns(parts.items(), ("label", "segment_id", "text"))
@@ -88,31 +85,23 @@ def _collect(model, processor, dataset_name: str, segment_ids: set[str] | None) 
     if segment_ids is not None:
         # A row without a label is passed over before its recording is read.
         labels = [label if str(name) in segment_ids else None for label, name in zip(labels, columns["segment_id"])]
-    collected: dict[str, list] = {field.name: [] for field in fields(AttentionWeights)}
-    rows = _readable_rows(parts.values(), {**columns, "label": labels}, processor)
+    readable, rows, weights = _readable_rows(parts.values(), {**columns, "label": labels}, processor), [], []
     total = sum(label is not None for label in labels)
     with tqdm(total=total, desc="Attention", unit=" rows") as progress:
-        while batch := list(islice(rows, BATCH_SIZE)):
-            audio, text = _key_weights(model, processor, batch)
-            collected["audio"].append(audio)
-            collected["text"].append(text)
-            collected["is_neutral"] += [names[row["label"]] == NEUTRAL for row in batch]
-            collected["segment_id"] += [row["segment_id"] for row in batch]
+        while batch := list(islice(readable, BATCH_SIZE)):
+            weights.append(_key_weights(model, processor, batch))
+            rows += [(names[row["label"]] == NEUTRAL, row["segment_id"]) for row in batch]
             progress.update(len(batch))
-    is_neutral = np.array(collected["is_neutral"], dtype=bool)
+    is_neutral = np.array([is_neutral for is_neutral, _ in rows], dtype=bool)
     if is_neutral.all() or not is_neutral.any():
         raise InputError(
             f"{dataset_name} has {is_neutral.sum()} neutral and {(~is_neutral).sum()} other rows that are labelled and "
             "readable; give one that has both"
         )
-    if not all(np.isfinite(weights).all() for name in ("audio", "text") for weights in collected[name]):
+    audio, text = map(np.concatenate, zip(*weights))
+    if not (np.isfinite(audio).all() and np.isfinite(text).all()):
         raise InputError("the model's attention isn't finite; give a model whose weights are")
-    return AttentionWeights(
-        audio=np.concatenate(collected["audio"]),
-        text=np.concatenate(collected["text"]),
-        is_neutral=is_neutral,
-        segment_id=np.array(collected["segment_id"], dtype=str),
-    )
+    return AttentionWeights(audio, text, is_neutral, np.array([name for _, name in rows], dtype=str))
 
 
 def _readable_rows(parts: Iterable, columns: dict[str, list], processor) -> Iterator[dict]:

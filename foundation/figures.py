@@ -97,8 +97,7 @@ def draw_counts(
 @cache
 def _families() -> list[str]:
     """Names of installed fonts for matplotlib, which takes each letter from the first of them that has it."""
-    package = find_spec(FONT_PACKAGE)
-    if package is not None:
+    if (package := find_spec(FONT_PACKAGE)) is not None:
         for file in Path(package.origin).parent.glob("*.ttc"):
             font_manager.fontManager.addfont(file)
     return [DEFAULT, *(name for name in PREFERRED if name in font_manager.get_font_names())]

@@ -71,12 +71,6 @@ def stamp(file: str | os.PathLike) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def holds_code(folder: Path) -> bool:
-    """Whether `folder` is this repository, holds it, or lies in its .git, so that nothing may be written into it."""
-    folder = folder.expanduser().resolve()
-    return folder == REPOSITORY or folder in REPOSITORY.parents or folder.is_relative_to(REPOSITORY / ".git")
-
-
 def check_output_dir(folder: str | Path, given: str) -> None:
     """Refuse a folder that can't be made or written into, or holds this code; `given` is what the user wrote."""
     reason = None if str(folder).strip() else "it has no name"
@@ -95,7 +89,7 @@ def check_output_dir(folder: str | Path, given: str) -> None:
         reason = getattr(error, "strerror", None) or str(error)
     if reason is not None:
         raise InputError(f"{given} can't be written ({reason}); give a new folder")
-    if holds_code(folder):
+    if (folder := folder.resolve()) in (REPOSITORY, *REPOSITORY.parents) or folder.is_relative_to(REPOSITORY / ".git"):
         raise InputError(f"{given} is or holds the code of this repository; give a new folder")
 
 

@@ -215,8 +215,7 @@ def load(state: dict[str, torch.Tensor], config: RsaCfnConfig) -> RsaCfnForSeque
     except RuntimeError as error:
         given = f"fusion={config.fusion!r} and the given backbones"
         raise InputError(f"The file doesn't fit {given}, by our names of its tensors: {error}") from error
-    not_finite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if not_finite:
+    if not_finite := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise InputError(f"The file holds tensors that aren't finite: {first_names(not_finite)}")
     return model
 

@@ -186,8 +186,7 @@ def _quiet():
 
 def check_arguments(model_dir: str, file: Path) -> None:
     """Refuse what would fail after minutes, or write over something."""
-    missing = [name for name in EXTRA if find_spec(name) is None]
-    if missing:
+    if missing := [name for name in EXTRA if find_spec(name) is None]:
         raise InputError(f"the export needs {', '.join(missing)}; pip install {' '.join(EXTRA)}")
     if file.suffix != ".onnx":
         raise InputError(f"{file} isn't called .onnx; give a file such as {file.with_suffix('.onnx')}")

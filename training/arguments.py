@@ -3,10 +3,10 @@ value that is in force: what was given, what the saved model says, or a default 
 
 import os
 import sys
-from dataclasses import Field, dataclass
+from dataclasses import Field, dataclass, fields
 from importlib import import_module
 from importlib.metadata import entry_points, version
-from math import inf
+from math import inf, isfinite
 from typing import Literal
 
 from transformers.hf_argparser import HfArg
@@ -249,6 +249,19 @@ class DataArguments:
     @property
     def is_demo(self) -> bool:
         return self.dataset_name in (None, DEMO_DIR)
+
+
+def check_ranges(args) -> None:
+    """Refuse numbers that are out of range, or not finite."""
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if not isinstance(value, (int, float)) or value == field.default:
+            continue
+        least, most = RANGES.get(field.name, (-inf, inf))
+        if not (isfinite(value) and least <= value <= most):
+            told = {-inf: "a finite number", ABOVE_ZERO: "more than 0"}.get(least, f"{least} or more")
+            told += {inf: "", BELOW_ONE: ", below 1"}.get(most, f", at most {most}")
+            raise InputError(f"--{field.name} {value} is out of range; give {told}")
 
 
 def has_accelerator() -> bool:

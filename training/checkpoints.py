@@ -117,8 +117,7 @@ def find_checkpoint(resume_from_checkpoint: str | None, output_dir: Path) -> Pat
     if resume_from_checkpoint is None:
         return None
     if resume_from_checkpoint.lower() not in (LAST, "true"):
-        damage = find_damage(Path(resume_from_checkpoint))
-        if damage is not None:
+        if (damage := find_damage(Path(resume_from_checkpoint))) is not None:
             raise InputError(
                 f"--resume_from_checkpoint {resume_from_checkpoint} can't be gone on from: {damage}; give a whole "
                 f"checkpoint, or {LAST} for the last whole one in --output_dir"

@@ -3,9 +3,7 @@
 import json
 import logging
 import os
-from dataclasses import fields
 from importlib.util import find_spec
-from math import inf, isfinite
 from pathlib import Path
 
 import transformers
@@ -20,16 +18,7 @@ from foundation.errors import InputError
 from foundation.files import check_output_dir, holds_files, read_json
 from fusion_rsa_cfn import FUSION_CLASSES
 from metrics.scores import SCORES
-from training.arguments import (
-    ABOVE_ZERO,
-    BELOW_ONE,
-    LIMITS,
-    OF_THE_TRAINING,
-    OF_THE_WEIGHTS,
-    RANGES,
-    DataArguments,
-    ModelArguments,
-)
+from training.arguments import LIMITS, OF_THE_TRAINING, OF_THE_WEIGHTS, DataArguments, ModelArguments, check_ranges
 from training.checkpoints import FILE_LIST, LAST, TRAINING_WEIGHTS, is_finished
 from training.data import Splits
 from training.model import TINY_AUDIO, TINY_TEXT, max_audio_frames, max_text_positions, read_config, read_saved
@@ -41,6 +30,8 @@ logger = logging.getLogger(__name__)
 # Scores of one class, whose name follows.
 OF_A_CLASS = ("f1_", "recall_")
 CROSSING = ("rsa_cfn", "hybrid_fusion")
+OF_THE_BEST = ("load_best_model_at_end", "early_stopping_patience")
+IN_TRAINING = ("ignore_mismatched_sizes", "lora_rank", "ema_decay", "augment", "calibrate")
 # Without effect they are said and not refused: a plan or a recipe gives them to many runs.
 SAID = ("cross_fusion_rank", "pooling_mode", "warmup_steps", "attribute_loss", "attribute_weight")
 # Of a backbone's configuration, what its weights and their meaning depend on.
@@ -72,8 +63,7 @@ def _check_version(name: str, config: RsaCfnConfig) -> None:
     if "lora" in saved:
         raise InputError(f"--model_name_or_path {name} holds LoRA's updates apart; give the folder of its finished run")
     known = {"transformers_version", "quantization_config", *config.text_config.to_dict(), *RsaCfnConfig().to_dict()}
-    unknown = [field for field in saved if field not in known and not field.startswith("_")]
-    if unknown:
+    if unknown := [field for field in saved if field not in known and not field.startswith("_")]:
         raise InputError(
             f"--model_name_or_path {name} has fields in config.json that this version doesn't know: "
             f"{', '.join(unknown)}; update this repository and transformers (saved with "
@@ -128,29 +118,20 @@ def check_arguments(
 ) -> None:
     """Refuse what can be seen to be wrong before anything is loaded; `given` is what the user gave."""
     for args in (model_args, data_args, training_args):
-        _check_ranges(args)
+        check_ranges(args)
     _check_model(model_args, data_args)
     _check_data(data_args, training_args)
-    _check_prediction(model_args, data_args, training_args)
+    if data_args.predict_file is not None:
+        if model_args.model_name_or_path is None:
+            raise InputError("--predict_file needs a model to predict with; give a saved one with --model_name_or_path")
+        if training_args.do_train or training_args.do_eval or not training_args.do_predict:
+            raise InputError("--predict_file is predicted for and nothing else; leave out --do_train and --do_eval")
     if not training_args.do_train and model_args.model_name_or_path is None:
         raise InputError("without training there is nothing to evaluate; give a saved model by --model_name_or_path")
     _check_training(training_args)
     _check_use(given, model_args, data_args, training_args)
     if data_args.predict_file is None:  # a prediction looks itself at what there is
         _check_output_dir(training_args)
-
-
-def _check_ranges(args) -> None:
-    """Refuse numbers that are out of range, or not finite."""
-    for field in fields(args):
-        value = getattr(args, field.name)
-        if not isinstance(value, (int, float)) or value == field.default:
-            continue
-        least, most = RANGES.get(field.name, (-inf, inf))
-        if not (isfinite(value) and least <= value <= most):
-            told = {-inf: "a finite number", ABOVE_ZERO: "more than 0"}.get(least, f"{least} or more")
-            told += {inf: "", BELOW_ONE: ", below 1"}.get(most, f", at most {most}")
-            raise InputError(f"--{field.name} {value} is out of range; give {told}")
 
 
 def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments, training_args) -> None:
@@ -169,14 +150,11 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("logging_steps", is_logged, f"with --logging_strategy {logs}; give --logging_strategy steps"),
         ("save_steps", saves == "steps", f"with --save_strategy {saves}; give --save_strategy steps"),
         ("eval_steps", evaluates == "steps", f"with --eval_strategy {evaluates}; give --eval_strategy steps"),
-        ("load_best_model_at_end", evaluates != "no", "without scores; give --eval_strategy epoch, or steps"),
-        ("early_stopping_patience", evaluates != "no", "without scores; give --eval_strategy epoch, or steps"),
+        *((name, evaluates != "no", "without scores; give --eval_strategy epoch, or steps") for name in OF_THE_BEST),
         ("early_stopping_patience", keeps_best, "without the best; give --load_best_model_at_end"),
         ("dataloader_persistent_workers", workers, "without --dataloader_num_workers; give it"),
         ("ignore_mismatched_sizes", model_args.model_name_or_path, "without --model_name_or_path; give it"),
-        ("ignore_mismatched_sizes", training_args.do_train, "without training; leave out --do_train false"),
-        ("lora_rank", training_args.do_train, "without training; leave out --do_train false"),
-        ("ema_decay", training_args.do_train, "without training; leave out --do_train false"),
+        *((name, training_args.do_train, "without training; leave out --do_train false") for name in IN_TRAINING),
         ("int8", not training_args.do_train, "in training; give --do_train false and a saved model"),
         ("int8", training_args.device.type == "cpu", "but on a CPU; give --use_cpu"),
         ("int8", not (training_args.bf16 or training_args.fp16), "with --bf16 and --fp16; give one of the three"),
@@ -187,8 +165,6 @@ def _check_use(given: dict, model_args: ModelArguments, data_args: DataArguments
         ("augment", not model_args.cache_features or spares_clips, "with --cache_features, but mixup and raters"),
         ("augment", "mixup" not in data_args.augment or training_args.n_gpu < 2, "of mixup without accelerate launch"),
         ("augment", "raters" not in data_args.augment or is_soft, "of raters without --label_target soft; give it"),
-        ("augment", training_args.do_train, "without training; leave out --do_train false"),
-        ("calibrate", training_args.do_train, "without training; leave out --do_train false"),
         ("augment_probability", data_args.augment, "without --augment; give it"),
         ("eval_conditions", fusion != "text", "with --fusion text"),
         ("eval_conditions", not model_args.cache_features, "with --cache_features, whose clips are always the same"),
@@ -247,8 +223,7 @@ def _check_lora(model_args: ModelArguments) -> None:
         if modality not in FUSION_CLASSES[model_args.fusion].modalities:
             raise InputError(f"--lora_targets {modality} has no use: --fusion {model_args.fusion} has no such backbone")
         fields = ("cache_features", f"freeze_{modality}_encoder", f"freeze_{modality}_layers")
-        frozen = [field for field in fields if getattr(model_args, field)]
-        if frozen:
+        if frozen := [field for field in fields if getattr(model_args, field)]:
             raise InputError(f"--lora_rank trains the {modality} backbone, and --{frozen[0]} doesn't; give one of them")
     if model_args.lora_save == "adapter" and (model_args.is_tiny or model_args.use_weighted_layer_sum):
         why = "new random backbones" if model_args.is_tiny else "weights of layers, which peft doesn't save"
@@ -300,15 +275,6 @@ def _check_training(training_args: TrainingArguments) -> None:
         # transformers doesn't tell of these two whether they are there.
         if reporter not in (*available, "flyte", "azure_ml"):
             raise InputError(f"--report_to {reporter} needs a package that isn't installed; pip install {reporter}")
-
-
-def _check_prediction(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> None:
-    if data_args.predict_file is None:
-        return
-    if model_args.model_name_or_path is None:
-        raise InputError("--predict_file needs a model to predict with; give a saved one with --model_name_or_path")
-    if training_args.do_train or training_args.do_eval or not training_args.do_predict:
-        raise InputError("--predict_file is predicted for and nothing else; leave out --do_train and --do_eval")
 
 
 def _check_output_dir(training_args: TrainingArguments) -> None:
@@ -378,8 +344,7 @@ def check_same_run(
                 saved[f"{name}'s {field}"] = _as_json(getattr(backbone, field, None))
                 given[f"{name}'s {field}"] = _as_json(value)
     for record in (folder / "split.json", folder.parent / "split.json"):
-        before = _read_split(record)
-        if before:
+        if before := _read_split(record):
             now = _as_json(splits.record)
             for name in ("split", "num_folds", "fold"):
                 saved[name], given[name] = before.get(name), now[name]

@@ -4,22 +4,16 @@ from pathlib import Path
 
 
 # What is shown of a log, and what it is called.
-COLUMNS = {
-    "loss": "training loss",
-    "eval_loss": "validation loss",
-    "eval_macro_f1": "validation macro F1",
-    "eval_unweighted_average_recall": "validation UAR",
-    "learning_rate": "learning rate",
-    "grad_norm": "gradient norm",
-}
+COLUMNS = {"loss": "training loss", "eval_loss": "validation loss", "eval_macro_f1": "validation macro F1"}
+COLUMNS |= {"eval_unweighted_average_recall": "validation UAR", "learning_rate": "learning rate"}
+COLUMNS["grad_norm"] = "gradient norm"
 
 
 def training_steps(log_history: list[dict]) -> list[dict]:
     """`step`, `epoch` and what of `COLUMNS` the `log_history` of `trainer_state.json` has of it, one entry per step."""
     steps: dict[int, dict] = {}
     for entry in log_history:
-        logged = {name: entry[name] for name in COLUMNS if name in entry}
-        if logged:
+        if logged := {name: entry[name] for name in COLUMNS if name in entry}:
             steps.setdefault(entry["step"], {}).update(step=entry["step"], epoch=entry["epoch"], **logged)
     return [steps[step] for step in sorted(steps)]
 

@@ -1,7 +1,7 @@
 """A dataset with audio, text and labels → checked rows → the parts that train, validate and are scored."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -107,8 +107,7 @@ def load_splits(
         del rows[VALIDATION]
     if split.name == ALL:
         del rows[TRAIN]
-    empty = [part for part in rows if not rows[part]]
-    if empty:
+    if empty := [part for part in rows if not rows[part]]:
         raise InputError(f"--split {split.name} leaves no labelled {empty[0]} row; give {split.instead}")
     columns_of = {part: columns | targets if part == TRAIN else columns for part in rows}
     tables = {part: _make_table(columns_of[part], rows[part], label_names) for part in rows}
@@ -156,8 +155,15 @@ def _open(data_args: DataArguments, modalities: tuple[str, ...], attributes: dic
     is_prepared = is_ours and columns.get("audio") == "audio" and "duration" in columns
     if not is_prepared:
         columns.pop("duration", None)  # it is measured
+    parts = []
+    for part, rows in loaded.items():
+        rows = rows.select_columns(list(columns.values()))
+        rows = rows.rename_columns({column: role for role, column in columns.items() if column != role})
+        if isinstance(audio := rows.features.get("audio"), Audio):  # which stays encoded
+            rows = rows.cast_column("audio", Audio(audio.sampling_rate, decode=False))
+        parts.append((part, rows))
     return _Source(
-        parts=[(part, _select_columns(dataset, columns)) for part, dataset in loaded.items()],
+        parts=parts,
         columns={role: shown[role] for role in columns if role != "audio"},
         has_audio="audio" in columns,
         is_prepared=is_prepared,
@@ -218,15 +224,6 @@ def _find_columns(
     return columns, shown
 
 
-def _select_columns(part: Dataset, columns: dict[str, str]) -> Dataset:
-    """Keep the columns a run uses, under the names of their roles; audio stays encoded."""
-    part = part.select_columns(list(columns.values()))
-    part = part.rename_columns({column: role for role, column in columns.items() if column != role})
-    if isinstance(part.features.get("audio"), Audio):
-        part = part.cast_column("audio", Audio(part.features["audio"].sampling_rate, decode=False))
-    return part
-
-
 def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str, ...]) -> list[bool]:
     """Whether each row can be used; the others are counted with their IDs in the log. Recordings that are opened for it
     give the column `duration` (seconds); a prepared dataset has it already."""
@@ -239,13 +236,12 @@ def _check_rows(source: _Source, columns: dict[str, list], modalities: tuple[str
         recordings = tqdm(recordings, desc="Checking recordings", total=len(problems), unit=" rows")
         measured = [measure(recording["audio"]) for recording in recordings]
         columns["duration"] = [None if isinstance(seconds, str) else seconds for seconds in measured]
-        problems = [
-            problem or (seconds if isinstance(seconds, str) else None) for problem, seconds in zip(problems, measured)
-        ]
-    names: dict[tuple[str, str], list[str]] = {}
-    for row, (part, problem) in enumerate(zip(columns["part"], problems)):
+        unread = [seconds if isinstance(seconds, str) else None for seconds in measured]
+        problems = [problem or other for problem, other in zip(problems, unread)]
+    names = defaultdict(list)
+    for part, problem, name in zip(columns["part"], problems, columns["segment_id"]):
         if problem is not None:
-            names.setdefault((part, problem), []).append(str(columns["segment_id"][row]))
+            names[part, problem].append(str(name))
     for (part, problem), bad in names.items():
         total = columns["part"].count(part)
         logger.warning(f"{len(bad)} of {total} rows of {part} are left out, {problem}: {first_names(bad)}")
@@ -261,9 +257,8 @@ def _join(source: _Source, columns: dict[str, list], label_names: list[str]) -> 
     joined, start = [], 0
     for _, part in source.parts:
         table = _make_table(columns, range(start, start + len(part)), label_names)
-        joined.append(
-            concatenate_datasets([part.select_columns("audio"), table], axis=1) if source.has_audio else table
-        )
+        audio = [part.select_columns("audio")] if source.has_audio else []
+        joined.append(concatenate_datasets([*audio, table], axis=1))
         start += len(part)
     return joined
 
@@ -292,8 +287,7 @@ def _select(pieces: list[Dataset], rows: list[int]) -> Dataset:
     # Selected from each piece by itself: joining a selection would copy its recordings.
     selected, start = [], 0
     for piece in pieces:
-        inside = [row - start for row in rows if start <= row < start + len(piece)]
-        if inside:
+        if inside := [row - start for row in rows if start <= row < start + len(piece)]:
             selected.append(piece.select(inside))
         start += len(piece)
     return selected[0] if len(selected) == 1 else concatenate_datasets(selected)
@@ -344,17 +338,7 @@ def _describe(
         "parts": {
             part: {"rows": len(rows[part]), "classes": counts[part], "groups": split.groups.get(part)} for part in rows
         },
-        "overlaps": [
-            {
-                "parts": list(overlap.parts),
-                "kind": overlap.kind,
-                "count": len(overlap.values),
-                f"rows_of_{overlap.parts[1]}": overlap.num_rows,
-                # A run may be published, transcripts may not.
-                "values": overlap.values if overlap.kind != "transcripts" else None,
-            }
-            for overlap in overlaps
-        ],
+        "overlaps": [overlap.record for overlap in overlaps],
         "warnings": warnings,
     }
     return {

@@ -255,8 +255,7 @@ def _compute(
         else:
             states, mask = states.cpu(), counts.cpu()
             values = [row[valid.bool()].to(dtype).flatten().numpy() for row, valid in zip(states, mask)]
-        kept = [place for place in range(len(rows)) if place not in lost]
-        if kept:
+        if kept := [place for place in range(len(rows)) if place not in lost]:
             yield [rows[place] for place in kept], [values[place] for place in kept]
 
 

@@ -19,20 +19,9 @@ CURVE_FILE = "training_curve.png"
 HANDLER = Path(__file__).with_name("handler.py")
 # All that a model is made of, tokenizers of every kind included. What else lies in the folder of a run stays there: the
 # names of rows, predictions, states of the optimizer, and the pickled arguments of the Trainer.
-MODEL_FILES = (
-    "config.json",
-    "*.py",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "processor_config.json",
-    "preprocessor_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-)
+MODEL_FILES = ("config.json", "*.py", "*.safetensors", "*.safetensors.index.json", "processor_config.json")
+MODEL_FILES += ("preprocessor_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*")
+MODEL_FILES += ("merges.txt", "*.model")
 RESULT_FILES = (CARD_FILE, CURVE_FILE, "confusion_matrix*.png", "all_results.json")
 
 
@@ -53,9 +42,8 @@ def _complete_name(training_args: TrainingArguments, user: str) -> str:
     try:
         namespace, _ = split_name(name)
     except ValueError as error:
-        raise InputError(
-            f"{name} names no model: give --hub_model_id USER/NAME, in letters, digits, '-', '_' and '.'"
-        ) from error
+        legal = "--hub_model_id USER/NAME, in letters, digits, '-', '_' and '.'"
+        raise InputError(f"{name} names no model: give {legal}") from error
     training_args.hub_model_id = name
     return namespace
 

@@ -66,21 +66,18 @@ def make_targets(
         elif labels[row] is not None:
             classes[row] = labels[row]
         elif ties == "transform":
-            classes[row] = _emotion_beside_neutral(columns["emotions"][row], label_names)
+            emotions, neutral = columns["emotions"][row] or (), label_names.index("neutral")
+            others = [emotion for emotion in emotions if emotion != neutral]
+            classes[row] = others[0] if len(others) == 1 and len(emotions) == 2 else None
     classes = {row: label for row, label in classes.items() if label is not None}
     _log_outcomes(columns, rows, classes, distributions, label_target)
     kept = sorted(classes | distributions)
     if not distributions:
         return kept, {"label": [classes.get(row) for row in range(len(labels))]}
     one_hot = np.eye(len(label_names))
-    targets = distributions | {row: one_hot[label] for row, label in classes.items()}
-    return kept, {"label_shares": [targets[row].tolist() if row in targets else None for row in range(len(labels))]}
-
-
-def _emotion_beside_neutral(emotions: list[int] | None, label_names: list[str]) -> int | None:
-    neutral = label_names.index("neutral")
-    others = [emotion for emotion in emotions or () if emotion != neutral]
-    return others[0] if len(others) == 1 and len(emotions) == 2 else None
+    targets = {row: shares.tolist() for row, shares in distributions.items()}
+    targets |= {row: one_hot[label].tolist() for row, label in classes.items()}
+    return kept, {"label_shares": [targets.get(row) for row in range(len(labels))]}
 
 
 def _log_outcomes(columns: dict, rows: list[int], classes: dict, distributions: dict, label_target: str) -> None:
@@ -122,8 +119,7 @@ def attribute_ranges(train, names: list[str] | None) -> list[list[float]] | None
 
 
 CLASS_WEIGHTS = {
-    # All classes weigh alike.
-    "balanced": lambda counts: 1 / counts,
+    "balanced": lambda counts: 1 / counts,  # all classes weigh alike
     # The inverse of the effective number of rows (Cui et al. 2019, equation 8): like 1 / count for rare classes, and
     # the same for all that have many times 1 / (1 - beta) rows.
     "effective": lambda counts: (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts),

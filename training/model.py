@@ -58,24 +58,11 @@ TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 # They learn on two cores in minutes. At this size it matters to have no SpecAugment, no layerdrop, a hop of 20 ms, and
 # clips that keep their level (macro F1 on the demo corpus falls by .2 where each is normalised).
-TINY_AUDIO = {
-    "hidden_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 192,
-    "conv_dim": (32, 64, 96),
-    "conv_kernel": (64, 8, 4),
-    "conv_stride": (16, 5, 4),
-    "conv_bias": True,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "feat_extract_norm": "layer",
-    "do_stable_layer_norm": True,
-    "feat_proj_dropout": 0.0,
-    "layerdrop": 0.0,
-    "apply_spec_augment": False,
-    "mask_time_prob": 0.0,
-}
+TINY_AUDIO = {"hidden_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 192}
+TINY_AUDIO |= {"conv_dim": (32, 64, 96), "conv_kernel": (64, 8, 4), "conv_stride": (16, 5, 4), "conv_bias": True}
+TINY_AUDIO |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "do_stable_layer_norm": True}
+TINY_AUDIO |= {"feat_extract_norm": "layer", "feat_proj_dropout": 0.0, "layerdrop": 0.0, "apply_spec_augment": False}
+TINY_AUDIO |= {"mask_time_prob": 0.0}
 TINY_TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 TINY_FUSION = {"projection_size": 16, "cross_residual_size": 64, "mixer_size": 64, "mixer_classifier_size": 128}
 
@@ -191,24 +178,17 @@ def load_model(
             )
         set_limits(model.config, processor, data_args)
         return model, processor
-    fields = {
-        **model_args.config_fields,
-        "max_text_tokens": data_args.max_text_tokens,
-        "class_weights": class_weights,
-        "attribute_ranges": attribute_ranges,
-        "id2label": dict(enumerate(label_names)),
-        "label2id": {name: index for index, name in enumerate(label_names)},
-    }
-    limits = {
-        "max_audio_seconds": data_args.max_audio_seconds,
-        "max_text_tokens": data_args.max_text_tokens,
-        "audio_crop": SCORED_CROPS[data_args.audio_crop],
-        "text_prefix": data_args.text_prefix,
-        "context_turns": data_args.context_turns,
-    }
+    fields = model_args.config_fields | {"class_weights": class_weights, "attribute_ranges": attribute_ranges}
+    fields |= {"max_text_tokens": data_args.max_text_tokens, "id2label": dict(enumerate(label_names))}
+    fields["label2id"] = {name: index for index, name in enumerate(label_names)}
     if model_args.is_tiny:
-        return _tiny_model(texts, fields, limits)
-    return _pretrained_model(model_args, fields, limits)
+        return _tiny_model(texts, fields, _limits(data_args))
+    return _pretrained_model(model_args, fields, _limits(data_args))
+
+
+def _limits(data_args: DataArguments) -> dict:
+    """The arguments that a processor has, in its own words."""
+    return {name: getattr(data_args, name) for name in LIMITS} | {"audio_crop": SCORED_CROPS[data_args.audio_crop]}
 
 
 def load_saved(
@@ -232,18 +212,16 @@ def load_saved(
 
 def set_limits(config: RsaCfnConfig, processor: RsaCfnProcessor, data_args: DataArguments) -> None:
     """Have a saved model cut clips and transcripts where the arguments say, which `check_limits` has looked at."""
-    processor.audio_crop, processor.text_prefix = SCORED_CROPS[data_args.audio_crop], data_args.text_prefix
-    processor.context_turns = data_args.context_turns
-    is_padded_to_limits = config.fusion == "mlp_mixer"
-    if data_args.max_text_tokens != processor.max_text_tokens:
-        processor.max_text_tokens = data_args.max_text_tokens
-        if not is_padded_to_limits:
-            config.max_text_tokens = data_args.max_text_tokens
-    if data_args.max_audio_seconds != processor.max_audio_seconds:
-        processor.max_audio_seconds = data_args.max_audio_seconds
-        if not is_padded_to_limits:
-            rate = processor.feature_extractor.sampling_rate
-            config.max_audio_frames = max_audio_frames(config.audio_config, data_args.max_audio_seconds, rate)
+    changed = {name: limit for name, limit in _limits(data_args).items() if limit != getattr(processor, name)}
+    for name, limit in changed.items():
+        setattr(processor, name, limit)
+    if config.fusion == "mlp_mixer":  # which pads to those that it was made for
+        return
+    if "max_text_tokens" in changed:
+        config.max_text_tokens = data_args.max_text_tokens
+    if "max_audio_seconds" in changed:
+        rate = processor.feature_extractor.sampling_rate
+        config.max_audio_frames = max_audio_frames(config.audio_config, data_args.max_audio_seconds, rate)
 
 
 def max_audio_frames(
@@ -269,16 +247,10 @@ def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification,
         sampling_rate=SAMPLING_RATE, do_normalize=False, return_attention_mask=True
     )
     tokenizer = train_tokenizer(texts)
-    text_config = RobertaConfig(
-        **TINY_TEXT,
-        vocab_size=len(tokenizer),
-        # See max_text_positions.
-        max_position_embeddings=limits["max_text_tokens"] + tokenizer.pad_token_id + 1,
-        type_vocab_size=1,
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "pad", "eos")}
+    positions = limits["max_text_tokens"] + tokenizer.pad_token_id + 1  # see max_text_positions
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": positions, "type_vocab_size": 1}
+    text_config = RobertaConfig(**TINY_TEXT, **sizes, **ids)
     audio_config = Wav2Vec2Config(**TINY_AUDIO)
     fields["max_audio_frames"] = max_audio_frames(audio_config, limits["max_audio_seconds"])
     try:
@@ -354,8 +326,7 @@ def _pretrained_model(
         model, infos = RsaCfnForSequenceClassification.from_audio_text_pretrained(*names, **fields)
     for argument, info in infos.items():
         name, total = getattr(model_args, argument), len(model.get_submodule(argument).state_dict())
-        random = sorted(key for key in info["missing_keys"] if not MAY_BE_RANDOM.search(key))
-        if random:
+        if random := sorted(key for key in info["missing_keys"] if not MAY_BE_RANDOM.search(key)):
             told = f"lacks {len(random)} of the {total} tensors of its model, which would be random"
             raise InputError(f"--{argument} {name} {told}: {first_names(random)}; give a whole checkpoint")
         logger.info(f"--{argument} {name}: {total - len(info['missing_keys'])} of {total} tensors loaded.")

@@ -60,14 +60,6 @@ class DefaultsOnceFormatter(argparse.ArgumentDefaultsHelpFormatter):
 class OneLineArgumentParser(HfArgumentParser):
     """Reports a wrong argument in one line: the usage of 150 arguments would bury it."""
 
-    def parse_given(self, arguments: list[str]) -> dict:
-        """The arguments that were given, and nothing of those that weren't."""
-        nothing = argparse.Namespace(**{action.dest: NOT_GIVEN for action in self._actions})
-        namespace, unknown = self.parse_known_args(arguments, nothing)
-        if unknown:
-            raise InputError(unknown_arguments(unknown, self._option_string_actions))
-        return {name: value for name, value in vars(namespace).items() if value is not NOT_GIVEN}
-
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see --help)")
 
@@ -97,8 +89,17 @@ def make_parser() -> OneLineArgumentParser:
 def read_given(arguments: list[str]) -> dict:
     """What a command line gives, which may start with a JSON file; what is given after it wins."""
     if arguments and arguments[0].endswith(".json"):
-        arguments = [*_read_recipe(arguments[0]), *arguments[1:]]
-    given = make_parser().parse_given(arguments)
+        recipe, legal = read_json(arguments[0]), [field.name for cls in CLASSES for field in fields(cls)]
+        if unknown := [argument for argument in recipe if argument not in legal]:
+            raise InputError(f"{arguments[0]} has {unknown_arguments(unknown, [f'--{name}' for name in legal])}")
+        # As they would stand on the command line, so that they are checked alike.
+        arguments = [*as_command_line(recipe), *arguments[1:]]
+    parser = make_parser()
+    nothing = argparse.Namespace(**{action.dest: NOT_GIVEN for action in parser._actions})
+    namespace, unknown = parser.parse_known_args(arguments, nothing)
+    if unknown:
+        raise InputError(unknown_arguments(unknown, parser._option_string_actions))
+    given = {name: value for name, value in vars(namespace).items() if value is not NOT_GIVEN}
     for name, legal in READ.items():
         path = given.get(name) or ""
         is_path = name == "predict_file" or path.startswith((".", "/")) or "://" not in path and path.count("/") > 1
@@ -168,16 +169,6 @@ def resolve(given: dict) -> tuple[dict, str | None]:
         precision, warning = choose_precision(fp16, bf16, find_device(values["use_cpu"]))
         values |= {"fp16": precision == "fp16", "bf16": precision == "bf16"}
     return values, warning
-
-
-def _read_recipe(name: str) -> list[str]:
-    """The arguments in a JSON file as they would stand on the command line, so that they are checked alike."""
-    given = read_json(name)
-    legal = {field.name for cls in CLASSES for field in fields(cls)}
-    unknown = [argument for argument in given if argument not in legal]
-    if unknown:
-        raise InputError(f"{name} has {unknown_arguments(unknown, [f'--{argument}' for argument in legal])}")
-    return as_command_line(given)
 
 
 def as_command_line(given: dict) -> list[str]:

@@ -31,7 +31,7 @@ from training.context import preceding_turns
 from training.cpu import cpu_functions
 from training.hub import MODEL_FILES
 from training.model import load_saved, set_limits
-from training.stopping import SIGNALS
+from training.stopping import handling_signals
 from training.transcription import Transcriber
 
 
@@ -88,8 +88,7 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     output_columns = ["prediction", *(f"probability_{name}" for name in label_names), "error"]
     output_columns += [f"prediction_{name}" for name in model.config.attributes or ()]
-    taken = [name for name in output_columns if name in rows[0].columns]
-    if taken:
+    if taken := [name for name in output_columns if name in rows[0].columns]:
         needed = f"has columns that the output needs: {', '.join(taken)}; rename them"
         raise InputError(f"--predict_file {data_args.predict_file} {needed}")
     transcriber = None
@@ -105,8 +104,7 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
         return_attributes=True,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    done = _read_parts(folder, state)
-    if done:
+    if done := _read_parts(folder, state):
         logger.info(f"Going on after {len(done)} of {len(rows)} rows.")
     if rank == 0:
         write_json(folder / STATE_FILE, state)
@@ -135,12 +133,8 @@ def _describe(rows: list[Row], model_args: ModelArguments, data_args: DataArgume
         files = sorted(path for pattern in (*MODEL_FILES, "*.bin") for path in Path(name).glob(pattern))
         commit = PretrainedConfig.get_config_dict(name)[0].get("_commit_hash")
         digest.update(json.dumps([commit, *((path.name, stamp(path)) for path in files)]).encode())
-    options = [getattr(data_args, name) for name in (*LIMITS, "unsure_below", "asr_language")] + [
-        training_args.bf16,
-        training_args.fp16,
-        model_args.int8,
-    ]
-    digest.update(json.dumps(options).encode())
+    options = [getattr(data_args, name) for name in (*LIMITS, "unsure_below", "asr_language")]
+    digest.update(json.dumps([*options, training_args.bf16, training_args.fp16, model_args.int8]).encode())
     return state | {"digest": digest.hexdigest()}
 
 
@@ -198,22 +192,16 @@ def _stopped_by_signals(folder: Path, state: dict, is_told: bool) -> Iterator[No
         finally:
             os._exit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
-    try:
+    with handling_signals(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def read_rows(source: Path) -> list[Row]:
     """The rows of a csv, tsv or jsonl with a column `audio` (or `path`) or `text`; the recordings of a folder and those
     below it, by name; or one recording. A transcript of a recording is a .txt of the same name beside it."""
-    if source.is_dir():
-        return _read_folder(source)
     if is_recording(source):
         return _read_recordings([source], source.parent)
-    return _read_table(source)
+    return _read_folder(source) if source.is_dir() else _read_table(source)
 
 
 def is_recording(source: Path) -> bool:

@@ -6,45 +6,23 @@ from enum import Enum
 from transformers import TrainingArguments
 
 from foundation.words import without_folders
-from training.arguments import (
-    DEMO_DIR,
-    LIMITS,
-    OF_THE_TRAINING,
-    OF_THE_WEIGHTS,
-    DataArguments,
-    ModelArguments,
-    RsaCfnTrainingArguments,
-    training_defaults,
-)
+from training.arguments import DEMO_DIR, LIMITS, DataArguments, ModelArguments, training_defaults
+from training.training_arguments import RsaCfnTrainingArguments
 
 
 # Where a run is written, what shows it, who it is pushed for, and what it runs on: none of it changes the weights.
-OF_ONE_RUN = {
-    "resume_from_checkpoint",
-    "disable_tqdm",
-    # The older name of activation_checkpointing.
-    "gradient_checkpointing",
-    "push_to_hub",
-    "report_to",
-    "run_name",
-    "project",
-    "ddp_timeout",
-    "use_cpu",
-    "dataloader_num_workers",
-    "dataloader_pin_memory",
-    "logging_dir",
-    "local_rank",
-    # Set by run_classification.py itself.
-    "remove_unused_columns",
-    "label_names",
-}
+# `gradient_checkpointing` is the older name of activation_checkpointing; the last two are set by the script itself.
+OF_ONE_RUN = (
+    "resume_from_checkpoint disable_tqdm gradient_checkpointing push_to_hub report_to run_name project ddp_timeout "
+    "use_cpu dataloader_num_workers dataloader_pin_memory logging_dir local_rank remove_unused_columns label_names"
+).split()
 
 
 def make_recipe(model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments) -> dict:
     """The arguments that make a run what it is: those that aren't the default, and all that depend on the model."""
     recipe = {"dataset_name": DEMO_DIR}
     # A saved model may have another value, so the default has to be written too.
-    always = {"fusion"} if model_args.model_name_or_path is None else {*OF_THE_WEIGHTS, *OF_THE_TRAINING, *LIMITS}
+    always = {"fusion"} if model_args.model_name_or_path is None else {*model_args.config_fields, *LIMITS}
     for given in (model_args, data_args):
         for field in fields(given):
             value = getattr(given, field.name)

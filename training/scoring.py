@@ -104,8 +104,7 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
     table = splits.tables[part]
     is_scored, is_finite = output.label_ids != IGNORED, np.isfinite(output.predictions).all(axis=1)
     for problem, rows in (("can't be read", ~is_scored & is_finite), ("have outputs that aren't finite", ~is_finite)):
-        lost = [str(name) for name, is_lost in zip(table["segment_id"], rows) if is_lost]
-        if lost:
+        if lost := [str(name) for name, is_lost in zip(table["segment_id"], rows) if is_lost]:
             logger.warning(
                 f"{len(lost)} of {len(table)} rows of {part} {problem} and are not scored: {first_names(lost)}"
             )

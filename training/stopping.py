@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +18,17 @@ NON_FINITE_LOSS = 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # What `accelerate launch` puts into the environment, and what it adds where it starts several processes.
 LAUNCHED, LAUNCHED_IN_GROUPS = "ACCELERATE_DYNAMO_MODE", "TORCHELASTIC_RUN_ID"
+
+
+@contextmanager
+def handling_signals(handler: Callable) -> Iterator[None]:
+    """Inside this context SIGTERM and SIGINT are for `handler`, which is called as those of `signal` are."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, own in before.items():
+            signal.signal(number, own)
 
 
 def stop_with_launcher() -> None:
@@ -64,15 +76,9 @@ class StopOnSignalCallback(TrainerCallback):
         self.received = 0
         self.is_stopping = False
 
-    @contextmanager
     def listening(self):
         """Signals are noted inside this context; a second SIGINT interrupts at once."""
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return handling_signals(self._note)
 
     def _note(self, number, frame):
         # Of Ctrl-C, a launcher that it ends too is no other reason.

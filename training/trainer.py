@@ -148,8 +148,7 @@ class RsaCfnTrainer(ResumableTrainer):
 
     def _finalize_training(self, *args):
         output = super()._finalize_training(*args)
-        unread = sorted(set(gather_object(list(self.unread))))
-        if unread:
+        if unread := sorted(set(gather_object(list(self.unread)))):
             logger.warning(
                 f"{len(unread)} rows could not be read during training and were skipped: {first_names(unread)}"
             )
