@@ -219,10 +219,8 @@ class RsaCfnConfig(PretrainedConfig):
     def __post_init__(self, **kwargs):
         num_labels = kwargs.get("num_labels")
         if None not in (num_labels, self.id2label) and num_labels != len(self.id2label):
-            raise ValueError(
-                f"num_labels={num_labels} contradicts id2label, which names {len(self.id2label)} labels; give one of "
-                "the two, or make them agree."
-            )
+            problem = f"num_labels={num_labels} contradicts id2label, which names {len(self.id2label)} labels"
+            raise ValueError(f"{problem}; give one of the two, or make them agree.")
         # A save names only the class being saved; the full map makes every Auto class find the checkpoint.
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         # A copy, because loading a pipeline writes into it.
@@ -280,10 +278,8 @@ class RsaCfnConfig(PretrainedConfig):
         for name, backbone in (("audio_config", self.audio_config), ("text_config", self.text_config)):
             size, heads = backbone.hidden_size, backbone.num_attention_heads
             if heads < 1 or size % heads:
-                raise ValueError(
-                    f"{name}.num_attention_heads={heads} doesn't divide {name}.hidden_size={size}; "
-                    "give a positive divisor of it."
-                )
+                problem = f"{name}.num_attention_heads={heads} doesn't divide {name}.hidden_size={size}"
+                raise ValueError(f"{problem}; give a positive divisor of it.")
         if not 0 <= self.modality_dropout <= 1:
             raise ValueError(f"modality_dropout={self.modality_dropout!r} is no probability; give 0 to 1.")
         if not self.temperature > 0:
@@ -292,10 +288,8 @@ class RsaCfnConfig(PretrainedConfig):
             raise ValueError(f"label_smoothing={self.label_smoothing!r} is out of range; give 0 to below 1.")
         weights = self.class_weights
         if weights is not None and (len(weights) != self.num_labels or min(weights) < 0):
-            raise ValueError(
-                f"class_weights={weights!r} doesn't fit num_labels={self.num_labels}; give one weight of 0 or more "
-                "for each label, in their order."
-            )
+            problem = f"class_weights={weights!r} doesn't fit num_labels={self.num_labels}"
+            raise ValueError(f"{problem}; give one weight of 0 or more for each label, in their order.")
         names, ranges = self.attributes or [], self.attribute_ranges or []
         is_range = [len(ends) == 2 and -inf < ends[0] < ends[1] < inf for ends in ranges]
         if len({*names}) < len(names) or len(ranges) != len(names) or not all(is_range):
@@ -311,9 +305,7 @@ class RsaCfnConfig(PretrainedConfig):
                     f"{backbone.num_hidden_layers} layers, give 0 to {backbone.num_hidden_layers}."
                 )
         if self.use_weighted_layer_sum and family.num_adapter_layers:
-            raise ValueError(
-                "use_weighted_layer_sum=True needs layers of one length; give audio_config.add_adapter=False."
-            )
+            raise ValueError("use_weighted_layer_sum needs layers of one length; give audio_config.add_adapter=False.")
         if family.num_adapter_layers and self.audio_config.output_hidden_size != self.audio_config.hidden_size:
             raise ValueError(
                 f"audio_config.output_hidden_size={self.audio_config.output_hidden_size} isn't its hidden_size, "

@@ -47,9 +47,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "for demo where to keep the generated corpus (default: nowhere)"
     )
     parser.add_argument("--corpus_dir", help=dir_help)
-    parser.add_argument(
-        "--metadata", help="for csv: a csv, tsv or jsonl with path, label, and maybe text, speaker, session, split"
-    )
+    metadata_help = "for csv: a csv, tsv or jsonl with path, label, and maybe text, speaker, session, split"
+    parser.add_argument("--metadata", help=metadata_help)
     parser.add_argument("--output_dir", required=True, help="folder for the dataset: new, or of an earlier conversion")
     parser.add_argument("--asr_model", help="speech recogniser that writes a column asr_text, as openai/whisper-small")
     parser.add_argument("--asr_language", help="what it hears, such as ko; left out, Whisper guesses it each time")
@@ -143,9 +142,7 @@ def _check_arguments(
         raise InputError(f"--num_proc {num_proc} is less than one process: give 1 or more")
     known = CORPORA[corpus]
     if known.needs == "corpus_dir" and corpus_dir is None:
-        raise InputError(
-            f"--corpus_dir is missing: give the {known.pretty_name} folder, or --corpus demo to try without one"
-        )
+        raise InputError(f"--corpus_dir is missing: give the {known.pretty_name} folder, or try --corpus demo")
     if known.needs == "metadata" and metadata_file is None and corpus_dir is None:
         raise InputError(
             "--metadata is missing: give a csv with the columns path, text and label, or --corpus_dir with a folder of "

@@ -86,9 +86,7 @@ def train_and_score(
     """What `main` does of a run that isn't a prediction for files."""
     if data_args.is_demo:
         reason = "No dataset given and no data/kemdy20 found: running" if data_args.dataset_name is None else "Running"
-        logger.info(
-            f"{reason} on the demo corpus in {DEMO_DIR} (synthetic speech); its scores mean nothing about emotion."
-        )
+        logger.info(f"{reason} on the demo corpus in {DEMO_DIR} (synthetic); its scores mean nothing about emotion.")
     output_dir = Path(training_args.output_dir)
     if training_args.push_to_hub and training_args.process_index == 0:
         check_destination(training_args)

@@ -83,17 +83,16 @@ def measure(folder: Path, num_rows: int) -> dict[str, float]:
     protocols = {"session": {"num_folds": NUM_FOLDS, "seeds": list(range(NUM_SEEDS))}}
     tables = {"": [{"fusions": FUSIONS, "backbones": [{"audio_model": "tiny", "text_model": "tiny"}]}]}
     plan = {"arguments": {"dataset_name": f"{dataset}1"}, "protocols": protocols, "tables": tables}
-    write_json(folder / "plan.json", plan)
-    cells, start = read_plan(folder / "plan.json").cells, time.perf_counter()
+    plan_file = folder / "plan.json"
+    write_json(plan_file, plan)
+    cells, start = read_plan(plan_file).cells, time.perf_counter()
     of_fold = {cell.fold: parse_arguments(cell.arguments)[1] for cell in cells}
     splits = {fold: load_splits(data_args, True) for fold, data_args in of_fold.items()}
     costs["division into folds"] = time.perf_counter() - start
     save_file({"weight": torch.zeros(MOST_BYTES // 4)}, model)  # as much as is read to recognise one
     for cell in cells:
         simulate(cell, results / "cells" / cell.name, splits[cell.fold], model)
-    costs["report"], costs["report, GiB"] = run_script(
-        "run_experiments.py", folder / "plan.json", "--output_dir", results
-    )
+    costs["report"], costs["report, GiB"] = run_script("run_experiments.py", plan_file, "--output_dir", results)
     return costs
 
 

@@ -98,9 +98,7 @@ class InferenceBenchmark:
 
 def main(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(description="Inference of rsa_cfn against the plain baseline.")
-    parser.add_argument(
-        "--dtypes", nargs="+", choices=DTYPES, help="default: fp32, bf16 if it isn't emulated, int8 on a CPU"
-    )
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, help="default: fp32, bf16 if fast, int8 on a CPU")
     parser.add_argument("--repeats", type=int, default=1, help="timed calls of each variant, of which the median is")
     arguments = measure.parse_arguments(parser, argv, FULL_SIZE_GIBIBYTES)
     device = arguments.device

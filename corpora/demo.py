@@ -171,9 +171,7 @@ def plan_utterances(num_utterances=1000, num_sessions=40, seed=2023):
     if not 1 <= num_sessions <= 40:
         raise ValueError(f"num_sessions is {num_sessions}; a KEMDy20 folder holds 1 to 40 sessions.")
     if num_utterances < 2 * num_sessions:
-        raise ValueError(
-            f"num_utterances is {num_utterances}; {num_sessions} sessions need {2 * num_sessions} or more."
-        )
+        raise ValueError(f"num_utterances is {num_utterances}; {num_sessions} sessions need {2 * num_sessions}.")
     if seed < 0:
         raise ValueError(f"seed is {seed}; give 0 or more.")
     rng = _generator(seed)

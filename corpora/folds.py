@@ -140,10 +140,8 @@ def check_folds(name: str, num_folds: int | None, fold: int | None) -> None:
     """Refuse numbers that no dataset could make legal."""
     for option, number, least in (("--num_folds", num_folds, 2), ("--fold", fold, 1)):
         if number is not None and name not in GROUP_COLUMNS:
-            raise InputError(
-                f"{option} {number} has no use with --split {name}, which has no folds; leave it out, or give --split "
-                f"{' or '.join(GROUP_COLUMNS)}"
-            )
+            problem = f"{option} {number} has no use with --split {name}, which has no folds"
+            raise InputError(f"{problem}; leave it out, or give --split {' or '.join(GROUP_COLUMNS)}")
         if number is not None and number < least:
             raise InputError(f"{option} {number} is too small; give {least} or more")
     if num_folds is not None and fold is not None and fold > num_folds:
@@ -176,9 +174,7 @@ def _split_by_group(
     if num_folds is None and len(folds) < NUM_FOLDS:
         warnings.append(f"only {len(folds)} folds, not {NUM_FOLDS}: there are no more {column}s")
     if with_validation and not kept:
-        raise InputError(
-            f"--eval_strategy needs a {column} to compare epochs on, and there are only {len(tested) + 1}; leave it out"
-        )
+        raise InputError(f"--eval_strategy needs one {column} more than the {len(tested) + 1} there are; leave it out")
     parts, description = [part_of[group] for group in columns[column]], f"fold {fold} of {len(folds)}, {column}s"
     description += f" {first_names(list(map(str, tested)))} are tested"
     description += f", {first_names(list(map(str, groups[VALIDATION])))} validate" if kept else ""

@@ -181,9 +181,7 @@ def _check_header(path: Path, header: list[list[str]], layout: Layout) -> None:
     else:
         cells = (first[layout.segment_id], second[layout.total : layout.total + 1])
         found = f"the headers {cells[0]!r} and {cells[1]} in columns {place} and {place + 1}"
-    raise InputError(
-        f"{path} has {found}; {layout.corpus} has {expected}: restore the file or take it out of annotation/"
-    )
+    raise InputError(f"{path} has {found}; {layout.corpus} has {expected}: restore it or take it out of annotation/")
 
 
 def _read_files(path: str, encoding: str, repairs: list[str]) -> dict:

@@ -31,10 +31,8 @@ def load_parts(name: str, config_name: str | None = None, audio_column: str = "a
     folder, notes = Path(name), {}
     try:
         if (folder / "annotation").is_dir():
-            raise InputError(
-                f"{name} is a corpus, not a dataset; convert it first: "
-                f"python prepare_dataset.py --corpus_dir {name} --output_dir data/kemdy20"
-            )
+            problem = f"{name} is a corpus, not a dataset; convert it first"
+            raise InputError(f"{problem}: python prepare_dataset.py --corpus_dir {name} --output_dir data/kemdy20")
         inside = [str(path) for path in sorted(folder.glob("[!.]*")) if _is_saved(path)]
         if inside and not _is_saved(folder):
             raise InputError(f"{name} holds datasets and is none itself: give {' or '.join(inside)}")

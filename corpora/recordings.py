@@ -26,9 +26,9 @@ FORMATS_BY_SUFFIX = {".wav": ("WAV", "WAVEX", "RF64"), ".flac": ("FLAC",), ".mp3
 
 
 def read_recording(path: str | Path, repairs: list[str]) -> tuple[bytes, float]:
-    """The bytes of a wav (16 kHz, mono, 16-bit PCM) and its length in seconds, of any file that libsndfile reads; else an
-    UnusableRow. What had to be converted is added to `repairs`. No file makes it hold more in memory than `MAX_SECONDS`
-    of wav take."""
+    """The bytes of a wav (16 kHz, mono, 16-bit PCM) and its length in seconds, of any file that libsndfile reads; else
+    an UnusableRow. What had to be converted is added to `repairs`. No file makes it hold more in memory than
+    `MAX_SECONDS` of wav take."""
     try:
         file, size = open_file(path)
         with file:

@@ -59,10 +59,8 @@ def collect_attention(model, processor, dataset_name: str, segment_ids: set[str]
     each. `dataset_name` is a folder from prepare_dataset.py, or a dataset with columns audio, text and label; it needs
     neutral and other rows that can be read. `segment_ids` are the rows to keep to."""
     if model.config.fusion not in FUSIONS_WITH_ATTENTION:
-        raise InputError(
-            f"fusion={model.config.fusion!r} has no attention over features; give a model of "
-            f"{', '.join(FUSIONS_WITH_ATTENTION)}"
-        )
+        problem = f"fusion={model.config.fusion!r} has no attention over features"
+        raise InputError(f"{problem}; give a model of {', '.join(FUSIONS_WITH_ATTENTION)}")
     try:
         return _collect(model, processor, dataset_name, segment_ids)
     except (OSError, SystemError, ValueError) as error:  # of pyarrow, whose files are read without a check
@@ -125,9 +123,8 @@ def _readable_rows(parts: Iterable, columns: dict[str, list], processor) -> Iter
                 continue
             yield {"audio": waveform, "text": text, "label": label, "segment_id": str(segment_id)}
     if unreadable:
-        logger.warning(
-            f"{len(unreadable)} of {row} rows lack readable audio or text and are left out: {first_names(unreadable)}"
-        )
+        told = f"{len(unreadable)} of {row} rows lack readable audio or text and are left out"
+        logger.warning(f"{told}: {first_names(unreadable)}")
 
 
 @torch.no_grad()

@@ -27,9 +27,7 @@ def writable_namespaces() -> list[str]:
         raise PushError("--push_to_hub needs a token that may write: run `hf auth login`, or set HF_TOKEN")
     user = HfApi().whoami()
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-        raise PushError(
-            "--push_to_hub needs a token that may write, this one may only read: run `hf auth login` with another"
-        )
+        raise PushError("--push_to_hub needs a token that may write, this one may only read: run `hf auth login` again")
     return [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
 
 

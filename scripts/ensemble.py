@@ -46,10 +46,8 @@ def read_members(names: list[str]) -> tuple[list[RsaCfnForSequenceClassification
             }
         )
     for name, about in zip(names, described):
-        if different := [what for what in about if about[what] != described[0][what]]:
-            raise InputError(
-                f"{name} differs from {names[0]} in its {' and '.join(different)}; give models of one kind"
-            )
+        if unlike := [what for what in about if about[what] != described[0][what]]:
+            raise InputError(f"{name} differs from {names[0]} in its {' and '.join(unlike)}; give models of one kind")
     return models, processor
 
 

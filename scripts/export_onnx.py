@@ -92,10 +92,8 @@ def export(model: RsaCfnForSequenceClassification, file: Path, processor=None, i
         program.save(written)
         difference = compare(model, written)
         if not difference <= TOLERANCE:
-            raise InputError(
-                f"the exported graph is off by {difference:.1e}, more than {TOLERANCE:g}, so it isn't written; "
-                "give one of other backbones"
-            )
+            problem = f"the exported graph is off by {difference:.1e}, more than {TOLERANCE:g}"
+            raise InputError(f"{problem}, so it isn't written; give one of other backbones")
         if int8:
             quantise(written, folder / file.name)
             difference = compare(model, folder / file.name, partial(torch.softmax, dim=1))

@@ -19,6 +19,7 @@ from training.labels import CLASS_WEIGHTS
 
 TINY = "tiny"
 MAX_TURNS = 100
+MODALITIES = ("audio", "text")
 KEMDY20_DIR = "data/kemdy20"
 DEMO_DIR = "data/demo"
 # Of [`training.augmentation`]: ways to change training clips, and conditions that clips are scored under.
@@ -75,33 +76,23 @@ class ModelArguments:
         "A saved RSA-CFN model to go on with or to evaluate, instead of a fusion and two backbones; what "
         "isn't given is as it was saved."
     )
-    trust_remote_code: bool = _arg(
-        "Run the code that comes with a text model, its tokenizer, or a saved model made of them.", False
-    )
+    trust_remote_code: bool = _arg("Run the code that comes with a text model, its tokenizer, or a saved model.", False)
     ignore_mismatched_sizes: bool = _arg(
         "Train --model_name_or_path on other classes: the weights of its classifier start anew.", False
     )
     pooling_mode: PoolingMode = _arg(f"How hidden states become one vector: {', '.join(POOLING_MODES)}.", "mean")
 
-    cross_fusion_rank: int | None = _arg(
-        "Rank of the weights over the cross features of rsa_cfn and hybrid_fusion (default: full)."
-    )
+    cross_fusion_rank: int | None = _arg("Rank of the weights of rsa_cfn and hybrid_fusion (default: full).")
     modality_dropout: float = _arg("Probability that a training row loses its audio or its text.", 0.0)
-    freeze_feature_encoder: bool | None = _arg(
-        "Keep the audio backbone's convolutions from training (default: if pretrained)."
-    )
+    freeze_feature_encoder: bool | None = _arg("Keep the audio's convolutions from training (default: if pretrained).")
     freeze_audio_encoder: bool = _arg("Keep the audio backbone from training.", False, aliases=["--freeze_audio"])
     freeze_text_encoder: bool = _arg("Keep the text backbone from training.", False, aliases=["--freeze_text"])
     freeze_audio_layers: int = _arg("Keep this many of its lowest layers, and all below them, from training.", 0)
     freeze_text_layers: int = _arg("Keep this many of its lowest layers, and all below them, from training.", 0)
     audio_learning_rate: float | None = _arg("Learning rate of the audio backbone (default: --learning_rate).")
     text_learning_rate: float | None = _arg("Learning rate of the text backbone (default: --learning_rate).")
-    early_stopping_patience: int | None = _arg(
-        "Stop training after this many evaluations in a row without a better score."
-    )
-    ema_decay: float = _arg(
-        "Score and save the weights' moving average, of which a step keeps this share, such as 0.999.", 0.0
-    )
+    early_stopping_patience: int | None = _arg("Stop after this many evaluations in a row without a better score.")
+    ema_decay: float = _arg("Score and save the moving average of the weights, of which a step keeps this share.", 0.0)
     use_weighted_layer_sum: bool = _arg("Pool a learned weighted sum of all layers of each backbone.", False)
     cache_features: bool = _arg(
         "Freeze both backbones, run them once over the dataset, and train the fusion on what they gave, "
@@ -115,13 +106,9 @@ class ModelArguments:
     )
     attribute_weight: float = _arg("How much that loss weighs beside that of the classes.", 1.0)
     int8: bool = _arg("Score or predict with a saved model on a CPU by encoders that multiply in 8 bits.", False)
-    lora_rank: int | None = _arg(
-        "Train updates (LoRA) of this rank of the backbones, and the fusion whole; needs peft."
-    )
+    lora_rank: int | None = _arg("Train updates (LoRA) of this rank of backbones, and the fusion whole; needs peft.")
     lora_alpha: float | None = _arg("Updates are scaled by this over the rank (default: 2 ranks).")
-    lora_targets: list[str] = _arg(
-        "The backbones that get updates, others are frozen (default: all).", [], choices=("audio", "text")
-    )
+    lora_targets: list[str] = _arg("The backbones that get updates, others are frozen (default: all).", [], MODALITIES)
     lora_save: Literal["merged", "adapter"] = _arg(
         "merged: the weights hold the updates; adapter: the folder adapter also has them as peft saves them.", "merged"
     )
@@ -167,9 +154,7 @@ class DataArguments:
         "are scored (default: the first of predefined, session, speaker and paper that the dataset allows).",
         choices=(*SPLITS, ALL),
     )
-    num_folds: int | None = _arg(
-        f"Folds that the sessions or speakers are divided into, in their order (default: {NUM_FOLDS})."
-    )
+    num_folds: int | None = _arg(f"Folds that the sessions or speakers are divided into (default: {NUM_FOLDS}).")
     fold: int | None = _arg("The fold that is held out, from 1 to --num_folds (default: the last).")
     compare_epochs_on: Literal["validation", "test"] = _arg(
         "validation: with --eval_strategy, rows kept out of training and apart from those that are "
@@ -211,7 +196,7 @@ class DataArguments:
     eval_modalities: list[str] = _arg(
         "What the model is given where it is scored, one or more of both, audio and text.",
         ["both"],
-        choices=("both", "audio", "text"),
+        ("both", *MODALITIES),
     )
     max_audio_seconds: float = _arg("Longer clips are cropped, in seconds.", 6.0)
     audio_crop: Literal["random", "head"] = _arg(
@@ -220,9 +205,7 @@ class DataArguments:
         "random",
     )
     max_text_tokens: int = _arg("Longer transcripts are cut, in tokens.", 256)
-    text_prefix: str = _arg(
-        "What every transcript begins with, where the text model was trained so: 'query: ' for E5.", ""
-    )
+    text_prefix: str = _arg("What every transcript begins with, where the text model needs it: 'query: ' for E5.", "")
     context_turns: int = _arg(
         "Read so many turns before an utterance with its transcript: those of column context, or those before it "
         "in its dialogue (columns dialogue, speaker and start).",

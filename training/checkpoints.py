@@ -118,10 +118,8 @@ def find_checkpoint(resume_from_checkpoint: str | None, output_dir: Path) -> Pat
         return None
     if resume_from_checkpoint.lower() not in (LAST, "true"):
         if (damage := find_damage(Path(resume_from_checkpoint))) is not None:
-            raise InputError(
-                f"--resume_from_checkpoint {resume_from_checkpoint} can't be gone on from: {damage}; give a whole "
-                f"checkpoint, or {LAST} for the last whole one in --output_dir"
-            )
+            problem = f"--resume_from_checkpoint {resume_from_checkpoint} can't be gone on from: {damage}"
+            raise InputError(f"{problem}; give a whole checkpoint, or {LAST} for the last whole one in --output_dir")
         return Path(resume_from_checkpoint)
     damaged = {}
     for folder in reversed(list_checkpoints(output_dir)):
@@ -135,10 +133,8 @@ def find_checkpoint(resume_from_checkpoint: str | None, output_dir: Path) -> Pat
             damaged[folder] = damage
     if damaged:
         reasons = "; ".join(f"{folder.name}: {reason}" for folder, reason in damaged.items())
-        raise InputError(
-            f"--resume_from_checkpoint {resume_from_checkpoint} finds no whole checkpoint in {output_dir} ({reasons}); "
-            "give another one, or remove the folder to start at the beginning"
-        )
+        problem = f"--resume_from_checkpoint {resume_from_checkpoint} finds no whole checkpoint in {output_dir}"
+        raise InputError(f"{problem} ({reasons}); give another one, or remove the folder to start at the beginning")
     logger.info(f"No whole checkpoint in {output_dir}: training starts at the beginning.")
     return None
 

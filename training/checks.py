@@ -44,9 +44,8 @@ def check_saved_model(given: dict, saved: dict, config: RsaCfnConfig) -> None:
     name = given["model_name_or_path"]
     for field in OF_THE_WEIGHTS:
         if given.get(field, saved[field]) != saved[field]:
-            raise InputError(
-                f"--model_name_or_path brings its own {field}, {saved[field]}, not {given[field]}; leave out --{field}"
-            )
+            own = f"its own {field}, {saved[field]}, not {given[field]}"
+            raise InputError(f"--model_name_or_path brings {own}; leave out --{field}")
     _check_version(name, config)
     # The values have to be in range, too.
     changed = {field: given[field] for field in OF_THE_TRAINING if field in given}
@@ -85,10 +84,8 @@ def _check_frozen(modality: str, given: dict, saved: dict) -> None:
     names = [f"{modality}_learning_rate", layers] + ["freeze_feature_encoder"] * (modality == "audio")
     useless = [name for name in names if name in given and given[name] != saved.get(name)]
     if saved[encoder] and encoder not in given and useless:
-        raise InputError(
-            f"--{useless[0]} has no use: the saved model keeps its {modality} backbone from training; give "
-            f"--{encoder} false too, or leave it out"
-        )
+        problem = f"--{useless[0]} has no use: the saved model keeps its {modality} backbone from training"
+        raise InputError(f"{problem}; give --{encoder} false too, or leave it out")
     if saved[layers] and layers not in given and "freeze_feature_encoder" in useless:
         raise InputError(
             f"--freeze_feature_encoder has no use: the saved model keeps {saved[layers]} layers of its audio backbone "
@@ -103,9 +100,7 @@ def _check_limits(given: dict, saved: dict, config: RsaCfnConfig) -> None:
     if tokens is not None and tokens != saved.get("max_text_tokens"):
         limit = config.max_text_tokens if is_mixer else max_text_positions(config.text_config)
         if tokens > limit:
-            raise InputError(
-                f"--max_text_tokens {tokens} is more than the {limit} that the saved model takes; give at most that"
-            )
+            raise InputError(f"--max_text_tokens {tokens} is more than the saved model takes; give at most {limit}")
     if is_mixer and seconds is not None and max_audio_frames(config.audio_config, seconds) > config.max_audio_frames:
         raise InputError(
             f"--max_audio_seconds {seconds:g} is more than the {config.max_audio_frames} frames that the saved "
@@ -239,10 +234,8 @@ def _check_cacheable(config: RsaCfnConfig) -> None:
             f"{config.pooling_mode}: it keeps no frames of all layers; give --freeze_audio --freeze_text instead"
         )
     if not config.mask_padding:
-        raise InputError(
-            "--cache_features needs mask_padding=True, without it the features of a row depend on its batch; freeze by "
-            "--freeze_audio_encoder and --freeze_text_encoder instead"
-        )
+        problem = "--cache_features needs mask_padding=True, without it the features of a row depend on its batch"
+        raise InputError(f"{problem}; freeze by --freeze_audio_encoder and --freeze_text_encoder instead")
 
 
 def _check_data(data_args: DataArguments, training_args: TrainingArguments) -> None:
@@ -299,16 +292,12 @@ def check_rows(splits: Splits, training_args: TrainingArguments) -> None:
     if num_labels < 2:
         raise InputError(f"all rows are of the class {splits.label_names[0]}; give a dataset with at least two classes")
     if num_rows < num_labels:
-        raise InputError(
-            f"{num_rows} training rows for {num_labels} classes are too few; give a dataset or a split with at least "
-            "one row of each class"
-        )
+        problem = f"{num_rows} training rows for {num_labels} classes are too few"
+        raise InputError(f"{problem}; give a dataset or a split with at least one row of each class")
     metric = training_args.metric_for_best_model.removeprefix("eval_")
     if metric.startswith(OF_A_CLASS) and metric.partition("_")[2] not in splits.label_names:
         classes = ", ".join(splits.label_names)
-        raise InputError(
-            f"--metric_for_best_model {metric} is of no class; give one of {classes} after the {OF_A_CLASS[0]}"
-        )
+        raise InputError(f"--metric_for_best_model {metric} is of no class; give one of {classes} after f1_")
     batch_size = training_args.per_device_train_batch_size
     if batch_size > num_rows:
         raise InputError(
@@ -354,10 +343,8 @@ def check_same_run(
             break
     differences = [f"{name} {saved[name]}, now {given[name]}" for name in given if saved[name] != given[name]]
     if differences:
-        raise InputError(
-            f"--resume_from_checkpoint: {folder} is of another run ({'; '.join(differences)}); give the arguments it "
-            "was started with, or a new --output_dir"
-        )
+        problem = f"--resume_from_checkpoint: {folder} is of another run ({'; '.join(differences)})"
+        raise InputError(f"{problem}; give the arguments it was started with, or a new --output_dir")
 
 
 def _read_split(file: Path) -> dict | None:

@@ -149,9 +149,8 @@ def _open(data_args: DataArguments, modalities: tuple[str, ...], attributes: dic
         )
     loaded = load_parts(name, config_name, data_args.audio_column_name)
     columns, shown = _find_columns(loaded, data_args, modalities, attributes)
-    is_ours = (Path(name) / REPORT_FILE).is_file() or all(
-        PREPARED_COLUMNS <= {*part.column_names} for part in loaded.values()
-    )
+    columns_of = (set(part.column_names) for part in loaded.values())
+    is_ours = (Path(name) / REPORT_FILE).is_file() or all(map(PREPARED_COLUMNS.issubset, columns_of))
     is_prepared = is_ours and columns.get("audio") == "audio" and "duration" in columns
     if not is_prepared:
         columns.pop("duration", None)  # it is measured

@@ -243,9 +243,8 @@ def max_text_positions(text_config: PretrainedConfig) -> float:
 
 
 def _tiny_model(texts, fields, limits) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    feature_extractor = Wav2Vec2FeatureExtractor(
-        sampling_rate=SAMPLING_RATE, do_normalize=False, return_attention_mask=True
-    )
+    options = {"sampling_rate": SAMPLING_RATE, "do_normalize": False, "return_attention_mask": True}
+    feature_extractor = Wav2Vec2FeatureExtractor(**options)
     tokenizer = train_tokenizer(texts)
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "pad", "eos")}
     positions = limits["max_text_tokens"] + tokenizer.pad_token_id + 1  # see max_text_positions
@@ -307,9 +306,7 @@ def _read_backbones(model_args: ModelArguments, max_text_tokens: int):
             _check_weights(name)
         limit = min(tokenizer.model_max_length, max_text_positions(text_config))
     if max_text_tokens > limit:
-        raise InputError(
-            f"--max_text_tokens {max_text_tokens} is more than the {limit} that {name} takes; give at most that"
-        )
+        raise InputError(f"--max_text_tokens {max_text_tokens} is more than {name} takes; give at most {limit}")
     return audio_config, feature_extractor, tokenizer
 
 
@@ -318,9 +315,8 @@ def _pretrained_model(
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     audio_config, feature_extractor, tokenizer = _read_backbones(model_args, limits["max_text_tokens"])
     names = (model_args.audio_model, model_args.text_model)
-    fields["max_audio_frames"] = max_audio_frames(
-        audio_config, limits["max_audio_seconds"], feature_extractor.sampling_rate
-    )
+    rate = feature_extractor.sampling_rate
+    fields["max_audio_frames"] = max_audio_frames(audio_config, limits["max_audio_seconds"], rate)
     fields["output_loading_info"] = True
     with loading("--audio_model and --text_model", " and ".join(names), "models whose weights are there"):
         model, infos = RsaCfnForSequenceClassification.from_audio_text_pretrained(*names, **fields)

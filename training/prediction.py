@@ -217,10 +217,8 @@ def _read_table(source: Path) -> list[Row]:
         logger.warning(f"{source.name}: {kind}: {first_names(names)}")
     audio, text = table.find(("audio", *PATH), given), table.find(TEXT, given)
     if audio is None and text is None:
-        raise InputError(
-            f"{given} has no column named audio and none named text, only "
-            f"{first_names(table.header) or 'none'}; give a header with at least one of them"
-        )
+        problem = f"{given} has no column named audio and none named text, only {first_names(table.header) or 'none'}"
+        raise InputError(f"{problem}; give a header with at least one of them")
     rows = []
     for read in table.rows:
         # JSON has no NaN, though Python reads and writes it.

@@ -103,11 +103,9 @@ def _score_part(trainer: RsaCfnTrainer, splits: Splits, part: str, prefix: str) 
     output = trainer.predict(getattr(splits, part), metric_key_prefix=prefix)
     table = splits.tables[part]
     is_scored, is_finite = output.label_ids != IGNORED, np.isfinite(output.predictions).all(axis=1)
-    for problem, rows in (("can't be read", ~is_scored & is_finite), ("have outputs that aren't finite", ~is_finite)):
+    for why, rows in (("can't be read", ~is_scored & is_finite), ("have outputs that aren't finite", ~is_finite)):
         if lost := [str(name) for name, is_lost in zip(table["segment_id"], rows) if is_lost]:
-            logger.warning(
-                f"{len(lost)} of {len(table)} rows of {part} {problem} and are not scored: {first_names(lost)}"
-            )
+            logger.warning(f"{len(lost)} of {len(table)} rows of {part} {why} and are not scored: {first_names(lost)}")
     table = table if is_scored.all() else table.select(np.flatnonzero(is_scored))
     logits, told = np.split(output.predictions[is_scored], [len(splits.label_names)], axis=1)
     labels, names = output.label_ids[is_scored], trainer.model.config.attributes or ()

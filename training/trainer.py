@@ -148,11 +148,9 @@ class RsaCfnTrainer(ResumableTrainer):
 
     def _finalize_training(self, *args):
         output = super()._finalize_training(*args)
-        if unread := sorted(set(gather_object(list(self.unread)))):
-            logger.warning(
-                f"{len(unread)} rows could not be read during training and were skipped: {first_names(unread)}"
-            )
-            output.metrics["train_skipped_rows"] = len(unread)
+        if lost := sorted(set(gather_object(list(self.unread)))):
+            logger.warning(f"{len(lost)} rows could not be read during training and were skipped: {first_names(lost)}")
+            output.metrics["train_skipped_rows"] = len(lost)
         return output
 
     def prediction_step(self, *args, **kwargs):
