@@ -48,7 +48,11 @@ def push_dataset(folder: str | Path, repo_id: str, corpus: str, arguments: list[
     folder, asked = Path(folder), f"--push_to_hub {repo_id}"
     dataset = DatasetDict.load_from_disk(folder)
     report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-    _check_recordings(dataset)
+    for name, part in dataset.items():  # each row must hold its recording, under a name that tells of no machine
+        audio = part.data.column("audio")
+        content, paths = (pyarrow.compute.struct_field(audio, field) for field in ("bytes", "path"))
+        if content.null_count or any("/" in path or "\\" in path for path in paths.to_pylist() if path is not None):
+            raise PushError(f"split {name} has rows that hold the path of a recording instead of it: convert it anew")
     card = dataset_card(dataset, report, corpus, repo_id, arguments)
     additions = [CommitOperationAdd(CARD_FILE, str(card).encode())]
     files = [folder / REPORT_FILE, folder / SKIPPED_FILE]
@@ -62,12 +66,3 @@ def push_dataset(folder: str | Path, repo_id: str, corpus: str, arguments: list[
         # The recordings are in the rows; to embed them again would take the memory of two shards.
         dataset.push_to_hub(repo_id, private=True, max_shard_size=SHARD_SIZE, embed_external_files=False)
     return f"{constants.ENDPOINT}/datasets/{repo_id}"
-
-
-def _check_recordings(dataset: DatasetDict) -> None:
-    """Each row must hold its recording, under a name that tells nothing about the machine it comes from."""
-    for name, part in dataset.items():
-        audio = part.data.column("audio")
-        content, paths = (pyarrow.compute.struct_field(audio, field) for field in ("bytes", "path"))
-        if content.null_count or any("/" in path or "\\" in path for path in paths.to_pylist() if path is not None):
-            raise PushError(f"split {name} has rows that hold the path of a recording instead of it: convert it anew")

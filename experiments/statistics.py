@@ -27,6 +27,13 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
     first, rows = runs[0], stack_rows(runs)
     matrices = group_matrices(rows, len(label_names))  # (G, 1, R, C, C)
     seed_matrices = matrices.sum(axis=0)[0]  # (R, C, C)
+    of_seeds = seed_means(seed_matrices, label_names)
+    true, predicted = (seed_matrices.sum(axis=axis).mean(axis=0).tolist() for axis in (2, 1))  # (C,)
+    classes = [
+        {"name": name, "rows": true[index], "predicted": predicted[index]}
+        | {kind: float(of_seeds[f"{kind}_{name}"]) for kind in ("f1", "recall")}
+        for index, name in enumerate(label_names)
+    ]
     scores = SystemScores(
         system=first.system,
         protocol=first.protocol,
@@ -37,7 +44,7 @@ def score_system(runs: list[ScoredRun], label_names: list[str]) -> SystemScores:
         group_column=first.group_column,
         num_groups=len(matrices),
         estimates=_estimate(runs, matrices),
-        classes=_class_scores(seed_matrices, label_names),
+        classes=classes,
         confusion_matrix=seed_matrices.mean(axis=0).tolist(),
     )
     if first.system != MAJORITY:
@@ -86,17 +93,6 @@ def _estimate_concordance(name: str, runs: list[ScoredRun], rows: DataFrame) -> 
     by_run = np.array(sum(by_run, []))
     sd = float(by_run.std(ddof=1)) if len(by_run) > 1 else None
     return Estimate(value, low, high, mean=float(by_run.mean()) if len(by_run) else None, sd=sd)
-
-
-def _class_scores(seed_matrices: np.ndarray, label_names: list[str]) -> list[dict]:
-    """From one confusion matrix for each seed, `(R, C, C)`."""
-    scores = seed_means(seed_matrices, label_names)
-    true, predicted = (seed_matrices.sum(axis=axis).mean(axis=0).tolist() for axis in (2, 1))  # (C,)
-    return [
-        {"name": name, "rows": true[index], "predicted": predicted[index]}
-        | {kind: float(scores[f"{kind}_{name}"]) for kind in ("f1", "recall")}
-        for index, name in enumerate(label_names)
-    ]
 
 
 def calibrate(runs: list[ScoredRun]) -> Calibration:

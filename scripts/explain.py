@@ -70,21 +70,18 @@ def explain_clip(model, processor, arguments: argparse.Namespace) -> list[str]:
     return names
 
 
-def explain_dataset(model, processor, arguments: argparse.Namespace) -> list[str]:
-    """Write attention.npz and .png."""
-    weights = collect_attention(model, processor, arguments.dataset_name)
-    with writing_whole(arguments.output_dir / "attention.npz") as file:
-        weights.save(file)
-    draw_attention(weights).savefig(arguments.output_dir / "attention.png", dpi=DPI, facecolor="white")
-    return ["attention.npz", "attention.png"]
-
-
 def write(arguments: argparse.Namespace, given: str) -> None:
     check_output_dir(arguments.output_dir, given)
     model, processor = load_saved(arguments.model, "MODEL")
     with owned(arguments.output_dir, given):
-        explain_it = explain_clip if arguments.dataset_name is None else explain_dataset
-        names = explain_it(model.eval(), processor, arguments)
+        if arguments.dataset_name is None:
+            names = explain_clip(model.eval(), processor, arguments)
+        else:
+            weights = collect_attention(model.eval(), processor, arguments.dataset_name)
+            with writing_whole(arguments.output_dir / "attention.npz") as file:
+                weights.save(file)
+            draw_attention(weights).savefig(arguments.output_dir / "attention.png", dpi=DPI, facecolor="white")
+            names = ["attention.npz", "attention.png"]
     print(f"Written to {arguments.output_dir}: {', '.join(names)}")
 
 

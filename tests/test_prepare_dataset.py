@@ -458,7 +458,7 @@ def bad_arguments(corpus, folder):
         "has no annotation/ and no wav/": ["--corpus_dir", str(folder / "empty"), *out],
         f"one folder below, give {corpus}": ["--corpus_dir", str(folder), *out],
         "--num_proc 0 is less": [*given, *out, "--num_proc", "0"],
-        "'two' is not a whole number": [*given, *out, "--num_proc", "two"],
+        "invalid int value: 'two'": [*given, *out, "--num_proc", "two"],
         "is not empty: give": [*given, "--output_dir", str(folder / "full")],
         "is a file": [*given, "--output_dir", str(folder / "file")],
         "file is a file); give a new folder": [*given, "--output_dir", str(folder / "file" / "out")],

@@ -21,10 +21,9 @@ from foundation.errors import InputError
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from prepare_dataset import prepare
 from processing_rsa_cfn import RsaCfnProcessor
-from run_classification import build_trainer, main
+from run_classification import main, make_trainer
 from tests.slow import mostly_slow
 from training.data import load_splits
-from training.model import load_model
 from training.parsing import parse_arguments
 
 
@@ -54,8 +53,7 @@ def test_only_training_batches_are_cropped_at_random(given, training, prepared_d
         [*arguments, "--audio_model", "tiny", "--text_model", "tiny"]
     )
     splits = load_splits(data_args, with_validation=True)
-    model, processor = load_model(model_args, data_args, splits.label_names, splits.train["text"])
-    trainer = build_trainer(model, processor, splits, model_args, data_args, training_args)
+    trainer, _ = make_trainer(splits, None, model_args, data_args, training_args)
     assert trainer.get_train_dataloader().collate_fn.collator.audio_crop == training
     for loader in (trainer.get_eval_dataloader(), trainer.get_test_dataloader(splits.test)):
         assert loader.collate_fn.audio_crop is None

@@ -115,7 +115,14 @@ def check_arguments(
     for args in (model_args, data_args, training_args):
         check_ranges(args)
     _check_model(model_args, data_args)
-    _check_data(data_args, training_args)
+    if data_args.split is not None:
+        if data_args.split == ALL and training_args.do_train:
+            raise InputError(f"--split {ALL} leaves nothing to train on; give --do_eval, which alone doesn't train")
+        if data_args.split == ALL and data_args.class_weights is not None:
+            raise InputError(f"--class_weights are those of training rows, and --split {ALL} has none; leave it out")
+        check_folds(data_args.split, data_args.num_folds, data_args.fold)
+    if data_args.compare_epochs_on == "test" and training_args.eval_strategy == "no":
+        raise InputError("--compare_epochs_on test compares no epochs by itself; give --eval_strategy epoch, or steps")
     if data_args.predict_file is not None:
         if model_args.model_name_or_path is None:
             raise InputError("--predict_file needs a model to predict with; give a saved one with --model_name_or_path")
@@ -236,17 +243,6 @@ def _check_cacheable(config: RsaCfnConfig) -> None:
     if not config.mask_padding:
         problem = "--cache_features needs mask_padding=True, without it the features of a row depend on its batch"
         raise InputError(f"{problem}; freeze by --freeze_audio_encoder and --freeze_text_encoder instead")
-
-
-def _check_data(data_args: DataArguments, training_args: TrainingArguments) -> None:
-    if data_args.split is not None:
-        if data_args.split == ALL and training_args.do_train:
-            raise InputError(f"--split {ALL} leaves nothing to train on; give --do_eval, which alone doesn't train")
-        if data_args.split == ALL and data_args.class_weights is not None:
-            raise InputError(f"--class_weights are those of training rows, and --split {ALL} has none; leave it out")
-        check_folds(data_args.split, data_args.num_folds, data_args.fold)
-    if data_args.compare_epochs_on == "test" and training_args.eval_strategy == "no":
-        raise InputError("--compare_epochs_on test compares no epochs by itself; give --eval_strategy epoch, or steps")
 
 
 def _check_training(training_args: TrainingArguments) -> None:

@@ -225,9 +225,7 @@ def _write(path: Path, batches: Iterator[tuple[list[int], list[np.ndarray]]]) ->
 
 
 @torch.no_grad()
-def _compute(
-    trainer: RsaCfnTrainer, recordings: Dataset, modality: str
-) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+def _compute(trainer: RsaCfnTrainer, recordings: Dataset, modality: str) -> Iterator[tuple[list[int], list]]:
     """Row numbers and flat features, batch by batch, the longest clips first: rows of a batch are alike in length."""
     model, args = trainer.model, trainer.args
     by_length = recordings.select(np.argsort(-np.array(recordings["duration"][:]), kind="stable"))

@@ -29,23 +29,17 @@ def check_destination(training_args: TrainingArguments) -> None:
     """Check, before anything is loaded, that the model may be pushed, and complete its name in `hub_model_id`."""
     with _saying_what_is_kept(training_args):
         names = writable_namespaces()
-    namespace = _complete_name(training_args, names[0])
-    with _saying_what_is_kept(training_args):
-        check_namespace(_asked(training_args), namespace, names)
-        _check_visibility(training_args)
-
-
-def _complete_name(training_args: TrainingArguments, user: str) -> str:
-    """Give the model the name of its folder if it has none, and its user's if none is before it; the namespace."""
     name = training_args.hub_model_id or Path(training_args.output_dir).resolve().name
-    name = name if "/" in name else f"{user}/{name}"
+    name = name if "/" in name else f"{names[0]}/{name}"
     try:
         namespace, _ = split_name(name)
     except ValueError as error:
         legal = "--hub_model_id USER/NAME, in letters, digits, '-', '_' and '.'"
         raise InputError(f"{name} names no model: give {legal}") from error
     training_args.hub_model_id = name
-    return namespace
+    with _saying_what_is_kept(training_args):
+        check_namespace(_asked(training_args), namespace, names)
+        _check_visibility(training_args)
 
 
 def _asked(training_args: TrainingArguments) -> str:

@@ -323,7 +323,7 @@ def test_file_of_many_gibibytes_is_not_read(tmp_path, head, reason):
 
 def test_stream_without_a_length_is_left_when_it_is_too_long(tmp_path):
     (tmp_path / "a.flac").write_bytes(flac_that_promises(0))
-    with patch("corpora.recordings.MAX_SECONDS", 0.5), patch("audio_rsa_cfn.SAMPLES_PER_BLOCK", 1000):
+    with patch("audio_rsa_cfn.MAX_SECONDS", 0.5), patch("audio_rsa_cfn.SAMPLES_PER_BLOCK", 1000):
         assert outcome(tmp_path / "a.flac").startswith("audio longer")
 
 
