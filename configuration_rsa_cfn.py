@@ -268,24 +268,21 @@ class RsaCfnConfig(PretrainedConfig):
             raise ValueError(f"id2label={self.id2label!r} names no {len(names)} labels; give one name for each number.")
         if self.problem_type not in (None, "single_label_classification"):
             raise ValueError(f"problem_type={self.problem_type!r} isn't learnt; leave it out: a row has one class.")
-        for name in SIZE_FIELDS:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} is out of range; give an integer of at least 1.")
-        for name in DROPOUT_FIELDS:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range; give a number in [0, 1).")
+        for fields, is_legal, legal in (
+            (SIZE_FIELDS, lambda value: value is None or value >= 1, "an integer of at least 1"),
+            (DROPOUT_FIELDS, lambda value: 0 <= value < 1, "a number in [0, 1)"),
+            (("label_smoothing",), lambda value: 0 <= value < 1, "0 to below 1"),
+            (("modality_dropout",), lambda value: 0 <= value <= 1, "0 to 1"),
+            (("temperature", "attribute_weight"), lambda value: 0 < value < inf, "more than 0"),
+        ):
+            for name in fields:
+                if not is_legal(getattr(self, name)):
+                    raise ValueError(f"{name}={getattr(self, name)} is out of range; give {legal}.")
         for name, backbone in (("audio_config", self.audio_config), ("text_config", self.text_config)):
             size, heads = backbone.hidden_size, backbone.num_attention_heads
             if heads < 1 or size % heads:
                 problem = f"{name}.num_attention_heads={heads} doesn't divide {name}.hidden_size={size}"
                 raise ValueError(f"{problem}; give a positive divisor of it.")
-        if not 0 <= self.modality_dropout <= 1:
-            raise ValueError(f"modality_dropout={self.modality_dropout!r} is no probability; give 0 to 1.")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature!r} is out of range; give a number above 0.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing!r} is out of range; give 0 to below 1.")
         weights = self.class_weights
         if weights is not None and (len(weights) != self.num_labels or min(weights) < 0):
             problem = f"class_weights={weights!r} doesn't fit num_labels={self.num_labels}"
@@ -295,8 +292,6 @@ class RsaCfnConfig(PretrainedConfig):
         if len({*names}) < len(names) or len(ranges) != len(names) or not all(is_range):
             told = f"attributes={names!r} don't fit attribute_ranges={ranges!r}"
             raise ValueError(f"{told}; give each once, and a number and a greater one for it.")
-        if not 0 < self.attribute_weight < inf:
-            raise ValueError(f"attribute_weight={self.attribute_weight!r} is out of range; give more than 0.")
         for modality, backbone in (("audio", self.audio_config), ("text", self.text_config)):
             value = getattr(self, f"freeze_{modality}_layers")
             if not 0 <= value <= backbone.num_hidden_layers:

@@ -95,9 +95,7 @@ class ScalarSelfAttention(nn.Module):
         self.key = ScalarMap(attention_size)
         self.value = ScalarMap(1)
 
-    def forward(
-        self, features: torch.Tensor, output_attentions: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, features: torch.Tensor, output_attentions=False) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features `(batch_size, num_features)` → the attended features, of the same shape, and the map, `(batch_size,
         num_features, num_features)`, or `None` where it isn't asked for."""
         with torch.autocast(features.device.type, enabled=False):

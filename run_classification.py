@@ -77,12 +77,7 @@ def main(
     return metrics
 
 
-def train_and_score(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    training_args: TrainingArguments,
-    command: list[str] | None,
-) -> dict[str, float]:
+def train_and_score(model_args, data_args, training_args, command: list[str] | None) -> dict[str, float]:
     """What `main` does of a run that isn't a prediction for files."""
     if data_args.is_demo:
         reason = "No dataset given and no data/kemdy20 found: running" if data_args.dataset_name is None else "Running"
@@ -126,7 +121,7 @@ def train_and_score(
         if not is_trained:
             trainer.save_model(_internal_call=True)
         if trainer.is_world_process_zero():
-            publish(trainer, splits, scores, metrics, model_args, recipe, command)
+            publish(trainer, splits, scores, metrics, model_args=model_args, recipe=recipe, command=command)
     end_reports(trainer)
     return metrics
 
@@ -151,9 +146,8 @@ def find_start(training_args: TrainingArguments) -> Path | None:
     return checkpoint
 
 
-def load_rows(
-    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
-) -> tuple[Splits, list[float] | None]:
+def load_rows(model_args, data_args, training_args) -> tuple[Splits, list[float] | None]:
+    """The rows of a run, and the weights of its classes if any are asked for."""
     with training_args.main_process_first(desc="preparing the dataset"):
         splits = load_splits(
             data_args,
@@ -169,13 +163,7 @@ def load_rows(
     )
 
 
-def make_trainer(
-    splits: Splits,
-    weights: list[float] | None,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    training_args: TrainingArguments,
-) -> tuple[RsaCfnTrainer, Splits]:
+def make_trainer(splits: Splits, weights, model_args, data_args, training_args) -> tuple[RsaCfnTrainer, Splits]:
     """The Trainer of a run with its model, and the rows that it reads: features, where those are cached."""
     start = time.perf_counter()
     texts = [text for text in splits.tables["train"]["text"][:] if text is not None] if "train" in splits.tables else []
@@ -183,7 +171,9 @@ def make_trainer(
         texts += [turn for turns in splits.tables["train"]["context"][:] for turn in turns]
     is_saved = model_args.model_name_or_path is not None  # and has its own ranges
     ranges = None if is_saved else attribute_ranges(splits.tables["train"], model_args.attributes)
-    model, processor = load_model(model_args, data_args, splits.label_names, texts, weights, ranges)
+    model, processor = load_model(
+        model_args, data_args, splits.label_names, texts, class_weights=weights, attribute_ranges=ranges
+    )
     if training_args.do_train:  # what is only scored, `load_model` has tried
         preflight(model, processor, texts, model_args, training_args)
     model_seconds = time.perf_counter() - start
@@ -239,15 +229,7 @@ def train(trainer: RsaCfnTrainer, model_args: ModelArguments, checkpoint: Path |
         trainer.save_state()
 
 
-def publish(
-    trainer: RsaCfnTrainer,
-    splits: Splits,
-    scores: list[ScoredPart],
-    metrics: dict[str, float],
-    model_args: ModelArguments,
-    recipe: dict,
-    command: list[str] | None,
-) -> None:
+def publish(trainer: RsaCfnTrainer, splits: Splits, scores: list[ScoredPart], metrics: dict, **of_the_run) -> None:
     """Write the model's card, and push both where that was asked for."""
     from training.card import TrainedModel, write_card  # late, as in compute_metrics
 
@@ -257,10 +239,8 @@ def publish(
         splits=splits,
         scores=scores,
         validation=metrics,
-        model_args=model_args,
         training_args=trainer.args,
-        recipe=recipe,
-        command=command,
+        **of_the_run,
     )
     with writing(Path(trainer.args.output_dir)):
         write_card(trained)

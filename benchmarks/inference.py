@@ -64,9 +64,7 @@ class InferenceBenchmark:
                 self.baseline.logits(**batch) if is_baseline else model(**batch)
         measure.synchronize(self.device)
 
-    def compare(
-        self, dtypes: list[str], batch_size: int, repeats: int, peaks: measure.ProductPeaks
-    ) -> list[dict[str, str]]:
+    def compare(self, dtypes: list[str], batch_size: int, repeats: int, peaks) -> list[dict[str, str]]:
         """Both ways, on clips at even quantiles of the durations, in random order."""
         num_clips = NUM_CLIPS[batch_size]
         durations = np.quantile(draw_durations(10_000, seed=0), (np.arange(num_clips) + 0.5) / num_clips)

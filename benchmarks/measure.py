@@ -106,20 +106,6 @@ def synchronize(device: torch.device):
         torch.cuda.synchronize(device)
 
 
-def matrix_product_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of one product of two square matrices, the best of three."""
-    size = PRODUCT_SIZE * (4 if device.type == "cuda" else 1)
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    seconds = []
-    for _ in range(4):
-        synchronize(device)
-        start = time.perf_counter()
-        left @ right
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds[1:])
-
-
 class ProductPeaks:
     """The device's best speed in matrix products, of float32 and other types, measured again and again between what is
     compared with it."""
@@ -129,9 +115,18 @@ class ProductPeaks:
         self.values = {dtype: [] for dtype in (torch.float32, *dtypes)}
 
     def measure(self):
-        """Measure each type once more."""
+        """Of each type once more one product of two square matrices, the best of three."""
+        size = PRODUCT_SIZE * (4 if self.device.type == "cuda" else 1)
         for dtype, values in self.values.items():
-            values.append(matrix_product_flops(self.device, dtype))
+            left, right = (torch.randn(size, size, device=self.device).to(dtype) for _ in range(2))
+            seconds = []
+            for _ in range(4):
+                synchronize(self.device)
+                start = time.perf_counter()
+                left @ right
+                synchronize(self.device)
+                seconds.append(time.perf_counter() - start)
+            values.append(2 * size**3 / min(seconds[1:]))
 
     def __getitem__(self, dtype: torch.dtype) -> float:
         """Operations a second open to a program under autocast to this type: float32 is, too, and may be the faster

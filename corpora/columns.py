@@ -1,9 +1,11 @@
 """What the columns of a prepared dataset mean, and their content but for the recordings as one table.
 A corpus need not have all of them; a column with nothing in it counts as absent."""
 
-import numpy as np
+from functools import partial
+
 import pandas
 from datasets import DatasetDict
+from scipy.stats import entropy
 
 from corpora.roles import encode_labels, read_columns
 from foundation.words import time_in_words
@@ -33,6 +35,9 @@ MEANINGS = {
 TIE = "(tie) "
 UNLABELLED = "(no label) "
 
+# Counts `(num_rows, num_labels)`, at least one in each row → entropy of the raters' shares in bits `(num_rows,)`.
+vote_entropy = partial(entropy, base=2, axis=1)
+
 
 def read_table(dataset: DatasetDict) -> pandas.DataFrame:
     """The rows of all splits in their order, without recordings and transcripts. `split` and `label` are categorical,
@@ -54,13 +59,6 @@ def read_table(dataset: DatasetDict) -> pandas.DataFrame:
     categories = [*classes, *(name for name in (TIE, UNLABELLED) if name in names)]
     rows["label"] = pandas.Categorical(names, categories)
     return rows
-
-
-def vote_entropy(votes: np.ndarray) -> np.ndarray:
-    """Counts `(num_rows, num_labels)`, at least one in each row → entropy of the raters' shares in bits
-    `(num_rows,)`."""
-    shares = votes / votes.sum(axis=1, keepdims=True)
-    return -(shares * np.log2(shares, where=shares > 0, out=np.zeros_like(shares))).sum(axis=1) + 0.0
 
 
 def sizes(rows: pandas.DataFrame) -> list[str]:

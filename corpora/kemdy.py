@@ -46,8 +46,7 @@ def read_corpus(corpus_dir: str | Path, layout: Layout) -> Corpus:
     annotations = [row for rows in sessions.values() for row in rows]
     _mark_duplicates(annotations)
     files, found = _survey_files(corpus_dir, annotation_files, annotations, layout.folders)
-    numbers = [f"{number:02d}" for number in range(1, layout.num_sessions + 1)]
-    missing = [f"Session{number}" for number in numbers if number not in sessions]
+    missing = [f"Session{n:02d}" for n in range(1, layout.num_sessions + 1) if f"{n:02d}" not in sessions]
     notes |= found | ({"sessions without annotation": missing} if missing else {})
     shards = [
         Shard(f"session{session}", rows, partial(_read_row, session=int(session), layout=layout))

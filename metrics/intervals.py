@@ -36,11 +36,8 @@ def bootstrap_intervals(
         return {}
     matrices = np.zeros((num_groups, 1, 1, num_labels, num_labels))
     np.add.at(matrices, (members, 0, 0, references, predictions), 1)
-    intervals = {}
-    for name, draws in bootstrap_scores(matrices, label_names, num_resamples, seed).items():
-        low, high = expanded_interval(draws[0], num_groups)
-        intervals[name] = float(low), float(high)
-    return intervals
+    draws = bootstrap_scores(matrices, label_names, num_resamples, seed)
+    return {name: tuple(map(float, expanded_interval(drawn[0], num_groups))) for name, drawn in draws.items()}
 
 
 def bootstrap_scores(

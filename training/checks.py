@@ -108,9 +108,7 @@ def _check_limits(given: dict, saved: dict, config: RsaCfnConfig) -> None:
         )
 
 
-def check_arguments(
-    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments, given: dict
-) -> None:
+def check_arguments(model_args: ModelArguments, data_args: DataArguments, training_args, given: dict) -> None:
     """Refuse what can be seen to be wrong before anything is loaded; `given` is what the user gave."""
     for args in (model_args, data_args, training_args):
         check_ranges(args)
@@ -301,13 +299,7 @@ def check_rows(splits: Splits, training_args: TrainingArguments) -> None:
         )
 
 
-def check_same_run(
-    folder: Path,
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    splits: Splits,
-    class_weights: list[float] | None,
-) -> None:
+def check_same_run(folder: Path, model_args, data_args, splits: Splits, class_weights: list[float] | None) -> None:
     """Check that what was saved is of the model and the rows of this run; an InputError names what differs."""
     try:
         config = RsaCfnConfig.from_pretrained(folder)

@@ -301,16 +301,7 @@ def _make_table(columns: dict[str, list], rows, label_names: list[str]) -> Datas
     return table.add_column("label", labels, feature=ClassLabel(names=label_names))
 
 
-def _describe(
-    split: Split,
-    origin: dict,
-    columns: dict[str, list],
-    copies: list[str | None],
-    rows: dict[str, list[int]],
-    tables: dict[str, Dataset],
-    label_names: list[str],
-    compare_epochs_on: str,
-) -> dict:
+def _describe(split: Split, origin, columns, copies, rows, tables, label_names, compare_epochs_on) -> dict:
     """Log and give the `record` and the `membership` of [`Splits`]."""
     part_of = {row: part for part, members in rows.items() for row in members}
     used = [part_of.get(row) for row in columns["row"]]

@@ -152,18 +152,13 @@ def saved_classes(model_args: ModelArguments) -> list[str] | None:
 
 
 def load_model(
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    label_names: list[str],
-    texts: list[str],
-    class_weights: list[float] | None = None,
-    attribute_ranges: list[list[float]] | None = None,
+    model_args: ModelArguments, data_args: DataArguments, label_names: list[str], texts: list[str], **of_the_rows
 ) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
-    """The model and its processor, ready to train; the tokenizer of a tiny one is built from `texts`."""
+    """The model and its processor, ready to train; the tokenizer of a tiny one is built from `texts`. What the
+    configuration has of the training rows, if it is given, are `class_weights` and `attribute_ranges`."""
+    of_the_rows = {name: value for name, value in of_the_rows.items() if value is not None}
     if model_args.model_name_or_path is not None:
-        fields = {name: getattr(model_args, name) for name in OF_THE_TRAINING}
-        if class_weights is not None:
-            fields["class_weights"] = class_weights
+        fields = {name: getattr(model_args, name) for name in OF_THE_TRAINING} | of_the_rows
         fields |= {"trust_remote_code": model_args.trust_remote_code, "int8": model_args.int8}
         if model_args.ignore_mismatched_sizes:
             fields |= {"id2label": dict(enumerate(label_names)), "ignore_mismatched_sizes": True}
@@ -178,7 +173,7 @@ def load_model(
             )
         set_limits(model.config, processor, data_args)
         return model, processor
-    fields = model_args.config_fields | {"class_weights": class_weights, "attribute_ranges": attribute_ranges}
+    fields = model_args.config_fields | of_the_rows
     fields |= {"max_text_tokens": data_args.max_text_tokens, "id2label": dict(enumerate(label_names))}
     fields["label2id"] = {name: index for index, name in enumerate(label_names)}
     if model_args.is_tiny:
@@ -224,12 +219,10 @@ def set_limits(config: RsaCfnConfig, processor: RsaCfnProcessor, data_args: Data
         config.max_audio_frames = max_audio_frames(config.audio_config, data_args.max_audio_seconds, rate)
 
 
-def max_audio_frames(
-    audio_config: PretrainedConfig, max_audio_seconds: float, sampling_rate: int = SAMPLING_RATE
-) -> int:
+def max_audio_frames(audio_config: PretrainedConfig, seconds: float, sampling_rate: int = SAMPLING_RATE) -> int:
     """Frames of the longest clip the processor lets through: the length `mlp_mixer` is made for."""
     family = audio_family(audio_config)
-    return max(family.num_frames(family.input_length(round(max_audio_seconds * sampling_rate))), 1)
+    return max(family.num_frames(family.input_length(round(seconds * sampling_rate))), 1)
 
 
 def max_text_positions(text_config: PretrainedConfig) -> float:
@@ -310,9 +303,7 @@ def _read_backbones(model_args: ModelArguments, max_text_tokens: int):
     return audio_config, feature_extractor, tokenizer
 
 
-def _pretrained_model(
-    model_args: ModelArguments, fields, limits
-) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
+def _pretrained_model(model_args, fields, limits) -> tuple[RsaCfnForSequenceClassification, RsaCfnProcessor]:
     audio_config, feature_extractor, tokenizer = _read_backbones(model_args, limits["max_text_tokens"])
     names = (model_args.audio_model, model_args.text_model)
     rate = feature_extractor.sampling_rate

@@ -8,9 +8,7 @@ from training.data import Splits
 from training.precision import NAMES
 
 
-def describe_run(
-    splits: Splits, model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
-) -> str:
+def describe_run(splits: Splits, model_args: ModelArguments, data_args: DataArguments, training_args) -> str:
     """A few lines for the log."""
     told = {"train": "rows train", "validation": "choose settings", "test": "are scored"}
     rows = ", ".join(f"{len(splits.tables[part])} {what}" for part, what in told.items() if part in splits.tables)

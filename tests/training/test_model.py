@@ -90,7 +90,9 @@ def saved(tmp_path):
         if not folder.exists():
             limits = {name: fields.pop(name) for name in LIMITS if name in fields}
             data_args = DataArguments(**limits)
-            model, processor = load_model(ModelArguments(**TINY, **fields), data_args, NAMES, TEXTS, class_weights)
+            model, processor = load_model(
+                ModelArguments(**TINY, **fields), data_args, NAMES, TEXTS, class_weights=class_weights
+            )
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
         given = ["--model_name_or_path", str(folder), *arguments.split(), "--output_dir", str(tmp_path / "out")]
@@ -451,7 +453,7 @@ def test_a_saved_model_goes_on_with_other_classes_where_asked_to(make_model, pro
         load_model(ModelArguments(**given), DataArguments(), ["calm", "upset"], TEXTS)
     model_args = ModelArguments(**given, ignore_mismatched_sizes=True)
     assert saved_classes(model_args) is None
-    model, _ = load_model(model_args, DataArguments(), ["calm", "upset"], TEXTS, [0.5, 1.5])
+    model, _ = load_model(model_args, DataArguments(), ["calm", "upset"], TEXTS, class_weights=[0.5, 1.5])
     assert model.config.label2id == {"calm": 0, "upset": 1} and model.config.class_weights == [0.5, 1.5]
     assert (
         "start anew, since their sizes differ: fusion.classifier_head.bias, fusion.classifier_head.weight"
