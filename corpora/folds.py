@@ -72,13 +72,7 @@ def find_groups(table) -> tuple[str, list] | None:
     return next(((name, columns[name]) for name in GROUP_COLUMNS if find_problem(name, columns) is None), None)
 
 
-def split_rows(
-    columns: dict[str, list],
-    name: str | None = None,
-    num_folds: int | None = None,
-    fold: int | None = None,
-    with_validation: bool = False,
-) -> Split:
+def split_rows(columns: dict[str, list], name=None, num_folds=None, fold=None, with_validation: bool = False) -> Split:
     """Divide rows by their columns alone, whatever their order, except that `paper` goes by it: `part`, `label` (`None`
     for none), `segment_id`, and what the split goes by. `with_validation` takes a validation part also where the split
     has none of its own; the other defaults are those of the command line."""

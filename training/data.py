@@ -2,7 +2,6 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -69,13 +68,7 @@ class Splits:
         return self.test if self.compare_epochs_on == TEST else self.validation
 
 
-def load_splits(
-    data_args: DataArguments,
-    with_validation: bool,
-    classes: list | None = None,
-    modalities: tuple[str, ...] = MODALITIES,
-    attributes: Sequence[str] = (),
-) -> Splits:
+def load_splits(data_args, with_validation: bool, classes=None, modalities=MODALITIES, attributes=()) -> Splits:
     """Load the dataset, divide its rows, and leave out and report those that can't be used. `with_validation` takes a
     validation part out of the training rows where the split has none and epochs aren't compared on the test part;
     `classes` are those of a saved model, in its order; `modalities` are what the fusion reads, and so what a row needs;
