@@ -43,27 +43,6 @@ class Split:
     instead: str = ""  # the options of others that the columns allow
 
 
-@dataclass
-class Overlap:
-    """The `values` of one `kind` that both `parts` have, and in how many rows of the second part they occur."""
-
-    parts: tuple[str, str]
-    kind: str
-    values: list
-    num_rows: int
-
-    @property
-    def record(self) -> dict:
-        told = None if self.kind == "transcripts" else self.values  # a run may be published, transcripts may not
-        of_both = {"parts": list(self.parts), "kind": self.kind, "count": len(self.values)}
-        return of_both | {f"rows_of_{self.parts[1]}": self.num_rows, "values": told}
-
-    def __str__(self) -> str:
-        (first, second), values = self.parts, first_names([str(value) for value in self.values])
-        count = counted(len(self.values), self.kind)
-        return f"{first} and {second} share {count} (rows of {second}: {self.num_rows}): {values}"
-
-
 def find_groups(table) -> tuple[str, list] | None:
     """The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group. A
     column of the scored rows with a value missing doesn't count."""
@@ -255,15 +234,20 @@ def _is_null(group) -> bool:
     return group is None or group != group
 
 
-def find_overlaps(columns: dict[str, list], parts: list[str | None]) -> list[Overlap]:
-    """What two parts have in common: sessions, speakers, transcripts that aren't empty, recordings."""
+def find_overlaps(columns: dict[str, list], parts: list[str | None]) -> dict[str, dict]:
+    """What two parts have in common: sessions, speakers, transcripts that aren't empty, recordings. A line for each
+    kind, and its record, without transcripts: a run may be published, they may not."""
     names = [part for part in dict.fromkeys((*PARTS, *parts)) if part is not None and part in parts]
-    overlaps = []
+    overlaps = {}
     for kind, column in OVERLAPS.items():
         values = columns.get(column, ())
         seen = {part: {v for v, p in zip(values, parts) if p == part and not _is_null(v) and v != ""} for part in names}
-        for pair in combinations(names, 2):
-            if shared := seen[pair[0]] & seen[pair[1]]:
-                num_rows = sum(value in shared and part == pair[1] for value, part in zip(values, parts))
-                overlaps.append(Overlap(pair, kind, sorted(shared), num_rows))
+        for first, second in combinations(names, 2):
+            if of_both := seen[first] & seen[second]:
+                shared = sorted(of_both)
+                num_rows = sum(value in of_both and part == second for value, part in zip(values, parts))
+                told = f"share {counted(len(shared), kind)} (rows of {second}: {num_rows})"
+                record = {"parts": [first, second], "kind": kind, "count": len(shared), f"rows_of_{second}": num_rows}
+                record["values"] = None if kind == "transcripts" else shared
+                overlaps[f"{first} and {second} {told}: {first_names(list(map(str, shared)))}"] = record
     return overlaps

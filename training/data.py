@@ -308,7 +308,7 @@ def _describe(split: Split, origin, columns, copies, rows, tables, label_names, 
         f"no row of {part} is {' or '.join(names)}" for part, names in missing.items() if names
     ]
     for overlap in overlaps:
-        logger.info(writable(f"{overlap}"))
+        logger.info(writable(overlap))
     for warning in warnings:
         logger.warning(writable(warning))
     record = {
@@ -321,7 +321,7 @@ def _describe(split: Split, origin, columns, copies, rows, tables, label_names, 
         "parts": {
             part: {"rows": len(rows[part]), "classes": counts[part], "groups": split.groups.get(part)} for part in rows
         },
-        "overlaps": [overlap.record for overlap in overlaps],
+        "overlaps": list(overlaps.values()),
         "warnings": warnings,
     }
     return {

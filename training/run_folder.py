@@ -53,9 +53,8 @@ def write_predictions(file: Path, test: Dataset, logits: np.ndarray, label_names
     columns = {name: values for name, values in columns.items() if None not in values}
     columns["label"] = [label_names[label] for label in test["label"]]
     columns["prediction"] = [label_names[predicted] for predicted in probabilities.argmax(axis=1)]
-    columns |= {
-        f"probability_{name}": [f"{p:.6f}" for p in column] for name, column in zip(label_names, probabilities.T)
-    }
+    for name, column in zip(label_names, probabilities.T):
+        columns[f"probability_{name}"] = [f"{p:.6f}" for p in column]
     for name, pair in (attributes or {}).items():
         columns |= dict(zip((f"label_{name}", f"prediction_{name}"), pair.round(6)))
     write_csv(file, pandas.DataFrame(columns))
