@@ -184,7 +184,15 @@ def _check_header(path: Path, header: list[list[str]], layout: Layout) -> None:
 
 
 def _read_files(path: str, encoding: str, repairs: list[str]) -> dict:
-    content = _read_transcript(path)
+    try:
+        content = read_regular(f"{path}.txt", MAX_TRANSCRIPT_BYTES)
+    except FileNotFoundError:
+        has_audio = os.path.exists(f"{path}.wav")
+        raise UnusableRow("transcript missing" if has_audio else "audio and transcript missing") from None
+    except OSError as error:
+        raise UnusableRow(TRANSCRIPT_TOO_LARGE if error.errno == errno.EFBIG else "transcript unreadable") from None
+    if not content:
+        raise UnusableRow("transcript empty")
     raw_text = decode_transcript(content, repairs, encoding)
     text = remove_tags(raw_text)
     if not text:
@@ -195,19 +203,6 @@ def _read_files(path: str, encoding: str, repairs: list[str]) -> dict:
         repairs.append(f"shorter than {SHORT_SECONDS} s")
     audio = {"bytes": wav, "path": f"{os.path.basename(path)}.wav"}
     return {"audio": audio, "text": text, "raw_text": raw_text, "duration": duration}
-
-
-def _read_transcript(path: str) -> bytes:
-    try:
-        content = read_regular(f"{path}.txt", MAX_TRANSCRIPT_BYTES)
-    except FileNotFoundError:
-        has_audio = os.path.exists(f"{path}.wav")
-        raise UnusableRow("transcript missing" if has_audio else "audio and transcript missing") from None
-    except OSError as error:
-        raise UnusableRow(TRANSCRIPT_TOO_LARGE if error.errno == errno.EFBIG else "transcript unreadable") from None
-    if not content:
-        raise UnusableRow("transcript empty")
-    return content
 
 
 def read_judgements(cells: list[str], layout: Layout, repairs: list[str]) -> dict:
