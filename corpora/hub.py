@@ -15,7 +15,6 @@ from foundation.errors import InputError, PushError
 from foundation.hub import check_namespace, check_visibility, errors_in_one_line, split_name, writable_namespaces
 
 
-SHARD_SIZE = "200MB"
 CARD_FILE = "README.md"
 # What a repository may hold whose upload never came to its data.
 WITHOUT_DATA = {".gitattributes", CARD_FILE, REPORT_FILE, SKIPPED_FILE}
@@ -64,5 +63,5 @@ def push_dataset(folder: str | Path, repo_id: str, corpus: str, arguments: list[
         check_visibility(asked, api.dataset_info(repo_id).private, public=False)
         api.create_commit(repo_id, additions, commit_message="Upload card and report", repo_type="dataset")
         # The recordings are in the rows; to embed them again would take the memory of two shards.
-        dataset.push_to_hub(repo_id, private=True, max_shard_size=SHARD_SIZE, embed_external_files=False)
+        dataset.push_to_hub(repo_id, private=True, max_shard_size="200MB", embed_external_files=False)
     return f"{constants.ENDPOINT}/datasets/{repo_id}"

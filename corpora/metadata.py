@@ -21,14 +21,7 @@ OF_AN_UTTERANCE = ("session", "speaker", "dialogue", "gender")
 OPTIONAL = (*OF_AN_UTTERANCE, "split")
 ROWS_PER_SHARD = 256
 
-BLANK_ROW = "blank row"
-DUPLICATE = "duplicate path"
-LABEL_MISSING = "label missing"
-PATH_MISSING = "path missing"
-PATH_OUTSIDE = "path leaves the folder of the recordings"
-LABEL_TIDIED = "label brought into one form of Unicode"
 UNUSED = "columns of the csv not used"
-NEARLY_ONE = "classes that differ only in case"
 
 
 def read_corpus(metadata: str | Path | None, folder: str | Path | None = None) -> Corpus:
@@ -57,12 +50,12 @@ def read_corpus(metadata: str | Path | None, folder: str | Path | None = None) -
         rows += [_read_row(row, columns, table) for row in table.rows]
     seen = set()
     for row in [row for row in rows if row.problem is None]:
-        row.problem = DUPLICATE if row.name in seen else None
+        row.problem = "duplicate path" if row.name in seen else None
         seen.add(row.name)
     usable = [row for row in rows if row.problem is None]
     labels = sorted({row.cells["label"] for row in usable}, key=lambda label: (label.casefold(), label))
     if alike := [pair for pair in pairwise(labels) if pair[0].casefold() == pair[1].casefold()]:
-        notes[NEARLY_ONE] = list(map(", ".join, alike))
+        notes["classes that differ only in case"] = list(map(", ".join, alike))
     sessions = {row.cells["session"] for row in usable if row.cells["session"]}
     # As numbers they are in their order; "01" and "1" would become the same, so they stay names.
     numbered = bool(sessions) and all(
@@ -112,26 +105,26 @@ def _read_row(row: Row, columns: dict[str, str], table: Table) -> Row:
             raise UnusableRow(row.problem)
         written = {role: cell_text(row.cells.get(column)).strip() for role, column in columns.items()}
         if not (any(written.values()) or any(str(cell or "").strip() for cell in row.cells.values())):
-            raise UnusableRow(BLANK_ROW)
+            raise UnusableRow("blank row")
     except UnusableRow as reason:
         return Row(name, {}, str(reason))
     if not written["path"]:
-        return Row(name, {}, PATH_MISSING)
+        return Row(name, {}, "path missing")
     cells = {role: tidy(cell) for role, cell in written.items()}
     cells |= {role: "" for role in OF_AN_UTTERANCE if role not in cells or is_missing(cells[role])}
     # A csv that came with somebody's corpus may not pull in what lies elsewhere on this machine. Links are followed:
     # only the owner of the folder can have put them there.
     path = os.path.normpath(str(row.cells[columns["path"]]).strip().replace("\\", "/"))
     if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
-        return Row(written["path"], {}, PATH_OUTSIDE)
+        return Row(written["path"], {}, "path leaves the folder of the recordings")
     cells |= {"path": os.path.join(table.folder, path), "split": table.split or cells.get("split", "train").lower()}
     row = Row(writable(f"{table.prefix}{path}"), cells)
     if is_missing(cells["label"]):
-        row.problem = LABEL_MISSING
+        row.problem = "label missing"
     elif cells["split"] not in PART_NAMES:
         row.problem = UNKNOWN_SPLIT
     elif cells["label"] != written["label"]:
-        row.repairs.append(LABEL_TIDIED)
+        row.repairs.append("label brought into one form of Unicode")
     return row
 
 

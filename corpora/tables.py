@@ -23,7 +23,6 @@ LABEL = ("label", "emotion")
 
 WRONG_WIDTH = "row is not as wide as the header"
 NO_OBJECT = "line is no JSON object"
-NO_TEXT = "cell is a list or an object, not text"
 STRAY_QUOTE = "stray quote, read as a letter"
 SEVERAL_LINES = "cell of several lines"
 
@@ -66,7 +65,7 @@ def read_cells(content: bytes, encoding: str) -> list[tuple[list[str], int]]:
 def cell_text(value) -> str:
     """A cell of any kind as text, empty where there is none; raises [`UnusableRow`] for a list or an object."""
     if isinstance(value, (list, dict)):
-        raise UnusableRow(NO_TEXT)
+        raise UnusableRow("cell is a list or an object, not text")
     if value is None or value != value:
         return ""
     return one_line(value if isinstance(value, str) else json.dumps(value))

@@ -9,7 +9,6 @@ from corpora.values import one_line
 from foundation.files import MIB, read_regular
 
 
-UNREADABLE = "transcript can't be read"
 MAX_TRANSCRIPT_BYTES = MIB
 TRANSCRIPT_TOO_LARGE = "transcript larger than 1 MiB"
 # Only letters that stand alone before the slash are tags: the lookbehind spares words such as "cc/".
@@ -26,7 +25,7 @@ def read_transcripts(recordings: Iterable[Path]) -> tuple[dict[Path, str], dict[
         except FileNotFoundError:
             pass
         except OSError as error:
-            problems[path] = f"{UNREADABLE} ({error.strerror})"
+            problems[path] = f"transcript can't be read ({error.strerror})"
     # Each file is told by itself; but a few short words of cp949 are valid utf-8, so that others have to tell.
     others = [content for content in contents.values() if not content.isascii()]
     in_utf8 = [content.decode("utf-8", "ignore").encode() == content for content in others]

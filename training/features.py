@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 # Raise it when the code computes other features under the same key.
 VERSION = 1
 FEATURES_FILE = "features.arrow"
-KEY_FILE = "key.json"
 PROVENANCE_FIELDS = ("_name_or_path", "architectures", "auto_map", "dtype", "processor_class", "transformers_version")
 MASKS = {"audio": "audio_attention_mask", "text": "attention_mask"}
 
@@ -184,7 +183,7 @@ def _find_or_make(trainer: RsaCfnTrainer, recordings: Dataset, modality: str, ke
                     # The folder gets its name when all is written: what a killed run left is never taken for features.
                     incomplete = folder.with_suffix(".incomplete")
                     incomplete.mkdir()
-                    write_json(incomplete / KEY_FILE, json.loads(json.dumps(key, default=str)))
+                    write_json(incomplete / "key.json", json.loads(json.dumps(key, default=str)))
                     _write(incomplete / FEATURES_FILE, _compute(trainer, recordings, modality))
                     os.rename(incomplete, folder)
                     to_disk(folder.parent)
