@@ -207,7 +207,7 @@ def test_layers_that_are_not_there_are_said_in_one_line():
         ("--audio_model text --text_model text", "--audio_model text can't be loaded; give a model of the"),
         ("--audio_model audio --text_model audio", "model_type='wav2vec2' is no encoder of text alone"),
         ("--audio_model audio --text_model empty", "--text_model empty can't be loaded; give a text encoder"),
-        ("--audio_model audio --text_model text --max_text_tokens 2000000", "is more than the 64 that text takes"),
+        ("--audio_model audio --text_model text --max_text_tokens 2000000", "is more than text takes; give at most 64"),
         ("--audio_model audio --text_model light", "(FileNotFoundError: there is no model.safetensors, nor weights"),
         ("--audio_model tiny --text_model text", "--audio_model tiny and --text_model text don't go together"),
     ],

