@@ -82,7 +82,7 @@ class ModelArguments:
     )
     pooling_mode: PoolingMode = _arg(f"How hidden states become one vector: {', '.join(POOLING_MODES)}.", "mean")
 
-    cross_fusion_rank: int | None = _arg("Rank of the weights of rsa_cfn and hybrid_fusion (default: full).")
+    cross_fusion_rank: int | None = _arg("Rank of weights over cross features (rsa_cfn, hybrid_fusion; default: full).")
     modality_dropout: float = _arg("Probability that a training row loses its audio or its text.", 0.0)
     freeze_feature_encoder: bool | None = _arg("Keep the audio's convolutions from training (default: if pretrained).")
     freeze_audio_encoder: bool = _arg("Keep the audio backbone from training.", False, aliases=["--freeze_audio"])
