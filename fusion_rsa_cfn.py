@@ -249,8 +249,8 @@ class Fusion(nn.Module):
 
     `forward(audio_embeds, text_embeds, output_attentions=False)` takes pooled audio `(batch_size, A)` and pooled text
     `(batch_size, T)`, and returns logits `(batch_size, num_labels)`, with a column behind them for each attribute of
-    the configuration, and a tuple of attention maps, empty unless there are some and they are asked for.
-    Concatenations have audio first.
+    the configuration, and a tuple of attention maps, empty unless there are some and they are asked for: of `rsa` one,
+    `(batch_size, A + T, A + T)`, of `rsa_cfn`, also in `hybrid_fusion`, two, `(batch_size, P, P)`. Audio comes first.
     """
 
     modalities = ("audio", "text")  # what it reads; the model has no encoder for the rest
@@ -462,8 +462,6 @@ class ResidualSelfAttentionFusion(ResidualFusion):
         self.attention = ScalarSelfAttention(config.attention_size)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for,
-        one attention map `(batch_size, A + T, A + T)`."""
         features = self.norm(torch.cat([audio_embeds, text_embeds], dim=1))  # (B, D)
         attended, attentions = self.attention(features, output_attentions)
         logits = self.heads(self.residual(attended, skip=features))
@@ -491,8 +489,6 @@ class ResidualSelfAttentionCrossFusion(Fusion):
         self.add_heads(config.cross_residual_size, config)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for,
-        two attention maps `(batch_size, projection_size, projection_size)`, audio first."""
         audio = self.audio_projection(audio_embeds)  # (B, P)
         text = self.text_projection(text_embeds)  # (B, P)
         attended_audio, audio_attentions = self.audio_attention(audio, output_attentions)
@@ -518,8 +514,6 @@ class HybridFusion(Fusion):
         self.norm = LogitsNorm(config.num_labels)
 
     def forward(self, audio_embeds, text_embeds, output_attentions=False):
-        """Audio `(batch_size, A)` and text `(batch_size, T)` → logits `(batch_size, num_labels)` and, when asked for,
-        the two attention maps of the `rsa_cfn` branch."""
         cross_logits, attentions = self.rsa_cfn(audio_embeds, text_embeds, output_attentions)  # (B, C)
         branches = (self.early_fusion_head, self.late_fusion_head, self.residual_fusion_head)
         logits = [cross_logits, *(branch(audio_embeds, text_embeds)[0] for branch in branches)]
