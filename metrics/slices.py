@@ -44,9 +44,5 @@ def slice_scores(
         for name, rows in names.groupby(names, observed=True).groups.items():
             scores = matrix_scores(confusion_matrix(references[rows], predictions[rows], num_labels))
             lines.append({"by": by, "slice": name, "rows": len(rows)} | {name: float(s) for name, s in scores.items()})
-    if not lines:
-        return pandas.DataFrame(columns=["by", "slice", "rows", "macro_f1"])
-    order = {by: place for place, by in enumerate(slices)}
-    return pandas.DataFrame(lines).sort_values(
-        ["by", "macro_f1"], key=lambda column: column.map(order) if column.name == "by" else column, ignore_index=True
-    )
+    lines.sort(key=lambda line: (list(slices).index(line["by"]), line["macro_f1"]))
+    return pandas.DataFrame(lines, columns=None if lines else ["by", "slice", "rows", "macro_f1"])
