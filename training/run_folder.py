@@ -81,21 +81,17 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
 
 def format_summary(metrics: dict[str, float], label_names: list[str], prefix: str = "eval") -> str:
     """The scores named `prefix` as a table, beside those of always answering the most frequent class."""
-    lines = [f"{'':>27}  {'model':>6}  {'majority class':>14}"]
-    for name in SCORES:
-        lines.append(f"{name:>27}  {metrics[f'{prefix}_{name}']:6.3f}  {metrics[f'{prefix}_majority_{name}']:14.3f}")
+    rows = {name: [metrics[f"{prefix}_{name}"], metrics[f"{prefix}_majority_{name}"]] for name in SCORES}
     titles = {"kl_to_raters": "kl_to_raters (nats)", "prior_kl_to_raters": "of mean training votes"}
     told = [name.removeprefix(f"{prefix}_") for name in metrics if name.startswith(f"{prefix}_ccc_")]
     titles |= {name: writable(name) for name in told if not name.endswith(("_low", "_high"))}
-    for name, title in titles.items():
-        if f"{prefix}_{name}" in metrics:
-            lines.append(f"{title:>27}  {metrics[f'{prefix}_{name}']:6.3f}")
-    lines += ["", f"{'class':>27}  {'F1':>6}  {'recall':>6}  {'rows':>6}  {'predicted':>9}"]
-    for name in label_names:
-        f1, recall = metrics[f"{prefix}_f1_{name}"], metrics[f"{prefix}_recall_{name}"]
-        rows, predicted = metrics[f"{prefix}_count_{name}"], metrics[f"{prefix}_predicted_count_{name}"]
-        lines.append(f"{writable(name):>27}  {f1:6.3f}  {recall:6.3f}  {rows:6d}  {predicted:9d}")
-    return "\n".join(lines)
+    titles = {name: title for name, title in titles.items() if f"{prefix}_{name}" in metrics}
+    rows |= {title: [metrics[f"{prefix}_{name}"], np.nan] for name, title in titles.items()}
+    kinds = {"F1": "f1", "recall": "recall", "rows": "count", "predicted": "predicted_count"}
+    classes = {title: [metrics[f"{prefix}_{kind}_{name}"] for name in label_names] for title, kind in kinds.items()}
+    scores = pandas.DataFrame.from_dict(rows, "index", columns=["model", "majority class"])
+    tables = (scores, pandas.DataFrame(classes, index=list(map(writable, label_names))))
+    return "\n\n".join(table.to_string(float_format="{:.3f}".format, na_rep="") for table in tables)
 
 
 def format_line(metrics: dict[str, float], prefix: str) -> str:
