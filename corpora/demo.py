@@ -249,17 +249,11 @@ def _cue(kind, emotion, pairs):
 def _make_speaker(rng, user):
     sex = _pick(rng, ("F", "M"))
     pitch, formant_scale = (205.0, 1.16) if sex == "F" else (118.0, 1.0)
-    return Speaker(
-        user=user,
-        sex=sex,
-        pitch=pitch * 2 ** (rng.normal(0, 1.5) / 12),
-        formant_scale=formant_scale * np.exp(rng.normal(0, 0.04)),
-        rate=9.0 * np.exp(rng.normal(0, 0.05)),
-        times=_pick_some(rng, TIMES, 5),
-        settings=_pick_some(rng, SETTINGS, 9),
-        adverbs=_pick_some(rng, ADVERBS, 4),
-        endings=_pick_some(rng, ENDINGS, 5),
-    )
+    pitch *= 2 ** (rng.normal(0, 1.5) / 12)
+    formant_scale *= np.exp(rng.normal(0, 0.04))
+    rate = 9.0 * np.exp(rng.normal(0, 0.05))
+    habits = ((TIMES, 5), (SETTINGS, 9), (ADVERBS, 4), (ENDINGS, 5))
+    return Speaker(user, sex, pitch, formant_scale, rate, *(_pick_some(rng, *habit) for habit in habits))
 
 
 def _take_turns(rng, speakers, size):
