@@ -1,12 +1,12 @@
 """Makes the Arrow files of a corpus a `DatasetDict` folder, without copying them."""
 
-import hashlib
 import json
 import os
 from collections import defaultdict
 from pathlib import Path
 
 import datasets
+import xxhash
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Features, List
 
 from audio_rsa_cfn import SAMPLING_RATE
@@ -28,12 +28,8 @@ def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], f
     label = ClassLabel(names=list(corpus.label_names))
     # Stored undecoded: decoding belongs to the processor, and `datasets` would want torchcodec for it.
     audio = Audio(sampling_rate=SAMPLING_RATE, decode=False)
-    features = Features.from_arrow_schema(arrow_schema(corpus))
-    features |= {
-        name: kind
-        for name, kind in zip(("audio", "label", "emotions"), (audio, label, List(label)))
-        if name in features
-    }
+    named, stored = {"audio": audio, "label": label, "emotions": List(label)}, arrow_schema(corpus)
+    features = {name: named.get(name, kind) for name, kind in Features.from_arrow_schema(stored).items()}
     empty = datasets.table.InMemoryTable(Features(features).arrow_schema.empty_table())
     had_progress_bars = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
@@ -42,9 +38,7 @@ def assemble_dataset(corpus: Corpus, shards: Path, reports: list[ShardReport], f
     finally:
         if had_progress_bars:
             datasets.enable_progress_bars()
-    fingerprints = {
-        split: hashlib.blake2b(digest.encode(), digest_size=8).hexdigest() for split, digest in digests.items()
-    }
+    fingerprints = {split: xxhash.xxh3_64_hexdigest(digest.encode()) for split, digest in digests.items()}
     for split, paths in files.items():
         names = [f"data-{index:05d}-of-{len(paths):05d}.arrow" for index in range(len(paths))]
         for path, name in zip(paths, names, strict=True):
