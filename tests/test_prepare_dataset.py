@@ -181,8 +181,8 @@ def test_killed_run_leaves_nothing_that_loads_and_can_be_repeated(corpus, tmp_pa
     held, output = sorted((corpus / "wav" / "Session03").glob("*.txt"))[-1], tmp_path / "out"
 
     def prepare_and_wait():
-        read = kemdy._read_transcript
-        kemdy._read_transcript = lambda path: read(path) if path != str(held.with_suffix("")) else time.sleep(600)
+        read = kemdy.read_regular
+        kemdy.read_regular = lambda path, most: read(path, most) if path != str(held) else time.sleep(600)
         prepare("kemdy20", corpus, output, num_proc)
 
     process = multiprocessing.get_context("fork").Process(target=prepare_and_wait)
