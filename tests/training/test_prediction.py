@@ -421,7 +421,8 @@ def test_half_precision_is_half_precision(saved, recordings, tmp_path):
     source = recordings / "Session02" / "wav_0.wav"
     _, (whole,) = predict(saved, source, tmp_path / "whole")
     _, (half,) = predict(saved, source, tmp_path / "half", "--bf16")
-    assert 0 < np.abs(np.subtract(scores(whole), scores(half))).max() < 0.02
+    # With units for bfloat16, torch's own autocast is .031 away for these random weights.
+    assert 0 < np.abs(np.subtract(scores(whole), scores(half))).max() < 0.05
 
 
 @pytest.fixture(scope="module")
