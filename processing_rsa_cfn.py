@@ -10,7 +10,7 @@ import socket
 import string
 import threading
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -247,6 +247,10 @@ class RsaCfnProcessor(ProcessorMixin):
         return BatchFeature(features, tensor_type=None)
 
     def windows(self, audio, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
+        """The waveforms of [`~RsaCfnProcessor.windows_at`] alone."""
+        return (waveform for _, waveform in self.windows_at(audio, sampling_rate))
+
+    def windows_at(self, audio, sampling_rate: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """
         A clip of up to 24 hours as stretches that the model takes whole, each but the last half a stretch after the one
         before it. A file is read as far as the stretches go, so that hours of it need no more memory than minutes.
@@ -256,24 +260,25 @@ class RsaCfnProcessor(ProcessorMixin):
             sampling_rate (`int`, *optional*): Of a clip given as bare samples, in Hz.
 
         Returns:
-            Waveforms of shape `(max_audio_seconds * 16000,)` for audio at 16 kHz, the last of which ends with the
-            clip; for a clip that is no longer than that, the one waveform that it is.
+            The sample at which each begins, and waveforms of shape `(max_audio_seconds * 16000,)` for audio at 16 kHz,
+            the last of which ends with the clip; for a clip that is no longer than that, the one waveform that it is.
 
         Raises:
             ValueError: As [`decode_audio`].
         """
         target, length = self.feature_extractor.sampling_rate, self._num_samples
         step = max(length // 2, 1)
-        last, ahead = None, np.zeros(0, np.float32)
+        last, start, ahead = None, -step, np.zeros(0, np.float32)
         for block in decode_blocks(audio, sampling_rate, target):
             ahead = np.concatenate([ahead, block]) if len(ahead) else block
             while len(ahead) > length:
-                last, ahead = ahead[:length], ahead[step:]
-                yield last
+                last, start, ahead = ahead[:length], start + step, ahead[step:]
+                yield start, last
         if last is None:
-            yield ahead
+            yield 0, ahead
         else:
-            yield np.concatenate([last, ahead[length - step :]])[-length:]
+            more = ahead[length - step :]
+            yield start + len(more), np.concatenate([last, more])[-length:]
 
     def _extract_audio(self, waveforms, audio_crop, options) -> dict:
         num_samples = options["max_length"] or self._num_samples
@@ -363,7 +368,8 @@ class RsaCfnPipeline(ChunkPipeline):
     Emotion of utterances. Found by `pipeline(model=..., trust_remote_code=True)`; several threads may call one.
 
     A recording longer than the `max_audio_seconds` of the processor is read in windows that overlap by half, each with
-    the whole transcript, and its probabilities are the mean over the windows that aren't silent.
+    the whole transcript, or of one with times the part that is said in it. Its probabilities are the mean over the
+    windows that aren't silent.
 
     Args:
         model ([`RsaCfnForSequenceClassification`]): Put into evaluation mode.
@@ -374,6 +380,9 @@ class RsaCfnPipeline(ChunkPipeline):
         batch_size (`int`, defaults to 1): Windows that the model is given at once, of one recording or several.
         return_attributes (`bool`, defaults to `False`): Give `{"scores": [...], "attributes": {name: number}}` in place
             of the emotions, with what the model tells beside them, if anything.
+        return_windows (`bool`, defaults to `False`): Give `{"scores": [...], "windows": [...]}` in place of the
+            emotions, each window as `{"start": seconds, "end": seconds, "scores": [...]}` with what the model answers
+            to it alone. Silent ones are left out, and a text by itself has none.
         unsure_below (`float`, *optional*): Where no emotion is as probable, `"unsure"` stands before them all.
         on_error (`str`, defaults to `"raise"`): `"return"` gives `{"error": reason}` in place of the emotions of an
             input that can't be used, whatever it raises, and goes on with the next one.
@@ -396,7 +405,13 @@ class RsaCfnPipeline(ChunkPipeline):
         self.model.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
 
     def _sanitize_parameters(
-        self, top_k="", function_to_apply=None, on_error=None, return_attributes=None, unsure_below=None
+        self,
+        top_k="",
+        function_to_apply=None,
+        on_error=None,
+        return_attributes=None,
+        unsure_below=None,
+        return_windows=None,
     ):
         if top_k not in ("", None) and not (isinstance(top_k, int) and top_k >= 1):
             raise ValueError(f"top_k={top_k!r} is out of range; give an integer of at least 1, or None for all.")
@@ -408,7 +423,7 @@ class RsaCfnPipeline(ChunkPipeline):
         if unsure_below is not None and not 0 <= unsure_below <= 1:
             raise ValueError(f"unsure_below={unsure_below!r} is no probability; give 0 to 1, or leave it out.")
         forward_params = {} if function_to_apply is None else {"function_to_apply": function_to_apply}
-        given = {"return_attributes": return_attributes, "unsure_below": unsure_below}
+        given = {"return_attributes": return_attributes, "unsure_below": unsure_below, "return_windows": return_windows}
         given = {name: value for name, value in given.items() if value is not None}
         given |= {} if top_k == "" else {"top_k": top_k}
         return preprocess_params, preprocess_params | forward_params, preprocess_params | given
@@ -420,10 +435,12 @@ class RsaCfnPipeline(ChunkPipeline):
                 or a list, a generator or a dataset of such rows. `audio` is a path, a URL, encoded bytes, a row of a
                 `datasets` Audio column, a decoder of torchcodec, or samples of shape `(num_samples,)` with
                 `"sampling_rate"` in Hz beside them, which where they are alone is the model's; `{"raw": samples,
-                "sampling_rate": ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a `str`;
-                `context` are the texts of the turns before it, which a model trained with them reads.
-            kwargs: `top_k`, `function_to_apply`, `batch_size`, `return_attributes`, `unsure_below` and `on_error`,
-                where they differ from the pipeline's.
+                "sampling_rate": ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a `str`, or
+                the words as recognisers of transformers give them with times, a list of `{"text": str, "timestamp":
+                (seconds, seconds)}`; `context` are the texts of the turns before it, which a model trained with them
+                reads.
+            kwargs: `top_k`, `function_to_apply`, `batch_size`, `return_attributes`, `return_windows`, `unsure_below`
+                and `on_error`, where they differ from the pipeline's.
 
         Returns:
             `list[dict]`: `{"label": str, "score": float}` of each emotion, the most probable first; for a list of rows,
@@ -450,27 +467,30 @@ class RsaCfnPipeline(ChunkPipeline):
         except Exception as error:
             if on_error == "raise":
                 raise
-            yield {"waveform": None, "text": None, "context": None, "error": _reason(error), "is_last": True}
+            row = {"waveform": None, "bounds": None, "text": None, "context": None}
+            yield row | {"error": _reason(error), "is_last": True}
 
     def _windows(self, inputs) -> Iterator[dict]:
         audio, sampling_rate, text, context = self._read_row(inputs)
-        row = {"text": text, "context": context, "error": None}
+        said = _spoken(text)
+        row = {"waveform": None, "bounds": None, "context": context, "error": None, "is_last": True}
         if audio is None:
-            yield {"waveform": None, **row, "is_last": True}
+            yield row | {"text": said(0, np.inf)}
             return
-        waveform, num_samples = None, 0
+        ahead, num_samples, rate = None, 0, self.processor.feature_extractor.sampling_rate
         with opened(audio) as source:
-            for window in self.processor.windows(source, sampling_rate):
+            for start, window in self.processor.windows_at(source, sampling_rate):
                 num_samples += len(window)
                 if not len(window) or window.min() == window.max():
                     continue
-                if waveform is not None:
-                    yield {"waveform": waveform, **row, "is_last": False}
-                waveform = window
-        if waveform is None:
+                if ahead is not None:
+                    yield ahead | {"is_last": False}
+                bounds = (start / rate, (start + len(window)) / rate)
+                ahead = row | {"waveform": window, "bounds": bounds, "text": said(*bounds)}
+        if ahead is None:
             what = "is silent" if num_samples else "has no samples"
             raise ValueError(f"audio {what}; give a recording with speech, or the text alone.")
-        yield {"waveform": waveform, **row, "is_last": True}
+        yield ahead
 
     def _read_row(self, inputs):
         """Audio, sampling rate, text and context of a row, each `None` where the model doesn't read it."""
@@ -483,8 +503,8 @@ class RsaCfnPipeline(ChunkPipeline):
         if isinstance(audio, Mapping):
             _check_keys(audio, (*AUDIO_KEYS, "sampling_rate"))
             audio = audio if any(audio.get(name) is not None for name in AUDIO_KEYS) else None
-        if text is not None and not isinstance(text, str):
-            raise ValueError(f"text is a {type(text).__name__}; give a str, or leave it out.")
+        if text is not None and not isinstance(text, str) and not _has_times(text):
+            raise ValueError(f"text is a {type(text).__name__}; give a str, words with times, or leave it out.")
         is_list = context is None or isinstance(context, (list, tuple))
         if not (is_list and all(isinstance(turn, str) for turn in context or ())):
             raise ValueError("context isn't a list of texts; give the turns before this one, the earliest first.")
@@ -499,7 +519,7 @@ class RsaCfnPipeline(ChunkPipeline):
             raise ValueError(
                 f"the model (fusion={self.model.config.fusion!r}) reads nothing but {modality}; give {modality}."
             )
-        if audio is None and not text.strip():
+        if audio is None and not (_spoken(text)(0, np.inf) or "").strip():
             raise ValueError("text is empty, and it is all the model has to go by; give words, or audio too.")
         if audio is not None:
             audio, sampling_rate = find_sound(audio, sampling_rate)
@@ -537,26 +557,36 @@ class RsaCfnPipeline(ChunkPipeline):
                     answer([row])
                 except Exception as error:
                     errors[row] = _reason(error)
-        return {"answers": answers, "error": errors if is_batch else errors[0], "is_last": windows["is_last"]}
+        kept = {name: windows[name] for name in ("bounds", "is_last")}
+        return {"answers": answers, "error": errors if is_batch else errors[0], **kept}
 
     def postprocess(
-        self, windows, top_k=None, on_error="raise", return_attributes=False, unsure_below=0
+        self, windows, top_k=None, on_error="raise", return_attributes=False, unsure_below=0, return_windows=False
     ) -> list[dict] | dict:
         error = next((window["error"] for window in windows if window["error"] is not None), None)
-        told = torch.cat([window["answers"] for window in windows]).mean(dim=0)  # (C + K,)
+        told = torch.cat([window["answers"] for window in windows])  # (windows, C + K)
         if error is None and not told.isfinite().all():
             error = "the model's answer isn't finite; give a model whose weights are, in a precision that holds them."
             if on_error == "raise":
                 raise ValueError(error)
         if error is not None:
             return {"error": error}
-        config, scores = self.model.config, told[: self.model.config.num_labels]
-        best = scores.argsort(descending=True, stable=True)[:top_k].tolist()
-        emotions = [{"label": config.id2label[index], "score": scores[index].item()} for index in best]
-        if emotions[0]["score"] < unsure_below:
-            emotions.insert(0, {"label": UNSURE, "score": 1 - emotions[0]["score"]})
-        attributes = dict(zip(config.attributes or (), told[config.num_labels :].tolist()))
-        return {"scores": emotions, "attributes": attributes} if return_attributes else emotions
+        config = self.model.config
+
+        def answer(told: torch.Tensor) -> dict:
+            scores = told[: config.num_labels]
+            best = scores.argsort(descending=True, stable=True)[:top_k].tolist()
+            emotions = [{"label": config.id2label[index], "score": scores[index].item()} for index in best]
+            if emotions[0]["score"] < unsure_below:
+                emotions.insert(0, {"label": UNSURE, "score": 1 - emotions[0]["score"]})
+            attributes = dict(zip(config.attributes or (), told[config.num_labels :].tolist()))
+            return {"scores": emotions, "attributes": attributes} if return_attributes else {"scores": emotions}
+
+        whole = answer(told.mean(dim=0))
+        if return_windows:
+            bounds = [window["bounds"] for window in windows if window["bounds"] is not None]
+            whole["windows"] = [{"start": start, "end": end, **answer(row)} for (start, end), row in zip(bounds, told)]
+        return whole if return_attributes or return_windows else whole["scores"]
 
     def save_pretrained(self, save_directory, **kwargs):
         """Save the model, the processor and their code, as one checkpoint."""
@@ -568,6 +598,33 @@ def _check_keys(given: Mapping, legal: tuple[str, ...]) -> None:
     unknown = [repr(name) for name in given if name not in legal]
     if unknown:
         raise ValueError(f"input has an unknown key {', '.join(unknown)}; give only {', '.join(map(repr, legal))}.")
+
+
+def _has_times(chunks) -> bool:
+    """Whether they are what a recogniser gives, of which one may have no end."""
+    if not isinstance(chunks, list) or not all(isinstance(chunk, Mapping) for chunk in chunks):
+        return False
+    times = [chunk.get("timestamp") for chunk in chunks]
+    kinds = [[isinstance(time, numbers.Real) for time in pair] for pair in times if isinstance(pair, (list, tuple))]
+    is_said = all(isinstance(chunk.get("text"), str) for chunk in chunks)
+    return is_said and len(kinds) == len(chunks) and all(kind in ([True, True], [True, False]) for kind in kinds)
+
+
+def _spoken(text: str | list[Mapping] | None) -> Callable[[float, float], str | None]:
+    """What of a text is said between two seconds: of one with times, the chunks whose middle lies there, or that last
+    over the middle of it."""
+    if not isinstance(text, list):
+        return lambda start, end: text
+    times = (chunk["timestamp"] for chunk in text)
+    times = np.array([(begin, begin if end is None else end) for begin, end in times]).reshape(-1, 2)
+    begins, ends, middles = times[:, 0], times[:, 1], times.mean(axis=1)
+
+    def said(start: float, end: float) -> str | None:
+        middle = (start + end) / 2
+        is_there = (start <= middles) & (middles <= end) | (begins <= middle) & (middle < ends)
+        return " ".join(text[place]["text"].strip() for place in is_there.nonzero()[0]) or None
+
+    return said
 
 
 def _reason(error: Exception) -> str:

@@ -362,6 +362,56 @@ def test_a_long_recording_is_the_mean_of_its_windows(pipe, probabilities, texts)
         assert_same([pipe(row(audio, texts[0]), batch_size=3)], [pipe(row(audio, texts[0]))])
 
 
+@pytest.fixture(scope="module")
+def by_its_task(make_model, short, tmp_path_factory):
+    """A pipeline with attributes, as a user of the Hub makes it."""
+    folder = tmp_path_factory.mktemp("saved")
+    fields = {"attributes": ["valence"], "attribute_ranges": [[1, 5]]}
+    RsaCfnPipeline(make_model(fusion="early_fusion", **fields), short).save_pretrained(folder)
+    return pipeline("audio-classification", model=str(folder), trust_remote_code=True, device="cpu", batch_size=2)
+
+
+@pytest.mark.parametrize("options", [{}, {"return_attributes": True, "top_k": 2, "unsure_below": 0.9}])
+def test_each_window_answers_as_it_does_alone(options, by_its_task, clips, texts):
+    """Of a recording that is silent for two windows, and ends within one."""
+    clip = np.concatenate([clips[0], np.zeros(3 * WINDOW // 2, np.float32), clips[2]])[: 6 * WINDOW + 1234]
+    given = [{"audio": {"bytes": wav(clip)}, "text": texts[0]}, {"text": texts[1]}, row(clips[1][:2000])]
+    answer, *others = by_its_task(given, return_windows=True, **options)
+    plain = by_its_task(given[0], **options)
+    whole = {name: value for name, value in answer.items() if name != "windows"}
+    assert whole == (plain if "return_attributes" in options else {"scores": plain})
+    starts = [*range(0, len(clip) - WINDOW, WINDOW // 2), len(clip) - WINDOW]
+    starts = [start for start in starts if clip[start : start + WINDOW].any()]
+    assert 5 < len(starts) < 11
+    assert [(window["start"], window["end"]) for window in answer["windows"]] == [
+        (start / 16000, (start + WINDOW) / 16000) for start in starts
+    ]
+    for start, window in zip(starts, answer["windows"]):
+        alone = by_its_task(row(clip[start : start + WINDOW], texts[0]), **options)
+        alone = alone if "return_attributes" in options else {"scores": alone}
+        assert window.keys() - {"start", "end"} == alone.keys()
+        for entry, expected in zip(window["scores"], alone["scores"], strict=True):
+            assert entry == {"label": expected["label"], "score": pytest.approx(expected["score"], abs=1e-5)}
+        assert window.get("attributes") == pytest.approx(alone.get("attributes"), abs=1e-5)
+    assert others[0]["windows"] == []
+    assert [(window["start"], window["end"]) for window in others[1]["windows"]] == [(0, 0.125)]
+
+
+def test_each_window_is_read_with_what_is_said_in_it(pipe, clips):
+    """By the times that a recogniser tells, of which the last may have no end."""
+    clip = np.concatenate(clips)[: 2 * WINDOW]
+    spoken = [("정말", (0, 0.2)), (" 반가워요", (0.3, 0.6)), ("안녕하세요", (0.3, 5.0)), ("요", (0.95, None))]
+    text = [{"text": word, "timestamp": times} for word, times in spoken]
+    windows = pipe(row(clip, text), return_windows=True)["windows"]
+    for window, said in zip(windows, ("정말 반가워요", "반가워요 안녕하세요", "안녕하세요 요"), strict=True):
+        alone = pipe(row(clip[round(16000 * window["start"]) :][:WINDOW], said))
+        assert_same([window["scores"]], [alone])
+    silent = [{"text": "정말", "timestamp": (0.1, 0.2)}]
+    last = pipe(row(clip, silent), return_windows=True)["windows"][-1]
+    assert_same([last["scores"]], [pipe(row(clip[WINDOW:]))])
+    assert_same([pipe({"text": text})], [pipe({"text": "정말 반가워요 안녕하세요 요"})])
+
+
 def test_silence_has_no_part_in_a_long_recording(pipe, clips):
     clip = clips[0]
     padded = np.concatenate([np.zeros(3 * WINDOW, np.float32), clip, np.zeros(3 * WINDOW, np.float32)])
@@ -393,7 +443,10 @@ def test_two_hours_need_no_more_memory_than_minutes(make_model, processor, tmp_p
         ({"audio": None, "text": None}, "neither audio nor text is given"),
         ({"audio": {"bytes": None, "path": None}}, "neither audio nor text is given"),
         ({"text": " \n"}, "text is empty"),
-        ({"text": 3}, "text is a int"),
+        ({"text": 3}, "text is a int; give a str, words with times, or leave it out"),
+        ({"text": ["정말"]}, "text is a list; give a str"),
+        ({"text": [{"text": "정말", "timestamp": (None, 1)}]}, "text is a list; give a str"),
+        ({"text": []}, "text is empty"),
         ({"text": "정말", "audios": "a.wav"}, "unknown key 'audios'; give only 'audio', 'text', 'sampling_rate'"),
         ({"text": "정말", "audio": {"file": "a.wav"}}, "unknown key 'file'; give only 'array', 'raw', 'bytes', 'path'"),
         ({"text": "정말", "raw": np.ones(WINDOW)}, "samples with sampling_rate=None"),
