@@ -246,11 +246,7 @@ class RsaCfnProcessor(ProcessorMixin):
                 features |= _pad(pair, rows, limit, value, padding, pad_to_multiple_of, return_tensors)
         return BatchFeature(features, tensor_type=None)
 
-    def windows(self, audio, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
-        """The waveforms of [`~RsaCfnProcessor.windows_at`] alone."""
-        return (waveform for _, waveform in self.windows_at(audio, sampling_rate))
-
-    def windows_at(self, audio, sampling_rate: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    def windows(self, audio, sampling_rate: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """
         A clip of up to 24 hours as stretches that the model takes whole, each but the last half a stretch after the one
         before it. A file is read as far as the stretches go, so that hours of it need no more memory than minutes.
@@ -260,7 +256,7 @@ class RsaCfnProcessor(ProcessorMixin):
             sampling_rate (`int`, *optional*): Of a clip given as bare samples, in Hz.
 
         Returns:
-            The sample at which each begins, and waveforms of shape `(max_audio_seconds * 16000,)` for audio at 16 kHz,
+            The samples at which they begin, and waveforms of shape `(max_audio_seconds * 16000,)` for audio at 16 kHz,
             the last of which ends with the clip; for a clip that is no longer than that, the one waveform that it is.
 
         Raises:
@@ -299,7 +295,8 @@ class RsaCfnProcessor(ProcessorMixin):
         shortest = MIN_SAMPLES_OF_FEATURES if name == "input_features" else 1
         padded = waveform if len(waveform) >= shortest else np.pad(waveform, (0, shortest - len(waveform)))
         options = {"sampling_rate": extractor.sampling_rate, "padding": False, "return_tensors": "np"}
-        features = extractor(padded, **options)[name][0]
+        with torch.autocast("cpu", enabled=False):  # a spectrogram of half precision is none
+            features = extractor(padded, **options)[name][0]
         features = features.T if isinstance(extractor, WhisperFeatureExtractor) else features
         return features if len(waveform) else features[:0]
 
@@ -382,7 +379,7 @@ class RsaCfnPipeline(ChunkPipeline):
             of the emotions, with what the model tells beside them, if anything.
         return_windows (`bool`, defaults to `False`): Give `{"scores": [...], "windows": [...]}` in place of the
             emotions, each window as `{"start": seconds, "end": seconds, "scores": [...]}` with what the model answers
-            to it alone. Silent ones are left out, and a text by itself has none.
+            to it alone, and `"text"` of a transcript with times. Silent ones are left out; a text by itself has none.
         unsure_below (`float`, *optional*): Where no emotion is as probable, `"unsure"` stands before them all.
         on_error (`str`, defaults to `"raise"`): `"return"` gives `{"error": reason}` in place of the emotions of an
             input that can't be used, whatever it raises, and goes on with the next one.
@@ -436,9 +433,8 @@ class RsaCfnPipeline(ChunkPipeline):
                 `datasets` Audio column, a decoder of torchcodec, or samples of shape `(num_samples,)` with
                 `"sampling_rate"` in Hz beside them, which where they are alone is the model's; `{"raw": samples,
                 "sampling_rate": ...}` or `"array"`, `"bytes"`, `"path"` may stand in its place. `text` is a `str`, or
-                the words as recognisers of transformers give them with times, a list of `{"text": str, "timestamp":
-                (seconds, seconds)}`; `context` are the texts of the turns before it, which a model trained with them
-                reads.
+                `{"text", "timestamp"}` of each word, as recognisers of transformers give them; `context` are the texts
+                of the turns before it, which a model trained with them reads.
             kwargs: `top_k`, `function_to_apply`, `batch_size`, `return_attributes`, `return_windows`, `unsure_below`
                 and `on_error`, where they differ from the pipeline's.
 
@@ -467,26 +463,28 @@ class RsaCfnPipeline(ChunkPipeline):
         except Exception as error:
             if on_error == "raise":
                 raise
-            row = {"waveform": None, "bounds": None, "text": None, "context": None}
+            row = {"waveform": None, "place": None, "text": None, "context": None}
             yield row | {"error": _reason(error), "is_last": True}
 
     def _windows(self, inputs) -> Iterator[dict]:
         audio, sampling_rate, text, context = self._read_row(inputs)
         said = _spoken(text)
-        row = {"waveform": None, "bounds": None, "context": context, "error": None, "is_last": True}
+        row = {"waveform": None, "place": None, "context": context, "error": None, "is_last": True}
         if audio is None:
             yield row | {"text": said(0, np.inf)}
             return
         ahead, num_samples, rate = None, 0, self.processor.feature_extractor.sampling_rate
         with opened(audio) as source:
-            for start, window in self.processor.windows_at(source, sampling_rate):
+            for start, window in self.processor.windows(source, sampling_rate):
                 num_samples += len(window)
                 if not len(window) or window.min() == window.max():
                     continue
                 if ahead is not None:
                     yield ahead | {"is_last": False}
-                bounds = (start / rate, (start + len(window)) / rate)
-                ahead = row | {"waveform": window, "bounds": bounds, "text": said(*bounds)}
+                place = {"start": start / rate, "end": (start + len(window)) / rate}
+                ahead = row | {"waveform": window, "place": place, "text": said(**place)}
+                if text is not None and not isinstance(text, str):
+                    place["text"] = ahead["text"]
         if ahead is None:
             what = "is silent" if num_samples else "has no samples"
             raise ValueError(f"audio {what}; give a recording with speech, or the text alone.")
@@ -503,8 +501,7 @@ class RsaCfnPipeline(ChunkPipeline):
         if isinstance(audio, Mapping):
             _check_keys(audio, (*AUDIO_KEYS, "sampling_rate"))
             audio = audio if any(audio.get(name) is not None for name in AUDIO_KEYS) else None
-        if text is not None and not isinstance(text, str) and not _has_times(text):
-            raise ValueError(f"text is a {type(text).__name__}; give a str, words with times, or leave it out.")
+        said = _spoken(text)
         is_list = context is None or isinstance(context, (list, tuple))
         if not (is_list and all(isinstance(turn, str) for turn in context or ())):
             raise ValueError("context isn't a list of texts; give the turns before this one, the earliest first.")
@@ -519,7 +516,7 @@ class RsaCfnPipeline(ChunkPipeline):
             raise ValueError(
                 f"the model (fusion={self.model.config.fusion!r}) reads nothing but {modality}; give {modality}."
             )
-        if audio is None and not (_spoken(text)(0, np.inf) or "").strip():
+        if audio is None and not (said(0, np.inf) or "").strip():
             raise ValueError("text is empty, and it is all the model has to go by; give words, or audio too.")
         if audio is not None:
             audio, sampling_rate = find_sound(audio, sampling_rate)
@@ -557,7 +554,7 @@ class RsaCfnPipeline(ChunkPipeline):
                     answer([row])
                 except Exception as error:
                     errors[row] = _reason(error)
-        kept = {name: windows[name] for name in ("bounds", "is_last")}
+        kept = {name: windows[name] for name in ("place", "is_last")}
         return {"answers": answers, "error": errors if is_batch else errors[0], **kept}
 
     def postprocess(
@@ -584,8 +581,8 @@ class RsaCfnPipeline(ChunkPipeline):
 
         whole = answer(told.mean(dim=0))
         if return_windows:
-            bounds = [window["bounds"] for window in windows if window["bounds"] is not None]
-            whole["windows"] = [{"start": start, "end": end, **answer(row)} for (start, end), row in zip(bounds, told)]
+            places = [window["place"] for window in windows if window["place"] is not None]
+            whole["windows"] = [{**place, **answer(row)} for place, row in zip(places, told)]
         return whole if return_attributes or return_windows else whole["scores"]
 
     def save_pretrained(self, save_directory, **kwargs):
@@ -600,29 +597,24 @@ def _check_keys(given: Mapping, legal: tuple[str, ...]) -> None:
         raise ValueError(f"input has an unknown key {', '.join(unknown)}; give only {', '.join(map(repr, legal))}.")
 
 
-def _has_times(chunks) -> bool:
-    """Whether they are what a recogniser gives, of which one may have no end."""
-    if not isinstance(chunks, list) or not all(isinstance(chunk, Mapping) for chunk in chunks):
-        return False
-    times = [chunk.get("timestamp") for chunk in chunks]
-    kinds = [[isinstance(time, numbers.Real) for time in pair] for pair in times if isinstance(pair, (list, tuple))]
-    is_said = all(isinstance(chunk.get("text"), str) for chunk in chunks)
-    return is_said and len(kinds) == len(chunks) and all(kind in ([True, True], [True, False]) for kind in kinds)
-
-
 def _spoken(text: str | list[Mapping] | None) -> Callable[[float, float], str | None]:
     """What of a text is said between two seconds: of one with times, the chunks whose middle lies there, or that last
-    over the middle of it."""
-    if not isinstance(text, list):
+    over the middle of it. Raises `ValueError`."""
+    if text is None or isinstance(text, str):
         return lambda start, end: text
-    times = (chunk["timestamp"] for chunk in text)
-    times = np.array([(begin, begin if end is None else end) for begin, end in times]).reshape(-1, 2)
-    begins, ends, middles = times[:, 0], times[:, 1], times.mean(axis=1)
+    try:
+        chunks = [chunk["text"].strip() for chunk in text]
+        begins, ends = np.array([chunk["timestamp"] for chunk in text], float).reshape(-1, 2).T
+        if np.isnan(begins).any():
+            raise ValueError
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ValueError(f"text is a {type(text).__name__}; give a str, words with times, or leave it out.") from None
+    middles = (begins + np.where(np.isnan(ends), begins, ends)) / 2
 
     def said(start: float, end: float) -> str | None:
         middle = (start + end) / 2
         is_there = (start <= middles) & (middles <= end) | (begins <= middle) & (middle < ends)
-        return " ".join(text[place]["text"].strip() for place in is_there.nonzero()[0]) or None
+        return " ".join(chunks[place] for place in is_there.nonzero()[0]) or None
 
     return said
 

@@ -18,10 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from accelerate import PartialState
+from huggingface_hub import metadata_load
+from transformers.utils import cached_file
 
 from demo.examples import write_examples
 from demo.recognizer import Recognizer
 from foundation.errors import InputError, OneLineParser, complain
+from training.card import SYNTHETIC
 from training.model import load_saved
 from training.transcription import Transcriber
 
@@ -43,6 +46,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--asr_model", default=os.environ.get("RSA_CFN_ASR_MODEL"), help="speech recogniser that offers a transcript"
     )
     return parser.parse_args(argv)
+
+
+def read_card(model: str) -> dict:
+    """The metadata of a saved model's card; empty where it has none."""
+    file = cached_file(model, "README.md", _raise_exceptions_for_missing_entries=False)
+    return (file and metadata_load(file)) or {}
 
 
 def load_recognizer(model: str, asr_model: str | None) -> Recognizer:
@@ -73,12 +82,14 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         try:
             recognizer = load_recognizer(arguments.model, arguments.asr_model)
-            examples = write_examples(Path(folder))
+            card = read_card(arguments.model)
+            # Of its own corpus: others' sounds would say nothing of it, and recordings of people aren't ours to show.
+            examples = write_examples(Path(folder)) if SYNTHETIC in card.get("tags", []) else []
         except InputError as error:
             complain("demo", error)
             return 2
         try:
-            launch(build_interface(recognizer, examples))
+            launch(build_interface(recognizer, examples, arguments.model, card.get("language") or []))
         except OSError as error:  # no port is free, or the address isn't this machine's
             complain("demo", error)
             return 2

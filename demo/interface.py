@@ -2,12 +2,14 @@
 
 import logging
 import os
+from functools import partial
 from html import escape
 
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
+import numpy as np
 
 from demo.examples import Example
 from demo.recognizer import MAX_LETTERS, MAX_SECONDS, Answer, Recognizer, in_korean
@@ -23,9 +25,14 @@ ABOUT = f"""
 Record or upload speech (up to {MAX_SECONDS // 60} minutes) and type what was said (up to {MAX_LETTERS:,} letters); one
 of the two is enough.
 
-예시는 데모 말뭉치의 합성음입니다. 이 말뭉치로 학습한 모델은 실제 감정에 대해 아무것도 말해 주지 않습니다.<br>
-The examples are synthetic speech of the demo corpus, and a model trained on it says nothing about real emotion.
+모델 Model: {{model}} · 언어 Language: {{languages}}
 """
+ABOUT_EXAMPLES = """
+예시는 데모 말뭉치의 합성음입니다. 이 말뭉치로 학습한 모델은 실제 감정에 대해 아무것도 말해 주지 않습니다.<br>
+The examples are synthetic speech of the demo corpus, and this model, which is trained on it, says nothing about real
+emotion.
+"""
+LANGUAGES = {"ko": "한국어 Korean", "en": "영어 English"}
 SHOWN = {
     "all": "결과 Result",
     "text": "글 없이 Without the transcript",
@@ -39,11 +46,10 @@ MAX_FILE_SIZE = "100mb"
 MAX_WAITING = 200
 
 
-def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Blocks:
-    """The page, which shows the inputs that the model reads."""
-    names = [in_korean(label) for label in recognizer.pipe.model.config.id2label.values()]
+def build_interface(recognizer: Recognizer, examples: list[Example], model: str, languages: str | list) -> gr.Blocks:
+    """The page, which shows the inputs that the model reads; `languages` are codes, such as "ko"."""
     with gr.Blocks(title=TITLE, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as interface:
-        gr.Markdown(f"# {TITLE}\n{ABOUT}")
+        gr.Markdown(_about(model, languages, bool(examples)))
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 # A model of text alone still has a use for speech that can be transcribed.
@@ -62,34 +68,38 @@ def build_interface(recognizer: Recognizer, examples: list[Example]) -> gr.Block
                 shelf = gr.Column()
             with gr.Column(scale=5):
                 note = gr.Markdown(visible=False, latex_delimiters=[], elem_id="note")
+                shown = {"show_label": False, "format": "png", "interactive": False, "buttons": ["download"]}
+                bars = {"num_top_classes": len(recognizer.labels)}
                 with gr.Row():
-                    labels = {
-                        name: gr.Label(
-                            label=title, num_top_classes=len(names), visible=name == "all", elem_id=f"without-{name}"
-                        )
-                        for name, title in SHOWN.items()
-                    }
-                picture = gr.Image(
-                    show_label=False, format="png", interactive=False, buttons=["download"], elem_id="explanation"
+                    labels = [gr.Label(label=SHOWN["all"], elem_id="without-all", **bars)]
+                    picture = gr.Image(elem_id="explanation", scale=2, min_width=320, **shown)
+                timeline = gr.Image(visible=False, elem_id="timeline", **shown)
+                with gr.Row():
+                    for name in ("text", "audio"):
+                        labels.append(gr.Label(label=SHOWN[name], visible=False, elem_id=f"without-{name}", **bars))
+        inputs, outputs = [audio, text], [*labels, picture, timeline, note]
+
+        recognise = partial(_show, recognizer)
+        button.click(recognise, inputs, outputs, api_name="recognise", scroll_to_output=True)
+        if examples:
+            with shelf:
+                gr.Examples(
+                    [[str(example.audio), example.text] for example in examples],
+                    inputs,
+                    outputs,
+                    recognise,
+                    cache_examples=False,
+                    run_on_click=True,
+                    label="예시 Examples",
+                    example_labels=[f"{in_korean(example.label)}: {example.text}" for example in examples],
                 )
-        inputs, outputs = [audio, text], [*labels.values(), picture, note]
-
-        def recognise(audio: str | None, text: str | None) -> list:
-            return _show(recognizer, audio, text)
-
-        button.click(recognise, inputs, outputs, api_name="recognise")
-        with shelf:
-            gr.Examples(
-                [[str(example.audio), example.text] for example in examples],
-                inputs,
-                outputs,
-                recognise,
-                cache_examples=False,
-                run_on_click=True,
-                label="예시 Examples",
-                example_labels=[f"{in_korean(example.label)}: {example.text}" for example in examples],
-            )
     return interface
+
+
+def _about(model: str, languages: str | list, has_examples: bool) -> str:
+    languages = ", ".join(LANGUAGES.get(code, code) for code in np.atleast_1d(languages)) or "알 수 없음 unknown"
+    named = ABOUT.format(model=escape_markdown(writable(model)), languages=languages)
+    return f"# {TITLE}\n{named}{ABOUT_EXAMPLES * has_examples}"
 
 
 def launch(interface: gr.Blocks) -> None:
@@ -107,9 +117,11 @@ def _show(recognizer: Recognizer, audio: str | None, text: str | None) -> list:
         answer = recognizer(audio, text)
     except Exception as error:
         sentence = _refuse(error)
-        return [*(gr.Label(None, visible=name == "all") for name in SHOWN), None, gr.Markdown(sentence, visible=True)]
+        labels = [gr.Label(None, visible=name == "all") for name in SHOWN]
+        return [*labels, None, gr.Image(None, visible=False), gr.Markdown(sentence, visible=True)]
     labels = [gr.Label(answer.probabilities.get(name), visible=name in answer.probabilities) for name in SHOWN]
-    return [*labels, answer.picture, _note(answer)]
+    timeline = gr.Image(answer.timeline, visible=answer.timeline is not None)
+    return [*labels, answer.picture, timeline, _note(answer)]
 
 
 def _note(answer: Answer) -> gr.Markdown:

@@ -2,13 +2,15 @@
 
 import io
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from audio_rsa_cfn import TOO_LONG, AudioError, decode_blocks
 from explain import draw_explanation, explain
+from explain.timeline import draw_timeline
 from processing_rsa_cfn import RsaCfnPipeline
 from training.transcription import Transcriber
 
@@ -23,6 +25,7 @@ KOREAN = {
     "disgust": "혐오",
 }
 DPI = 130
+NARROW = 4.6  # inches: a phone shows a timeline with writing of 9 pixels
 # What a visitor may give: whoever waits behind waits no longer than for this. An utterance is of seconds.
 MAX_SECONDS, MAX_LETTERS = 120, 5000
 
@@ -40,6 +43,7 @@ class Answer:
     # under "audio" and "text" without that one.
     probabilities: dict[str, dict[str, float]]
     picture: Image.Image
+    timeline: Image.Image | None  # of a recording of several windows
     # Seconds that the picture explains, where that isn't the whole recording.
     explained: tuple[float, float] | None
     attributes: dict[str, float]  # what the model tells beside the emotions, if anything
@@ -49,6 +53,8 @@ class Recognizer:
     """A model and its processor for many visitors: threads may share it, and take turns."""
 
     def __init__(self, model, processor, transcriber: Transcriber | None = None):
+        self.labels = [in_korean(label) for label in model.config.id2label.values()]
+        model.config.id2label = dict(enumerate(self.labels))
         self.pipe = RsaCfnPipeline(model, processor, device=model.device)
         self.transcriber = transcriber
         # An explanation hooks into the model, where another thread's forward would find it.
@@ -81,13 +87,17 @@ class Recognizer:
         if len(given) == 2:
             shown |= {"audio": {"text": given["text"]}, "text": {"audio": given["audio"]}}
         with self._turn:
-            answers = {name: self.pipe(inputs, return_attributes=True) for name, inputs in shown.items()}
+            options = {"return_attributes": True, "return_windows": True}
+            answers = {name: self.pipe(inputs, **options) for name, inputs in shown.items()}
             picture, explained = self._explain(given)
+        windows = answers["all"]["windows"]
+        timeline = None
+        if len(windows) > 1:
+            timeline = _image(draw_timeline(windows, self.labels, "시간에 따라 Over time", NARROW))
         probabilities = {
-            name: {in_korean(entry["label"]): entry["score"] for entry in answer["scores"]}
-            for name, answer in answers.items()
+            name: {entry["label"]: entry["score"] for entry in answer["scores"]} for name, answer in answers.items()
         }
-        return Answer(probabilities, picture, explained, answers["all"]["attributes"])
+        return Answer(probabilities, picture, timeline, explained, answers["all"]["attributes"])
 
     def transcribe(self, audio: str) -> str | None:
         """The words of a recording; None where the recogniser can make nothing of it. Raises as a call does."""
@@ -115,8 +125,10 @@ class Recognizer:
         # Only a longer recording is cut, and then to this length.
         if seconds and seconds >= processor.max_audio_seconds:
             explained = (explanation.start, explanation.start + seconds)
-        labels = [in_korean(label) for label in explanation.labels]
-        figure = draw_explanation(replace(explanation, labels=labels, target=in_korean(explanation.target)))
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=DPI, facecolor="white")
-        return Image.open(drawn), explained
+        return _image(draw_explanation(explanation, with_probabilities=False)), explained
+
+
+def _image(figure: Figure) -> Image.Image:
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, facecolor="white")
+    return Image.open(drawn)

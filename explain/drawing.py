@@ -13,13 +13,13 @@ from foundation.figures import new_figure
 from foundation.words import counted, writable
 
 
-WIDTH = 8.0  # inches
+WIDTH = 5.6  # inches: on a phone, 360 pixels wide, the smallest writing is still legible
 FONT_SIZE = 12
 LINE_HEIGHT = 0.34  # inches
-TEXT_WIDTH = 6.4  # inches that a line of words may take
+TEXT_WIDTH = 4.6  # inches that a line of words may take
 SPACE = 0.09  # inches between words
 # What bounds the height of a picture. So many letters fit into a line whatever they are, at most of FONT_SIZE in width.
-MOST_LINES, MOST_LETTERS = 40, 36
+MOST_LINES, MOST_LETTERS = 40, 25
 # Blue over white to red, without the dark ends, on which neither a waveform nor writing would be legible.
 COLORS = LinearSegmentedColormap.from_list("relevance", colormaps["RdBu_r"](np.linspace(0.2, 0.8, 256)))
 BARS = {
@@ -31,29 +31,36 @@ ATTENDED = "#E69F00"
 MOST_POINTS = 4000  # of a waveform, each the extremes of its samples
 
 
-def draw_explanation(explanation: Explanation) -> Figure:
+def draw_explanation(explanation: Explanation, with_probabilities: bool = True) -> Figure:
     """
-    Draw an explanation: bars of probabilities; the waveform, and the words, on the colour of their relevance, a line
-    and outlines for attention. Of words that the model didn't read, and those behind the 40th line, it tells only how
-    many there are.
+    Draw an explanation: bars of probabilities, if asked for; the waveform, and the words, on the colour of their
+    relevance, on one scale, a line and outlines for attention. Of words that the model didn't read, and those behind
+    the 40th line, it tells only how many there are.
 
     Returns:
         `matplotlib.figure.Figure`: Bound to no window and no global state; `savefig` writes it.
     """
-    lines = _break_lines(explanation.words)
-    heights = {"probabilities": 0.9 + 0.4 * len(explanation.labels)}
+    lines, heights = _break_lines(explanation.words), {}
+    if with_probabilities:
+        heights["probabilities"] = 0.9 + 0.4 * len(explanation.labels)
     if len(explanation.waveform):
-        heights["audio"] = 1.9
+        heights["audio"] = 1.5
     if explanation.words:
         heights["words"] = 0.55 + LINE_HEIGHT * len(lines)
-    figure = new_figure(WIDTH, sum(heights.values()))
+    figure = new_figure(WIDTH, sum(heights.values()) + 0.8)
     panels = figure.subplots(len(heights), height_ratios=list(heights.values()), squeeze=False)[:, 0]
     panel_of = dict(zip(heights, panels))
-    _draw_probabilities(panel_of["probabilities"], explanation)
+    if with_probabilities:
+        _draw_probabilities(panel_of["probabilities"], explanation)
+    largest = np.abs([*explanation.segment_relevance, *explanation.word_relevance]).max(initial=0.0) or 1.0
+    scale = ScalarMappable(Normalize(-largest, largest), COLORS)  # white at 0
     if "audio" in panel_of:
-        _draw_waveform(panel_of["audio"], explanation)
+        _draw_waveform(panel_of["audio"], explanation, scale)
     if "words" in panel_of:
-        _draw_words(panel_of["words"], explanation, lines)
+        _draw_words(panel_of["words"], explanation, lines, scale)
+    bar = {"orientation": "horizontal", "aspect": 40, "fraction": 0.3 / len(panels), "ticks": [-largest, 0, largest]}
+    bar = figure.colorbar(scale, ax=panels[-1], format="%.2g", **bar)
+    bar.set_label(f"speaks against {explanation.target} (blue) or for it (red)", fontsize=9)
     return figure
 
 
@@ -78,8 +85,7 @@ def _draw_probabilities(axes: Axes, explanation: Explanation) -> None:
     axes.set_title(title, fontsize=11, loc="left")
 
 
-def _draw_waveform(axes: Axes, explanation: Explanation) -> None:
-    scale = _scale(explanation.segment_relevance)
+def _draw_waveform(axes: Axes, explanation: Explanation, scale: ScalarMappable) -> None:
     for (start, end), value in zip(explanation.segment_bounds, explanation.segment_relevance):
         axes.axvspan(start, end, facecolor=scale.to_rgba(value), edgecolor="white", linewidth=0.5)
     waveform = explanation.waveform
@@ -94,11 +100,12 @@ def _draw_waveform(axes: Axes, explanation: Explanation) -> None:
     if len(attention):
         edges, bottom = np.linspace(*axes.get_xlim(), len(attention) + 1), axes.get_ylim()[0]
         axes.stairs(bottom * (1 - 1.9 * attention / attention.max()), edges, color=ATTENDED, baseline=bottom)
-    _finish(axes, scale, "half-seconds" + " (line: attention)" * (len(attention) > 0), explanation.target)
+    axes.set_title("half-seconds" + " (line: attention)" * (len(attention) > 0), fontsize=10, loc="left")
 
 
-def _draw_words(axes: Axes, explanation: Explanation, lines: list[list[tuple[float, str]]]) -> None:
-    scale = _scale(explanation.word_relevance)
+def _draw_words(
+    axes: Axes, explanation: Explanation, lines: list[list[tuple[float, str]]], scale: ScalarMappable
+) -> None:
     axes.set(xlim=(0, TEXT_WIDTH), ylim=(len(lines), 0), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     values, most = iter(explanation.word_relevance), explanation.word_attention.max(initial=0.0)
@@ -109,22 +116,9 @@ def _draw_words(axes: Axes, explanation: Explanation, lines: list[list[tuple[flo
             box["linewidth"] = next(widths)
             axes.text(x, row + 0.5, word, bbox=box, fontsize=FONT_SIZE, va="center")
     num_more = len(explanation.words) - sum(map(len, lines))
-    _finish(axes, scale, "words (outlines: attention)" if most else "words", explanation.target)
+    axes.set_title("words (outlines: attention)" if most else "words", fontsize=10, loc="left")
     notes = {"more": num_more, "that the model didn't read": explanation.num_words_left}
     axes.set_xlabel("; ".join(f"{counted(number, 'words')} {what}" for what, number in notes.items() if number))
-
-
-def _finish(axes: Axes, scale: ScalarMappable, what: str, target: str) -> None:
-    title = f"{what} that speak for {target} (red) and against it (blue)"
-    axes.set_title(title, fontsize=10, loc="left")
-    ticks = [scale.norm.vmin, 0, scale.norm.vmax]
-    axes.figure.colorbar(scale, ax=axes, label="relevance", pad=0.01, fraction=0.03, ticks=ticks, format="%.2g")
-
-
-def _scale(relevance: np.ndarray) -> ScalarMappable:
-    """Colours for a relevance, white at 0."""
-    largest = float(np.abs(relevance).max(initial=0.0)) or 1.0
-    return ScalarMappable(Normalize(-largest, largest), COLORS)
 
 
 def _break_lines(words: list[str]) -> list[list[tuple[float, str]]]:

@@ -91,7 +91,7 @@ def test_attributes_are_given_where_they_are_asked_for(make_model, short, clips,
     pipe, long = RsaCfnPipeline(model, short, device="cpu"), row(clips[2], texts[0])
     answer = pipe(long, return_attributes=True, top_k=2)
     assert answer["scores"] == pipe(long)[:2]
-    windows = list(short.windows(clips[2], 16000))
+    windows = [window for _, window in short.windows(clips[2], 16000)]
     with torch.no_grad():
         batch = short(audio=windows, text=texts[:1] * len(windows), return_tensors="pt")
         expected = model(**batch).attributes.mean(dim=0).tolist()
@@ -406,9 +406,11 @@ def test_each_window_is_read_with_what_is_said_in_it(pipe, clips):
     for window, said in zip(windows, ("정말 반가워요", "반가워요 안녕하세요", "안녕하세요 요"), strict=True):
         alone = pipe(row(clip[round(16000 * window["start"]) :][:WINDOW], said))
         assert_same([window["scores"]], [alone])
+        assert window["text"] == said
     silent = [{"text": "정말", "timestamp": (0.1, 0.2)}]
     last = pipe(row(clip, silent), return_windows=True)["windows"][-1]
     assert_same([last["scores"]], [pipe(row(clip[WINDOW:]))])
+    assert last["text"] is None
     assert_same([pipe({"text": text})], [pipe({"text": "정말 반가워요 안녕하세요 요"})])
 
 
@@ -556,7 +558,7 @@ def test_a_model_of_features_answers_alike_in_batches_and_in_threads(model_type,
     long = np.concatenate(clips)
     rows = [row(long, texts[0]), row(long[:100]), {"text": texts[1]}, row(clips[1], texts[2]), row(clips[2])]
     expected = [pipe(given) for given in rows]
-    windows = [pipe(row(window, texts[0])) for window in pipe.processor.windows(long)]
+    windows = [pipe(row(window, texts[0])) for _, window in pipe.processor.windows(long)]
     np.testing.assert_allclose(
         by_label(expected[0]), np.mean([by_label(window) for window in windows], axis=0), atol=1e-6
     )

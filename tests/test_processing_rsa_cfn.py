@@ -121,7 +121,7 @@ def test_windows_overlap_by_half_and_reach_to_the_end(num_samples, starts, sampl
     blocks = [clip[start : start + samples_per_block] for start in range(0, num_samples, samples_per_block)]
     monkeypatch.setattr(processing_rsa_cfn, "decode_blocks", lambda *args: blocks)
     short = RsaCfnProcessor(processor.feature_extractor, processor.tokenizer, max_audio_seconds=10 / 16000)
-    windows = [window.tolist() for window in short.windows(clip)]
+    windows = [window.tolist() for _, window in short.windows(clip)]
     assert windows == [clip[start : start + 10].tolist() for start in starts]
 
 

@@ -34,6 +34,7 @@ from training.scoring import ScoredPart
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 ROWS_OF_LOG = 30
+SYNTHETIC = "synthetic"  # the tag of a model of the demo corpus
 # How many times as frequent the most frequent class is as the rarest where the card warns of mistakes.
 IMBALANCE = 3
 UNKNOWN_SPEAKERS = "nobody knows how many speakers are in its training rows"
@@ -202,7 +203,8 @@ def card_metadata(trained: TrainedModel) -> ModelCardData:
         license="apache-2.0" if is_our_own else None,
         library_name="transformers",
         pipeline_tag="audio-classification",
-        tags=["emotion-recognition", "speech", "multimodal", "rsa_cfn", trained.model.config.fusion],
+        tags=["emotion-recognition", "speech", "multimodal", "rsa_cfn", trained.model.config.fusion]
+        + [SYNTHETIC] * (trained.corpus == "demo"),
         base_model=bases or None,
         datasets=[dataset],
         metrics=["f1", "recall", "accuracy"],

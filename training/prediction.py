@@ -116,8 +116,8 @@ def _predict_rows(rows: list[Row], state: dict, model_args, data_args, training_
         part.write(b"\n")  # after a line that was cut
         answers = _answers(pipe, [rows[number] for number in mine], transcriber, training_args)
         for answer, number in zip(answers, mine, strict=True):
-            record = _record(rows[number], answer, label_names, model.config.attributes or (), transcriber is not None)
-            part.write(_sealed(number, record, state) + b"\n")
+            made = record(rows[number], answer, label_names, model.config.attributes or (), transcriber is not None)
+            part.write(_sealed(number, made, state) + b"\n")
             part.flush()
     return label_names
 
@@ -294,7 +294,7 @@ def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | N
         yield from tqdm(pipe(inputs()), "predicting", total=len(rows), unit="row", disable=not is_shown)
 
 
-def _record(row: Row, answer: dict, label_names: list[str], attributes: list[str], has_text: bool) -> dict:
+def record(row: Row, answer: dict, label_names: list[str], attributes: list[str], has_text: bool) -> dict:
     """A row of the output, as JSON has it; without a prediction its cells are null and `error` says why."""
     error = row.problem or answer.get("error")
     scores = {} if error else {entry["label"]: round(entry["score"], 6) for entry in answer["scores"]}

@@ -1,12 +1,15 @@
 """Transcripts by a speech recogniser, for recordings that have none, or beside those that a dataset has."""
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from datasets import load_from_disk
 from transformers import pipeline
 
-from audio_rsa_cfn import decode_audio
+from audio_rsa_cfn import decode_audio, decode_blocks
 from foundation.errors import InputError
 from metrics.transcripts import error_rate
 from training.model import RECOGNISER, loading
@@ -28,6 +31,7 @@ class Transcriber:
             # Of a file in half precision too, which takes a CPU many times as long.
             self.recognizer = pipeline("automatic-speech-recognition", model=name, device=device, dtype=torch.float32)
             self.recognizer.tokenizer.pad_token = self.recognizer.tokenizer.pad_token or "<|endoftext|>"  # Whisper's
+        self.sampling_rate = self.recognizer.feature_extractor.sampling_rate
         model = self.recognizer.model
         config = model.generation_config if model.can_generate() else None
         self.generates, self.options = config is not None, {}
@@ -41,21 +45,54 @@ class Transcriber:
     def __call__(self, *recordings) -> list[str]:
         """The words of recordings of at most an hour, in any form that `decode_audio` takes; raises ValueError where
         one can't be read, or the recogniser can make nothing of it."""
-        sampling_rate = self.recognizer.feature_extractor.sampling_rate
-        waveforms = [decode_audio(audio, None, sampling_rate) for audio in recordings]
-        seconds = max(map(len, waveforms)) / sampling_rate
-        options = {"chunk_length_s": CHUNK_SECONDS} if seconds > CHUNK_SECONDS else {}
+        waveforms = [decode_audio(audio, None, self.sampling_rate) for audio in recordings]
+        return [" ".join(answer["text"].split()) for answer in self._hear(waveforms)]
+
+    def with_times(self, audio) -> Iterator[dict]:
+        """What is said in a recording of up to 24 hours, which is read half a minute at a time: `{"text": str,
+        "timestamp": (start, end)}`, in seconds, of each word by CTC or a Whisper that aligns words, each segment of
+        another Whisper, or each half-minute of what tells no times."""
+        is_aligned = self.generates and getattr(self.recognizer.model.generation_config, "alignment_heads", None)
+        kinds = {"seq2seq": {}, "seq2seq_whisper": {"return_timestamps": "word" if is_aligned else True}}
+        options = kinds.get(self.recognizer.type, {"return_timestamps": "word"})
+        for start, stretch in _stretches(decode_blocks(audio, None, self.sampling_rate), self.sampling_rate):
+            (answer,) = self._hear([stretch], **options)
+            for chunk in answer.get("chunks", [answer | {"timestamp": (0, None)}]):
+                begin, end = chunk["timestamp"]
+                end = len(stretch) / self.sampling_rate if end is None else end
+                times = (round(start + (begin or 0), 3), round(start + end, 3))
+                yield {"text": " ".join(chunk["text"].split()), "timestamp": times}
+
+    def _hear(self, waveforms: list[np.ndarray], **options) -> list[dict]:
+        seconds = max(map(len, waveforms)) / self.sampling_rate
+        if seconds > CHUNK_SECONDS:
+            options["chunk_length_s"] = CHUNK_SECONDS
         if self.generates:
             limit = min(int(TOKENS_PER_SECOND * (seconds + 1)), MOST_TOKENS)
             options["generate_kwargs"] = {"max_new_tokens": limit, **self.options}
         try:
-            inputs = [{"raw": waveform, "sampling_rate": sampling_rate} for waveform in waveforms]
+            inputs = [{"raw": waveform, "sampling_rate": self.sampling_rate} for waveform in waveforms]
             # Beside longer clips, which it is padded to, one with CTC would hear something else.
-            answers = self.recognizer(inputs, batch_size=len(inputs) if self.generates else 1, **options)
+            return self.recognizer(inputs, batch_size=len(inputs) if self.generates else 1, **options)
         except Exception as error:  # whatever a recogniser makes of a sound that it isn't made for
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ValueError(f"the recogniser can make nothing of the audio ({reason}); give its text.") from error
-        return [" ".join(answer["text"].split()) for answer in answers]
+
+
+def _stretches(blocks: Iterable[np.ndarray], sampling_rate: int) -> Iterator[tuple[float, np.ndarray]]:
+    """The second at which each stretch of at most `CHUNK_SECONDS` begins, and its samples: cut where the last third is
+    quietest, without those of one value and the last tenth of a second."""
+    start, ahead, third = 0, np.zeros(0, np.float32), CHUNK_SECONDS * sampling_rate // 3
+    for block in chain(blocks, [None]):
+        ahead = ahead if block is None else np.concatenate([ahead, block])
+        while len(ahead) > (sampling_rate // 10 if block is None else 3 * third):
+            end = len(ahead)
+            if end > 3 * third:
+                loudness = [part.mean() for part in np.array_split(np.abs(ahead[2 * third : 3 * third]), 100)]
+                end = 2 * third + round((np.argmin(loudness) + 0.5) * third / 100)
+            if ahead[:end].min() < ahead[:end].max():
+                yield start / sampling_rate, ahead[:end]
+            start, ahead = start + end, ahead[end:]
 
 
 def write_asr_text(transcriber: Transcriber, folder: Path, into: Path) -> dict[str, float]:

@@ -10,6 +10,7 @@ def checkpoint_dir(make_model, processor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint") / "rsa_cfn"
     make_model(fusion="rsa_cfn").save_pretrained(folder)
     processor.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlanguage: [ko]\ntags: [synthetic]\n---\n", encoding="utf-8")
     return folder
 
 

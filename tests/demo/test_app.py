@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 
-from demo.app import load_recognizer, main
+from demo.app import load_recognizer, main, read_card
 from demo.recognizer import in_korean
 from foundation.errors import InputError
 from processing_rsa_cfn import RsaCfnPipeline
@@ -37,6 +37,13 @@ def test_a_missing_model_is_told_in_one_line(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="^--model empty can't be loaded; give .*$"):
         load_recognizer("empty", None)
+
+
+def test_a_card_tells_what_a_model_is_for(checkpoint_dir, tmp_path):
+    assert read_card(str(checkpoint_dir)) == {"language": ["ko"], "tags": ["synthetic"]}
+    assert read_card(str(tmp_path)) == {}
+    (tmp_path / "README.md").write_text("# No metadata\n")
+    assert read_card(str(tmp_path)) == {}
 
 
 def test_missing_gradio_is_told_in_one_line(monkeypatch, capsys):
@@ -119,6 +126,7 @@ def test_the_page(gradio, browser, checkpoint_dir, tmp_path):
         browser.get(address)
         buttons = wait.until(lambda _: find("button.gallery-item"))
         assert len(buttons) == 7
+        assert "Model: models/rsa_cfn · 언어 Language: 한국어 Korean" in find("body")[0].text
         _, text = buttons[2].text.split(": ", maxsplit=1)
         buttons[2].click()
         wait.until(lambda _: find("#explanation img"))
@@ -142,7 +150,10 @@ def test_the_page(gradio, browser, checkpoint_dir, tmp_path):
         find("#recognise")[0].click()
         (note,) = wait.until(lambda _: [note for note in find("#note") if note.text])
         assert note.text.startswith("Audio can't be read")
-        assert not find("#explanation img")
+        assert not find("#explanation img") and not find("#timeline img")
+        browser.set_window_size(390, 844)
+        width = "return document.documentElement.scrollWidth"
+        assert browser.execute_script(width) <= browser.execute_script("return window.innerWidth")
         loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
         assert loaded and all(name.startswith((address, "data:", "blob:")) for name in loaded)
     assert "Traceback" not in (tmp_path / "space" / "stderr").read_text()

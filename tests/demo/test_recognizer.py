@@ -33,7 +33,7 @@ def test_probabilities_are_the_pipelines(recognizer, pipe, examples):
     assert answer.probabilities["audio"] == pytest.approx(expected(pipe, {"text": text}))
     assert answer.probabilities["text"] == pytest.approx(expected(pipe, {"audio": audio}))
     assert "분노 angry" in answer.probabilities["all"] and len(answer.probabilities["all"]) == 7
-    assert answer.explained is None
+    assert answer.explained is None and answer.timeline is None
     assert answer.picture.width > 600 and len(answer.picture.convert("L").getcolors(256)) > 10
 
 
@@ -59,6 +59,7 @@ def test_of_a_long_recording_the_picture_explains_a_part(make_model, processor, 
     soundfile.write(tmp_path / "long.wav", 0.1 * clips[2] / np.abs(clips[2]).max(), 16000)
     answer = recognizer(str(tmp_path / "long.wav"), texts[0])
     assert answer.explained == pytest.approx((0.25, 0.75))
+    assert answer.timeline.width > 500 and len(answer.timeline.convert("RGB").getcolors(10**6)) > 6
     given = {"audio": str(tmp_path / "long.wav"), "text": texts[0]}
     assert answer.probabilities["all"] == pytest.approx(expected(recognizer.pipe, given))
 

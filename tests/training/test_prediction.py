@@ -227,9 +227,9 @@ def break_off(saved, source, folder, after, monkeypatch):
         written.append(arguments)
         return record(*arguments, **options)
 
-    record = prediction._record
+    record = prediction.record
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prediction, "_record", count)
+        patch.setattr(prediction, "record", count)
         predict(saved, source, folder)
 
 
