@@ -9,6 +9,7 @@ python -m scripts.timeline speech.wav --asr_model openai/whisper-small --bf16 --
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
 
 import pandas
@@ -17,8 +18,8 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from explain.timeline import clock, draw_timeline
-from foundation.errors import InputError, OneLineParser, run_script
-from foundation.files import write_csv, write_folder, write_json
+from foundation.errors import EXIT_CODES, InputError, OneLineParser, exit_code, run_script
+from foundation.files import check_output_dir, owned, write_csv, write_json
 from processing_rsa_cfn import RsaCfnPipeline, opened, without_secrets
 from training.cpu import cpu_functions
 from training.model import load_saved
@@ -41,8 +42,9 @@ def read_timeline(pipe: RsaCfnPipeline, audio: str, transcriber: Transcriber | N
         return pipe({"audio": source, "text": heard.get("words") or None}, return_windows=True) | heard
 
 
-def write_timeline(arguments: argparse.Namespace, folder: Path) -> list[str]:
+def write(arguments: argparse.Namespace, given: str) -> None:
     """Write what [`read_timeline`] gives as csv, whose columns are those of predictions.csv, json and a picture."""
+    check_output_dir(arguments.output_dir, given)
     device, name, recording = PartialState().device, arguments.model_name_or_path, without_secrets(arguments.audio)
     model, processor = load_saved(name)
     labels, attributes = list(model.config.id2label.values()), model.config.attributes or []
@@ -59,26 +61,26 @@ def write_timeline(arguments: argparse.Namespace, folder: Path) -> list[str]:
     windows = answer["windows"]
     rows = [Row({name: window[name] for name in ("start", "end")}, None, window.get("text")) for window in windows]
     rows = [record(row, window, labels, attributes, "words" in answer) for row, window in zip(rows, windows)]
-    write_csv(folder / "timeline.csv", pandas.DataFrame(rows, dtype=object).drop(columns="error"))
-    write_json(folder / "timeline.json", {"audio": recording, "model": name, **answer})
     title = f"{Path(recording).name} · {clock(windows[-1]['end'])} · {name}"
-    draw_timeline(windows, labels, title).savefig(folder / "timeline.png", dpi=DPI, facecolor="white")
-    whole = ", ".join(f"{entry['label']} {entry['score']:.3f}" for entry in answer["scores"])
-    print(f"{len(windows)} windows; the mean of all: {whole}")
-    return ["timeline.csv", "timeline.json", "timeline.png"]
+    with owned(arguments.output_dir, given) as folder:
+        write_csv(folder / "timeline.csv", pandas.DataFrame(rows, dtype=object).drop(columns="error"))
+        write_json(folder / "timeline.json", {"audio": recording, "model": name, **answer})
+        draw_timeline(windows, labels, title).savefig(folder / "timeline.png", dpi=DPI, facecolor="white")
+    print(", ".join(f"{entry['label']} {entry['score']:.3f}" for entry in answer["scores"]))
+    print(f"Written to {folder}: timeline.csv, timeline.json and timeline.png, of {len(windows)} windows")
 
 
 def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
-    codes = "exit codes: 0, all files are written; 1, one can't be; 2, something given can't be used"
-    parser = OneLineParser(prog="timeline", description="What a saved model hears over a recording.", epilog=codes)
+    parser = OneLineParser(prog="timeline", description="What a saved model hears over a recording.", epilog=EXIT_CODES)
     parser.add_argument("audio", help="a recording of up to 24 hours, or its URL")
     parser.add_argument("--output_dir", type=Path, required=True, help="files of the same names are overwritten")
     parser.add_argument("--model_name_or_path", default=DEFAULT_MODEL, help=f"a saved RSA-CFN model ({DEFAULT_MODEL})")
     parser.add_argument("--asr_model", help="speech recogniser whose words each window is read with")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, which takes less time")
     arguments = parser.parse_args(argv)
-    return write_folder("timeline", arguments.output_dir, lambda folder: write_timeline(arguments, folder))
+    given = f"--output_dir {arguments.output_dir}"
+    return exit_code("timeline", partial(write, arguments, given), given)
 
 
 if __name__ == "__main__":

@@ -563,6 +563,8 @@ def test_a_model_of_features_answers_alike_in_batches_and_in_threads(model_type,
         by_label(expected[0]), np.mean([by_label(window) for window in windows], axis=0), atol=1e-6
     )
     assert_same(pipe(rows, batch_size=4), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_allclose(by_label(pipe(rows[0])), by_label(expected[0]), atol=0.02)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(pipe, rows * 4)) == expected * 4
 
