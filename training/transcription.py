@@ -32,6 +32,7 @@ class Transcriber:
             self.recognizer = pipeline("automatic-speech-recognition", model=name, device=device, dtype=torch.float32)
             self.recognizer.tokenizer.pad_token = self.recognizer.tokenizer.pad_token or "<|endoftext|>"  # Whisper's
         self.sampling_rate = self.recognizer.feature_extractor.sampling_rate
+        self.device_type = self.recognizer.device.type
         model = self.recognizer.model
         config = model.generation_config if model.can_generate() else None
         self.generates, self.options = config is not None, {}
@@ -70,10 +71,11 @@ class Transcriber:
         if self.generates:
             limit = min(int(TOKENS_PER_SECOND * (seconds + 1)), MOST_TOKENS)
             options["generate_kwargs"] = {"max_new_tokens": limit, **self.options}
+        inputs = [{"raw": waveform, "sampling_rate": self.sampling_rate} for waveform in waveforms]
         try:
-            inputs = [{"raw": waveform, "sampling_rate": self.sampling_rate} for waveform in waveforms]
-            # Beside longer clips, which it is padded to, one with CTC would hear something else.
-            return self.recognizer(inputs, batch_size=len(inputs) if self.generates else 1, **options)
+            with torch.autocast(self.device_type, enabled=False):  # Whisper's spectrogram too
+                # Beside longer clips, which it is padded to, one with CTC would hear something else.
+                return self.recognizer(inputs, batch_size=len(inputs) if self.generates else 1, **options)
         except Exception as error:  # whatever a recogniser makes of a sound that it isn't made for
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ValueError(f"the recogniser can make nothing of the audio ({reason}); give its text.") from error
