@@ -50,7 +50,8 @@ def write(arguments: argparse.Namespace, given: str) -> None:
     labels, attributes = list(model.config.id2label.values()), model.config.attributes or []
     if "audio" not in model.fusion.modalities:
         raise InputError(f"--model_name_or_path {name} reads nothing but text; give a model that hears")
-    transcriber = None if arguments.asr_model is None else Transcriber(arguments.asr_model, device)
+    asr = arguments.asr_model
+    transcriber = None if asr is None else Transcriber(asr, device, arguments.asr_language)
     pipe = RsaCfnPipeline(model.to(device), processor, device=device, batch_size=BATCH_SIZE, return_attributes=True)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16)
     try:
@@ -77,6 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output_dir", type=Path, required=True, help="files of the same names are overwritten")
     parser.add_argument("--model_name_or_path", default=DEFAULT_MODEL, help=f"a saved RSA-CFN model ({DEFAULT_MODEL})")
     parser.add_argument("--asr_model", help="speech recogniser whose words each window is read with")
+    parser.add_argument("--asr_language", help="what it shall hear, such as ko, rather than guess")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, which takes less time")
     arguments = parser.parse_args(argv)
     given = f"--output_dir {arguments.output_dir}"
