@@ -66,8 +66,10 @@ class AudioError(ValueError):
         self.reason = reason
 
 
-def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) -> np.ndarray:
-    """Decode one clip of at most `MAX_SECONDS` to a mono waveform of this rate in Hz, float32 `(num_samples,)`; an
+def decode_audio(
+    audio, sampling_rate: int | None, target_sampling_rate: int, max_seconds: float = MAX_SECONDS
+) -> np.ndarray:
+    """Decode one clip of at most `max_seconds` to a mono waveform of this rate in Hz, float32 `(num_samples,)`; an
     [`AudioError`] says why one can't be used.
 
     `audio` is a file path; encoded bytes; a binary file object, which need not be able to seek; a dict, such as a row
@@ -76,7 +78,7 @@ def decode_audio(audio, sampling_rate: int | None, target_sampling_rate: int) ->
     integers of 8, 16 or 32 bits, whose full scale becomes 1. `sampling_rate` is of bare samples, in Hz;
     `target_sampling_rate` when left out.
     """
-    blocks = list(decode_blocks(audio, sampling_rate, target_sampling_rate, MAX_SECONDS))
+    blocks = list(decode_blocks(audio, sampling_rate, target_sampling_rate, max_seconds))
     return blocks[0] if len(blocks) == 1 else np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
@@ -188,7 +190,7 @@ def _resample(blocks: Iterable[np.ndarray], rate: float, target: float) -> Itera
 
 def _check_length(frames: int, rate: float, max_seconds: float) -> None:
     if frames > max_seconds * rate:
-        advice = ", or use the pipeline, which reads it in windows" if max_seconds <= MAX_SECONDS else ""
+        advice = ", or use the pipeline, which reads it in windows" if max_seconds == MAX_SECONDS else ""
         raise AudioError(TOO_LONG, f"audio longer than {max_seconds / 60:g} minutes; give a part of it{advice}.")
 
 

@@ -4,11 +4,10 @@ import io
 import threading
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from audio_rsa_cfn import TOO_LONG, AudioError, decode_blocks
+from audio_rsa_cfn import decode_audio
 from explain import draw_explanation, explain
 from explain.timeline import draw_timeline
 from processing_rsa_cfn import RsaCfnPipeline
@@ -108,14 +107,7 @@ class Recognizer:
     def _read(self, audio: str) -> dict:
         """The samples of a file, which is read no further than `MAX_SECONDS`, whatever its header says."""
         rate = self.pipe.processor.feature_extractor.sampling_rate
-        try:
-            blocks = list(decode_blocks(audio, None, rate, MAX_SECONDS))
-        except AudioError as error:
-            if error.reason == TOO_LONG:
-                limit = f"the recording is longer than {MAX_SECONDS / 60:g} minutes; give a part of it."
-                raise ValueError(limit) from error
-            raise
-        return {"array": np.concatenate([np.zeros(0, np.float32), *blocks]), "sampling_rate": rate}
+        return {"array": decode_audio(audio, None, rate, MAX_SECONDS), "sampling_rate": rate}
 
     def _explain(self, given: dict) -> tuple[Image.Image, tuple[float, float] | None]:
         processor = self.pipe.processor

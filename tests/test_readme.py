@@ -64,6 +64,7 @@ NOT_RUN = {
     r"run_experiments\.py|-m benchmarks\.": "takes from minutes to days",
     r"scripts\.export_onnx": "takes a minute; its own test exports the same model",
     r"--help$": "only prints",
+    r"scripts\.serve": "serves until it is stopped; its own test asks a server",
     r"demo/app\.py": "serves until it is stopped; tests/demo opens it in a browser",
 }
 # Packages that a page may ask for and the tests do without.
