@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from processing_rsa_cfn import RsaCfnPipeline
 from scripts import serve
 from scripts.serve import main
 from tests.scripts.test_serve_app import encoded, scores
+from training.cpu import cpu_functions
 
 
 @pytest.mark.parametrize(
@@ -79,12 +81,15 @@ def test_clips_of_many_clients_are_answered_as_the_pipeline_does(precision, serv
     run, port = server(*precision, "--batch_size", "8")
     rng = np.random.default_rng(0)
     contents = [encoded(rng.standard_normal(rng.integers(1000, 120_000))) for _ in range(40)]
-    pipe = RsaCfnPipeline(make_model(fusion="early_fusion", audio_config=half_stem), processor, device="cpu")
+    model, is_half = make_model(fusion="early_fusion", audio_config=half_stem), "--bf16" in precision
+    pipe = RsaCfnPipeline(model, processor, device="cpu", int8="--int8" in precision)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_half), cpu_functions(pipe.device):
+        expected = pipe(contents)
     with ThreadPoolExecutor(12) as threads:
         answers = list(threads.map(lambda content: post(port, content), contents))
-    for (status, answer), expected in zip(answers, pipe(contents), strict=True):
+    for (status, answer), wanted in zip(answers, expected, strict=True):
         assert status == 200, answer
-        assert scores(answer) == pytest.approx(scores(expected), abs=0.02 if precision else 1e-5)
+        assert scores(answer) == pytest.approx(scores(wanted), abs=0.02 if is_half else 1e-5)
 
 
 @pytest.mark.slow
