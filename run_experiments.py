@@ -8,6 +8,8 @@ import argparse
 import logging
 import shlex
 import time
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from foundation.errors import InputError, OneLineParser, complain, run_script, unknown_arguments
@@ -25,6 +27,21 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="How many runs are trained side by side (default: one for each GPU; without one, tiny backbones as\n"
         "many as there are cores, and any others one after the other).",
     )
+    parser.add_argument(
+        "--launcher",
+        choices=["slurm"],
+        help="Make the runs jobs of Slurm, all at a time unless --num_processes is given, on a folder that all its\n"
+        "machines see.",
+    )
+    parser.add_argument(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="Of each job: timeout_min (1440), mem_gb, cpus_per_task, gpus_per_node, partition and what else submitit\n"
+        "gives to sbatch; cluster=local tries them as processes of this machine.",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="Only show what Slurm would be given for a run.")
     parser.epilog = (
         "All other arguments are for run_classification.py, and win over those of the plan.\n\n"
         "Exit codes: 0, all runs are finished; 1, some failed, or a file can't be written; 2, something given can't\n"
@@ -37,6 +54,10 @@ def parse_command(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise InputError(unknown_arguments(unknown, known))
     if args.num_processes is not None and args.num_processes < 1:
         raise InputError(f"--num_processes {args.num_processes} is too small; give 1 or more")
+    if args.launcher and find_spec("submitit") is None:
+        raise InputError("--launcher slurm needs submitit; pip install submitit")
+    if not args.launcher and (args.slurm or args.dry_run):
+        raise InputError("--slurm and --dry_run are for jobs of Slurm; give --launcher slurm too")
     return args, overrides
 
 
@@ -71,12 +92,18 @@ def main(arguments: list[str]) -> int:
     output_dir = Path(args.output_dir or f"results/{plan.name}")
     with owned(output_dir, f"--output_dir {output_dir}") as output_dir:
         command = shlex.join(["python", "run_experiments.py", *arguments])
-        return run_plan(plan, output_dir, args.num_processes, command)
+        return run_plan(plan, output_dir, args, command)
 
 
-def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: str) -> int:
+def run_plan(plan: Plan, output_dir: Path, args: argparse.Namespace, command: str) -> int:
     """The same as `main`, for a plan that was read, in a folder that no other process writes to."""
     start, cells_dir = time.perf_counter(), output_dir / "cells"
+    launch = None
+    if args.launcher:
+        from experiments.jobs import Job, make_executor, sbatch_text  # late, since submitit is an extra
+
+        executor = make_executor(output_dir / "jobs", args.slurm)
+        launch = partial(Job, executor)
     _, damaged = read_runs(plan.cells, cells_dir)
     check_arguments([cell for cell in plan.cells if cell.name not in damaged], cells_dir)
     check_data(plan)
@@ -86,10 +113,15 @@ def run_plan(plan: Plan, output_dir: Path, num_processes: int | None, command: s
     left = [cell for cell in plan.cells if not is_finished(cells_dir / cell.name)]
     trained = [system for system in plan.systems if system.fusion in FUSION_CLASSES]
     is_tiny = all(TINY in (system.audio_model, system.text_model) for system in trained)
-    num_processes = num_processes or choose_num_processes(is_tiny, len(left))
+    if args.dry_run:
+        for cell in left[:1]:
+            print(f"{len(left)} jobs are left; the first:\n\n{sbatch_text(executor, cell, cells_dir / cell.name)}")
+        return 0
+    is_elsewhere = launch and "cluster=local" not in args.slurm
+    num_processes = args.num_processes or (len(left) if is_elsewhere else choose_num_processes(is_tiny, len(left)))
     progress = Progress(plan.cells, {cell.name for cell in left}, num_processes, cells_dir)
     try:
-        errors = run_cells(left, cells_dir, num_processes, progress.update) if left else {}
+        errors = run_cells(left, cells_dir, num_processes, progress.update, launch) if left else {}
     except Interrupted as interrupted:
         number = sum(is_finished(cells_dir / cell.name) for cell in plan.cells)
         complain(

@@ -98,26 +98,30 @@ def _by_name(arguments: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in parts}
 
 
-def run_cell(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
-    """
-    Run a cell, or go on where it was interrupted, and end the process with the exit code of run_classification.py.
-    The environment says which device is its own.
-    """
+def run_cell_in_process(cell: Cell, folder: Path, environment: dict[str, str]) -> None:
+    """Run a cell, and end this process with its exit code. The environment says which device is its own."""
     os.environ.update(environment)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    sys.exit(run_cell(cell, folder))
+
+
+def run_cell(cell: Cell, folder: Path) -> int:
+    """Run a cell, or go on where it was interrupted, and give the exit code of run_classification.py."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / ARGUMENTS, cell.arguments)
     _print_to(folder / LOG)
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s", force=True)
-    # A process that outlived the one that started it may be about to save its last checkpoint.
+    # A process that outlived the one that started it may be about to save its last checkpoint, or to finish.
     with FileLock(f"{folder}.lock"):
+        if is_finished(folder):
+            return 0
         code = run_classification.run([*cell.arguments, "--output_dir", str(folder)])
         if code == 0:
             finish(folder)
             if cell.is_first:
                 draw_cell(cell, folder)
-    sys.exit(code)
+    return code
 
 
 def _print_to(file: Path) -> None:

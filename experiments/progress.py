@@ -22,21 +22,22 @@ class Progress:
         self.num_left = len(left)
         self.started: dict[str, float] = {}
         self.seconds: list[float] = []
-        print(f"{len(cells) - len(left)} of {len(cells)} runs are finished; {num_processes} run at a time.")
+        print(f"{len(cells) - len(left)} of {len(cells)} runs are finished; {num_processes} run at a time.", flush=True)
 
     def update(self, cell: Cell, state: str) -> None:
         """Take note that `cell` is now `"running"`, `"done"`, `"failed"` or `"stopped"`."""
         if state == "running":
             self.started[cell.name] = time.monotonic()
         elif state == "stopped":
-            print(f"{cell.name}: stopped; the same command resumes it")
+            print(f"{cell.name}: stopped; the same command resumes it", flush=True)
         else:
             self.num_left -= 1
             self.seconds.append(time.monotonic() - self.started[cell.name])
             self.states[cell.name] = self._score(cell) if state == "done" else FAILED
             number = len(self.cells) - self.num_left
             scored = f"macro F1 {self.states[cell.name]}" if state == "done" else FAILED
-            print(f"[{number}/{len(self.cells)}] {cell.name}: {scored}, {self.seconds[-1]:.0f} s{self._outlook()}")
+            seconds = f"{self.seconds[-1]:.0f} s{self._outlook()}"
+            print(f"[{number}/{len(self.cells)}] {cell.name}: {scored}, {seconds}", flush=True)
 
     def close(self) -> None:
         """Print the table."""

@@ -2,16 +2,17 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import psutil
 import torch
 
-from experiments.cells import LOG, run_cell
+from experiments.cells import LOG, run_cell_in_process
 from experiments.plan import Cell
 from foundation.files import REPOSITORY
 from foundation.words import writable
@@ -20,6 +21,8 @@ from training.stopping import SIGNALS
 
 # A process with tiny backbones takes less (measured).
 TINY_BYTES = 2 * 2**30
+# Seconds for each that runs, between two looks at them.
+PAUSE = 0.05
 # Imported once, before processes are forked.
 PRELOADED = ["experiments.cells", "metrics.emotion_metric", "training.card", "training.features", "matplotlib.pyplot"]
 
@@ -47,39 +50,46 @@ def num_cores() -> int:
 
 
 def run_cells(
-    cells: list[Cell], output_dir: Path, num_processes: int, on_change: Callable[[Cell, str], None]
+    cells: list[Cell], output_dir: Path, num_processes: int, on_change: Callable[[Cell, str], None], launch=None
 ) -> dict[str, str]:
     """
     Run cells in their order, so many at a time, and give the reasons in one line of those that failed, by their names.
     `on_change` is told of a cell that it is `"running"`, `"done"`, `"failed"`, or `"stopped"` after SIGINT or SIGTERM,
-    where what runs saves a checkpoint before `Interrupted` is raised.
+    where what runs saves a checkpoint before `Interrupted` is raised. `launch` starts one in its folder, at its
+    place among those that run, in place of a process of this machine.
     """
-    context = _make_context(num_processes)
-    errors, waiting, running = {}, list(cells), {}
+    launch = launch or partial(_start, _make_context(num_processes))
+    errors, waiting, running = {}, list(cells), []
     free, is_stopping = list(range(num_processes)), False
     with _noting_signals() as received:
         while (waiting and not received) or running:
             while waiting and free and not received:
                 cell, place = waiting.pop(0), free.pop(0)
-                process = context.Process(target=run_cell, args=(cell, output_dir / cell.name, _environment(place)))
-                process.start()
-                running[process.sentinel] = (process, cell, place)
+                running.append((launch(cell, output_dir / cell.name, place), cell, place))
                 on_change(cell, "running")
             if received and not is_stopping:
                 is_stopping = True
-                for process, *_ in running.values():
+                for process, *_ in running:
                     process.terminate()
-            for sentinel in wait(list(running), timeout=1):
-                process, cell, place = running.pop(sentinel)
-                process.join()
+            time.sleep(PAUSE * len(running))
+            for ended in [entry for entry in running if not entry[0].is_alive()]:
+                running.remove(ended)
+                process, cell, place = ended
                 free.append(place)
-                state = "done" if not process.exitcode else "stopped" if received else "failed"
+                failure = process.join() or process.exitcode
+                state = "done" if not failure else "stopped" if received else "failed"
                 if state == "failed":
-                    errors[cell.name] = _reason(process.exitcode, output_dir / cell.name / LOG)
+                    errors[cell.name] = tell_reason(failure, output_dir / cell.name / LOG)
                 on_change(cell, state)
     if received:
         raise Interrupted(received[0])
     return errors
+
+
+def _start(context, cell: Cell, folder: Path, place: int):
+    process = context.Process(target=run_cell_in_process, args=(cell, folder, _environment(place)))
+    process.start()
+    return process
 
 
 def _make_context(num_processes: int):
@@ -87,12 +97,17 @@ def _make_context(num_processes: int):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, num_cores() // num_processes)))
     # Threads that wait for work by spinning would take it from the other cells.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    find_code()
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
+
+
+def find_code() -> None:
+    """Have processes that this one starts find the modules of this repository."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
 
 
 def _environment(place: int) -> dict[str, str]:
@@ -116,8 +131,10 @@ def _noting_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _reason(exit_code: int, log: Path) -> str:
-    """Why a process ended: the last line it printed, or the signal."""
+def tell_reason(exit_code: int | str, log: Path) -> str:
+    """Why a process ended: the last line it printed, or the signal; what a job says as it is."""
+    if isinstance(exit_code, str):
+        return exit_code
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         about = ", as the system does when memory runs out: give a smaller --num_processes" if name == "SIGKILL" else ""

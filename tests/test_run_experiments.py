@@ -36,6 +36,8 @@ PAPER_PLAN = REPOSITORY / "recipes" / "experiments" / "paper.json"
 TINY = {"audio_model": "tiny", "text_model": "tiny"}
 SUMMARY = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
 REPORT = ("results.json", "results.csv", "results.md", "report.html")
+# Jobs as on a cluster, two at a time, which submitit runs on this machine.
+JOBS = ("--launcher", "slurm", "--slurm", "cluster=local", "--num_processes", "2")
 # What another run of the same takes other figures of: time and memory.
 COST = {"seconds", "peak_memory_bytes"}
 
@@ -144,9 +146,10 @@ def without_cost(value):
 
 
 @pytest.mark.slow
-def test_stopped_killed_and_started_again_it_ends_with_the_same_report(finished, prepared_dir, tmp_path):
+@pytest.mark.parametrize("launcher", [(), JOBS], ids=["processes", "jobs"])
+def test_stopped_killed_and_started_again_it_ends_with_the_same_report(launcher, finished, prepared_dir, tmp_path):
     plan = write_plan(tmp_path, prepared_dir)
-    first = start(tmp_path, plan)
+    first = start(tmp_path, plan, *launcher)
     assert any(line.startswith("[1/6]") for line in first.stdout)
     first.send_signal(signal.SIGTERM)
     code, output, errors = finish(first)
@@ -155,11 +158,11 @@ def test_stopped_killed_and_started_again_it_ends_with_the_same_report(finished,
     told = [line for line in errors.splitlines() if line.startswith("run_experiments.py: stopped by SIGTERM; ")]
     assert len(told) == 1
     assert told[0].endswith(" of 6 runs are finished, and the same command goes on with the others")
-    second = start(tmp_path, plan)
+    second = start(tmp_path, plan, *launcher)
     assert any(line.startswith("[4/6]") for line in second.stdout)
     second.kill()
     second.communicate()
-    code, output, errors = finish(start(tmp_path, plan))
+    code, output, errors = finish(start(tmp_path, plan, *launcher))
     assert code == 0, errors
     assert "0 of 6 runs are finished" not in output and "[6/6]" in output
     assert comparable(tmp_path) == comparable(finished[0])
@@ -292,13 +295,14 @@ def test_all_done_it_only_reports(finished, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_failed_run_is_reported_and_the_rest_go_on(prepared_dir, tmp_path):
+@pytest.mark.parametrize("launcher", [(), JOBS], ids=["processes", "jobs"])
+def test_a_failed_run_is_reported_and_the_rest_go_on(launcher, prepared_dir, tmp_path):
     """And a plan that asks for the scores of single modalities has those of both, which the report is of."""
     # A loss that isn't finite stops a run.
     block = {"fusions": ["text"], "backbones": [TINY], "variants": {"sane": {}, "mad": {"learning_rate": 1e30}}}
     fields = {"protocols": {"paper": {"seeds": [7]}}, "tables": {"Rates": [block]}}
     plan = write_plan(tmp_path, prepared_dir, {"eval_modalities": ["text"]}, **fields)
-    code, output, _ = run_in(tmp_path, plan)
+    code, output, _ = run_in(tmp_path, plan, *launcher)
     assert code == 1
     (line,) = [line for line in output.splitlines() if line.startswith("Failed: ")]
     assert "paper/text-mad/seed7: the loss is" in line and line.endswith("log.txt)")
