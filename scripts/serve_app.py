@@ -19,6 +19,7 @@ from training.precision import NAMES
 
 
 logger = logging.getLogger(__name__)
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # which warns of each bad form
 
 # Who sends a byte now and then has a place for no longer.
 RECEIVING_SECONDS = 60
