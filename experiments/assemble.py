@@ -1,10 +1,7 @@
 """A plan and the folders of its cells → `Results`: what was run, the statistics over it, and with which versions."""
 
-import logging
-import platform
 import shlex
 import shutil
-import subprocess
 from collections import defaultdict
 from pathlib import Path
 
@@ -15,13 +12,9 @@ from experiments.results import COST, PAPER, SESSION, Results, Run
 from experiments.scored_run import ScoredRun, read_runs
 from experiments.statistics import ensemble_runs, majority_runs, score_system
 from foundation.errors import InputError
-from foundation.files import REPOSITORY
-from foundation.versions import package_versions
+from foundation.versions import made_with
 from training.arguments import DEMO_DIR
 from training.parsing import parse_arguments
-
-
-logger = logging.getLogger(__name__)
 
 
 def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: str) -> Results:
@@ -43,7 +36,7 @@ def make_results(plan: Plan, output_dir: Path, errors: dict[str, str], command: 
         label_names=label_names,
         command=command,
         plan={**plan.given, "overrides": plan.overrides},
-        versions=_versions(),
+        versions=made_with(),
         systems=plan.systems,
         tables=plan.tables,
         runs=[_describe(cell, finished.get(cell.name), errors) for cell in plan.cells],
@@ -87,17 +80,6 @@ def _scores(logged: dict) -> dict[str, float]:
     times = ("_runtime", "_per_second", "_preparation_time")  # the last one only of a run that resumed after training
     names = [name for name in logged if name.startswith("eval_") and not name.endswith(times)]
     return {name.removeprefix("eval_"): logged[name] for name in names}
-
-
-def _versions() -> dict[str, str]:
-    """Versions of Python and the packages, and the commit of this repository if git knows it."""
-    versions = {"python": platform.python_version()} | package_versions()
-    try:
-        git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12"]
-        versions["commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        logger.warning("This folder is no git repository: the report can't name the commit.")
-    return versions
 
 
 def _take_attention(plan: Plan, output_dir: Path, finished: dict[str, ScoredRun]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from corpora.folds import NUM_FOLDS
 from experiments.published import published_weighted_f1
 from experiments.results import ENSEMBLE, MAJORITY, PAPER, SESSION, SINGLE_MODALITIES, System, Table, TableRow
 from foundation.errors import InputError
-from foundation.files import read_json
+from foundation.files import find_recipe, read_json
 from foundation.words import writable
 from training.arguments import TINY, DataArguments, ModelArguments
 from training.checkpoints import LAST
@@ -102,7 +102,7 @@ class _Choice:
 def read_plan(file: str | Path, overrides: list[str] = ()) -> Plan:
     """Read and check a plan, whose fields are in recipes/README.md; the overrides win over its arguments. It is an
     `InputError` too if run_classification.py would refuse one of the cells."""
-    file = Path(file)
+    file = find_recipe(file)
     try:
         given = read_json(file)
         json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_named_once)

@@ -156,7 +156,7 @@ class Results:
     label_names: list[str]
     command: str  # that runs all of it again
     plan: dict  # as read, with what was given on the command line
-    versions: dict[str, str]  # of Python and the packages, and the commit of this repository
+    versions: dict[str, str]  # from `made_with`: the date, and what it was computed with
     systems: list[System]  # these, tables and runs in the order of the plan
     tables: list[Table]
     runs: list[Run]

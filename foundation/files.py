@@ -54,6 +54,11 @@ def read_json(file: str | os.PathLike) -> dict:
     return content
 
 
+def find_recipe(name: str | os.PathLike) -> Path:
+    """A JSON file of arguments or of a plan; those in `recipes/` are found beside this code too."""
+    return Path(name) if os.path.exists(name) or not (REPOSITORY / name).is_file() else REPOSITORY / name
+
+
 def digest(file: Path, most_bytes: int | None = None) -> str:
     """Of a file's content, or of so many bytes at its beginning."""
     with file.open("rb") as stream:

@@ -1,10 +1,33 @@
-"""The packages whose versions a result depends on."""
+"""What a result depends on beside its arguments: the day, this code, and the packages."""
 
-from importlib.metadata import version
+import platform
+import subprocess
+from contextlib import suppress
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+
+from foundation.files import REPOSITORY
 
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "huggingface_hub", "scikit-learn")
 
 
-def package_versions() -> dict[str, str]:
-    return {package: version(package) for package in PACKAGES}
+def made_with() -> dict[str, str]:
+    """The date, the commit of this code or the version that pip installed, and the versions of Python and packages."""
+    made = {"date": date.today().isoformat(), "Python": platform.python_version()}
+    made |= {package: version(package) for package in PACKAGES}
+    if commit := _git("describe", "--always", "--dirty", "--abbrev=12"):
+        return made | {"commit": commit}
+    with suppress(PackageNotFoundError):
+        made["rsa-cfn"] = version("rsa-cfn")
+    return made
+
+
+def _git(*arguments: str) -> str:
+    """What git says of this repository; nothing where there is no git, or where another's folder holds this code."""
+    if not (REPOSITORY / ".git").exists():
+        return ""
+    with suppress(OSError):
+        git = ["git", "-C", str(REPOSITORY), *arguments]
+        return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return ""

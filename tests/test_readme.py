@@ -67,6 +67,12 @@ NOT_RUN = {
     r"scripts\.serve": "serves until it is stopped; its own test asks a server",
     r"demo/app\.py": "serves until it is stopped; tests/demo opens it in a browser",
 }
+# The scripts behind the commands of the package.
+INSTALLED = {
+    "rsa-cfn-prepare": "prepare_dataset",
+    "rsa-cfn-train": "run_classification",
+    "rsa-cfn-experiments": "run_experiments",
+}
 # Packages that a page may ask for and the tests do without.
 FURTHER_PACKAGES = {"deepspeed", "ruff"}
 
@@ -83,7 +89,8 @@ def commands(page):
 
 def commands_in_prose(page):
     spans = re.findall(r"`([^`]+)`", prose(PAGES[page]))
-    return [span for span in spans if re.match(r"(python|accelerate launch|pip install|hf|ruff|tensorboard) ", span)]
+    programs = r"(python|accelerate launch|pip install|hf|ruff|tensorboard|rsa-cfn-\w+) "
+    return [span for span in spans if re.match(programs, span)]
 
 
 def commands_in_docstrings():
@@ -155,6 +162,8 @@ def checkout(workplace, prepared_dir, monkeypatch):
 
 def check(command, is_run):
     """Parse a command of a page or, if asked, run it; one that can't be run leaves the folder that it would."""
+    command = re.sub(r"^rsa-cfn-\w+", lambda name: f"python {INSTALLED[name.group()]}.py", command)
+    command = command.replace("-m rsa_cfn.run_classification", "run_classification.py")
     can_run = not any(re.search(pattern, command) for pattern in NOT_RUN)
     words = shlex.split(re.sub(r"^([A-Z_]+=\S+ )+", "", command))
     if words[:2] == ["accelerate", "launch"]:
@@ -174,6 +183,8 @@ def check(command, is_run):
             pass  # what is in it is tested below; installing it brings gigabytes
         case ["pip", "install", "-r", file, *others]:
             assert all((REPOSITORY / name).is_file() for name in (file, *others) if name != "-r"), command
+        case ["pip", "install", "." | ".[app,onnx,lora,serve,slurm,track]"]:
+            pass  # tests/test_package.py does
         case ["pip", "install", *names]:
             required = re.findall(r"(?m)^([\w-]+)==", (REPOSITORY / "requirements.txt").read_text())
             assert set(names) <= {*required, *FURTHER_PACKAGES}, command

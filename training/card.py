@@ -2,7 +2,6 @@
 Every number in it comes from the run's own files and rows, so that it can be walked back to them."""
 
 import json
-import platform
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from corpora.catalogue import KnownCorpus
 from corpora.folds import find_groups
 from foundation.files import read_json, write_whole
 from foundation.templates import fill_template
-from foundation.versions import package_versions
+from foundation.versions import made_with
 from foundation.words import cell, counted, escape_markdown, first_names, without_folders, writable
 from metrics.intervals import FEW_GROUPS, NUM_RESAMPLES, bootstrap_intervals
 from metrics.scores import SCORES
@@ -160,8 +159,7 @@ def training_facts(trained: TrainedModel, steps: list[dict]) -> dict:
         "minutes": None if seconds is None else seconds / 60,
         "rows_per_step": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         "device": device if args.world_size == 1 else f"{args.world_size} processes ({device})",
-        "python_version": platform.python_version(),
-        "versions": ", ".join(f"{package} {version}" for package, version in package_versions().items()),
+        "made": made_with(),
     }
 
 

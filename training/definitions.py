@@ -41,5 +41,6 @@ def training_fields() -> type:
         return RsaCfnTrainingArguments
 
 
-_of_the_model = define(OF_THE_MODEL, [HERE.parent / "configuration_rsa_cfn.py"], Literal=Literal, get_args=get_args)
+_source = Path(find_spec("configuration_rsa_cfn").origin)
+_of_the_model = define(OF_THE_MODEL, [_source], Literal=Literal, get_args=get_args)
 Fusion, FUSIONS, PoolingMode, POOLING_MODES = map(_of_the_model.get, OF_THE_MODEL.split())

@@ -11,7 +11,7 @@ from typing import NoReturn
 from transformers.hf_argparser import HfArgumentParser
 
 from foundation.errors import InputError, unknown_arguments
-from foundation.files import read_json
+from foundation.files import find_recipe, read_json
 from foundation.words import writable
 from training.arguments import (
     AUDIO_MODEL,
@@ -89,7 +89,7 @@ def make_parser() -> OneLineArgumentParser:
 def read_given(arguments: list[str]) -> dict:
     """What a command line gives, which may start with a JSON file; what is given after it wins."""
     if arguments and arguments[0].endswith(".json"):
-        recipe, legal = read_json(arguments[0]), [field.name for cls in CLASSES for field in fields(cls)]
+        recipe, legal = read_json(find_recipe(arguments[0])), [field.name for cls in CLASSES for field in fields(cls)]
         if unknown := [argument for argument in recipe if argument not in legal]:
             raise InputError(f"{arguments[0]} has {unknown_arguments(unknown, [f'--{name}' for name in legal])}")
         # As they would stand on the command line, so that they are checked alike.
