@@ -44,11 +44,11 @@ class Split:
 
 
 def find_groups(table) -> tuple[str, list] | None:
-    """The column whose groups have to be drawn whole, and its values; `None` where there is none, or only one group. A
-    column of the scored rows with a value missing doesn't count."""
-    columns = {name: table[name][:] for name in GROUP_COLUMNS if name in table.column_names}
-    columns["segment_id"] = list(range(len(table)))
-    return next(((name, columns[name]) for name in GROUP_COLUMNS if find_problem(name, columns) is None), None)
+    """The column whose groups have to be drawn whole, and its values; `None` where there is none without a value
+    missing. One of several groups comes before one of a single group."""
+    columns = ((name, table[name][:]) for name in GROUP_COLUMNS if name in table.column_names)
+    whole = [(name, values) for name, values in columns if not any(map(_is_null, values))]
+    return max(whole, key=lambda column: len(set(column[1])) > 1, default=None)
 
 
 def split_rows(columns: dict[str, list], name=None, num_folds=None, fold=None, with_validation: bool = False) -> Split:

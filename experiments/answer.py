@@ -5,23 +5,25 @@ from statistics import mean
 
 from pandas import DataFrame, Series
 
-from experiments.records import from_both_sides, pair_frame, system_frame
+from experiments.records import MIN_SEEDS, from_both_sides, pair_frame, system_frame
 from experiments.results import MAJORITY, PAPER, SESSION, SINGLE_MODALITIES, Results
-from experiments.sheets import format_difference, format_interval, format_score
+from experiments.sheets import format_difference, format_interval, format_p, format_score
 from foundation.words import counted
+from metrics.intervals import MIN_GROUPS
 from metrics.scores import LEADING
 
 
-BEST_NAMED = 3
+NEXT_NAMED = 2
 PAIRS_NAMED = 3
 WHERE = {
-    SESSION: "On sessions that were not trained on (protocol session",
-    PAPER: "On a random split whose reported rows choose the epoch (protocol paper",
+    SESSION: "on sessions that were not trained on (protocol session)",
+    PAPER: "on a random split whose reported rows choose the epoch (protocol paper)",
 }
+NO_VERDICT = f"without a verdict, which takes {MIN_SEEDS} seeds and {MIN_GROUPS} sessions or speakers"
 
 
 def answer(results: Results) -> list[str]:
-    """One paragraph on the fairest protocol that has scores, and a shorter one on the other."""
+    """A sentence to quote and a paragraph on the fairest protocol that has scores, and a shorter one on the other."""
     systems = system_frame(results)
     systems = systems[systems.state == "finished"]
     if systems.empty:
@@ -29,32 +31,55 @@ def answer(results: Results) -> list[str]:
     paragraphs = []
     for protocol, scored in systems.groupby("protocol", sort=False):
         pairs = pair_frame(results, protocol)
-        sentences = [_best(protocol, scored), *_pairs(pairs, number_named=0 if paragraphs else PAIRS_NAMED)]
+        sentences = [_others(scored), *_pairs(pairs, number_named=0 if paragraphs else PAIRS_NAMED)]
         against = [text for modality in SINGLE_MODALITIES if (text := _against(modality, scored, pairs))]
         sentences += [f"Surely better than {'; than '.join(against)}."] if against else []
-        paragraphs.append(" ".join([*sentences, *_blind(scored, len(results.label_names))]))
+        sentences += _blind(scored, len(results.label_names))
+        headline, text = _headline(protocol, scored, pairs), " ".join(sentences).strip()
+        paragraphs += [f"{headline} {text}".strip()] if paragraphs else [headline, *([text] if text else [])]
     return [*paragraphs, *_flattery(results)]
 
 
-def _best(protocol: str, scored: DataFrame) -> str:
-    folds, seeds = (set(" ".join(scored[name]).split()) for name in ("folds", "seeds"))
-    where = f"{WHERE[protocol]}, {counted(len(folds), 'folds')}" if folds else WHERE[protocol]
-    where += f", {counted(len(seeds), 'seeds')})"
-    is_majority = scored.fusion == MAJORITY
-    ranked = scored[~is_majority].sort_values(LEADING, ascending=False, kind="stable")
-    chance = [
-        f"always answering the most frequent class has {_value(entry)}" for _, entry in scored[is_majority].iterrows()
-    ]
+def _ranked(scored: DataFrame) -> DataFrame:
+    """All but the majority class, the best first."""
+    return scored[scored.fusion != MAJORITY].sort_values(LEADING, ascending=False, kind="stable")
+
+
+def _headline(protocol: str, scored: DataFrame, pairs: DataFrame) -> str:
+    """Which system is best, by how much and how surely, and of how many runs."""
+    numbers = {what: set(" ".join(scored[what]).split()) for what in ("folds", "seeds")}
+    runs = " × ".join(counted(len(found), what) for what, found in numbers.items() if found)
+    where = f"{WHERE[protocol]}, over {runs}"
+    ranked = _ranked(scored)
     if ranked.empty:
-        return f"{where} nothing but the baseline was scored: {chance[0]}."
-    (_, best), *others = ranked.head(BEST_NAMED).iterrows()
-    text = (
-        f"{where} {best.system} has the highest macro F1, {_value(best)} (unweighted average recall "
-        f"{_value(best, 'unweighted_average_recall')})"
-    )
-    if others:
-        text += ", before " + " and ".join(f"{entry.system} {_value(entry)}" for _, entry in others)
-    return f"{'; '.join([text, *chance])}."
+        return f"Nothing but the baseline was scored {where}."
+    best, text = ranked.iloc[0], f"{ranked.system.iloc[0]} has the highest macro F1 {where}: {_value(ranked.iloc[0])}"
+    if len(ranked) == 1:
+        return f"{text}."
+    second, both = ranked.iloc[1], from_both_sides(pairs)
+    pair = both[(both["first"] == best.system) & (both["second"] == second.system)]
+    if pair.empty:  # no rows that both were scored on
+        return f"{text}, before {second.system} with {_value(second)}, {NO_VERDICT}."
+    (pair,) = (row for _, row in pair.iterrows())
+    verdict = "which may be chance" if pair.has_verdict else NO_VERDICT
+    verdict = f"surely (p {format_p(pair.p_holm)} after Holm's correction)" if pair.is_significant else verdict
+    by = f"{format_score(pair.value)} {format_interval(pair.low, pair.high, is_difference=True)}".strip()
+    return f"{text}, {by} above {second.system}, {verdict}."
+
+
+def _others(scored: DataFrame) -> str:
+    """What else the table says of the best, who comes next, and chance."""
+    ranked, told = _ranked(scored), []
+    for place, (_, entry) in enumerate(ranked.head(1 + NEXT_NAMED).iterrows()):
+        recall = f"Its unweighted average recall is {_value(entry, 'unweighted_average_recall')}"
+        told.append(f"{'next come' if place == 1 else 'and'} {entry.system} {_value(entry)}" if place else recall)
+    text = "; ".join(told).replace("; and", " and")
+    chance = [
+        f"always answering the most frequent class has {_value(entry)}"
+        for _, entry in scored[scored.fusion == MAJORITY].iterrows()
+    ]
+    text = "; ".join(filter(None, [text, *chance]))
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _value(entry: Series, name: str = LEADING) -> str:
@@ -66,6 +91,8 @@ def _pairs(pairs: DataFrame, number_named: int) -> list[str]:
     fusions = pairs[pairs.first_is_fusion & pairs.second_is_fusion]
     if fusions.empty:
         return []
+    if not fusions.has_verdict.any():
+        return [f"Fusions are ranked {NO_VERDICT}."]
     number = counted(len(fusions), "pairs")
     differing = fusions[fusions.is_significant].sort_values("value", key=lambda v: -v.abs(), kind="stable")
     if differing.empty:
@@ -92,7 +119,7 @@ def _against(modality: str, scored: DataFrame, pairs: DataFrame) -> str | None:
     best = alone.system[alone[LEADING].astype(float).idxmax()]
     pairs = from_both_sides(pairs)
     against = pairs[pairs.first_is_fusion & (pairs["second"] == best)]
-    if against.empty:
+    if not against.has_verdict.any():
         return None
     better, worse = ((against.is_significant & is_so).sum() for is_so in (against.value > 0, against.value < 0))
     lost = f" ({worse} surely worse)" if worse else ""

@@ -37,7 +37,7 @@ SURE, UNSURE = {"color": VERMILLION, "marker": "o"}, {"color": GREY, "marker": "
 
 def draw_scores(results: Results) -> Picture | None:
     """Macro F1 of each system, with its interval, under each protocol."""
-    names = [system.name for system in results.systems if any(entry.system == system.name for entry in results.scores)]
+    names = list(dict.fromkeys(entry.system for name in results.protocols for entry in results.scores_of(name)))
     if not names:
         return None
     figure = new_figure(WIDTH, _height_of_rows(names) + 0.9)
@@ -48,7 +48,7 @@ def draw_scores(results: Results) -> Picture | None:
             _draw_interval(axes, entry.estimates[LEADING], names.index(entry.system) + shift, **STYLES[protocol])
     _add_legend(figure, {protocol: STYLES[protocol] | {"linestyle": ""} for protocol in protocols})
     _name_wrapped(axes, names)
-    axes.set_xlabel("macro F1, with its 95 % interval")
+    axes.set_xlabel("macro F1 (0 to 1), with its 95 % interval")
     return Picture(
         "macro_f1",
         figure,
@@ -71,7 +71,7 @@ def draw_differences(results: Results, protocol: str) -> Picture | None:
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_title(title, fontsize=10, loc="left")
         _name_wrapped(axes, rows.name)
-    axes.set_xlabel("difference in macro F1, with its 95 % interval")
+    axes.set_xlabel("difference in macro F1 (of 0 to 1), with its 95 % interval")
     _add_legend(figure, {"p (Holm) < .05": SURE, "not significant": UNSURE})
     number = sum(rows.is_significant.sum() for rows in panels.values())
     return Picture(
@@ -101,8 +101,7 @@ def _forest(results: Results, protocol: str) -> dict[str, DataFrame]:
 
 def find_references(results: Results, protocol: str) -> list[str]:
     """The system that is best in macro F1 with one modality, and the one that is with both."""
-    ranked = sorted(results.scores_of(protocol), key=lambda entry: -entry.estimates[LEADING].value)
-    fusions = {entry.system: results.fusion_of(entry.system) for entry in ranked}
+    fusions = {entry.system: results.fusion_of(entry.system) for entry in results.scores_of(protocol)}
     single = [name for name, fusion in fusions.items() if fusion in SINGLE_MODALITIES]
     return [*single[:1], *[name for name, fusion in fusions.items() if is_fusion(fusion)][:1]]
 
@@ -123,7 +122,7 @@ def draw_confusion_matrices(results: Results, protocol: str) -> Picture | None:
         title = [*wrap(entry.system, NAME_WIDTH), f"predicts {known} of {len(labels)} classes"]
         axes.set_title("\n".join(title), fontsize=9, **style)
     bar = figure.colorbar(image, ax=figure.axes, location="top", shrink=0.5, aspect=40)
-    bar.set_label("share of the true class")
+    bar.set_label("share of the true class (0 to 1); the numbers are rows")
     return Picture(
         f"confusion_{protocol}",
         figure,
@@ -138,7 +137,7 @@ def draw_reliability(results: Results, protocol: str) -> Picture | None:
     scores = [entry for entry in results.scores_of(protocol) if entry.calibration is not None]
     if not scores:
         return None
-    panels, figure = _grid(len(scores), 4, "probability of the answer", "share that is right")
+    panels, figure = _grid(len(scores), 4, "probability of the answer (0 to 1)", "share that is right (0 to 1)")
     for axes, entry in zip(panels, scores):
         bins = [part for part in entry.calibration.bins if part.rows and part.confidence is not None]
         total = max(sum(part.rows for part in bins), 1)

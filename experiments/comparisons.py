@@ -9,8 +9,8 @@ from pandas import DataFrame
 
 from experiments.results import PAPER, SESSION, Comparison, Difference, Flattery
 from experiments.scored_run import ScoredRun, stack_rows
-from experiments.statistics import MIN_GROUPS, group_matrices, run_matrix
-from metrics.intervals import NUM_RESAMPLES, bootstrap_scores, expanded_interval, two_sided_p
+from experiments.statistics import group_matrices, run_matrix
+from metrics.intervals import MIN_GROUPS, NUM_RESAMPLES, bootstrap_scores, expanded_interval, two_sided_p
 from metrics.scores import LEADING, SCORES, matrix_scores, seed_means
 
 

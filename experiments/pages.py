@@ -1,5 +1,6 @@
 """The report of experiments: results.json, results.csv, runs.csv, results.md with its pictures, and report.html.
-Markdown and HTML are made of the same blocks, and nothing in them depends on the day or the machine but the costs."""
+Markdown and HTML are made of the same blocks, and nothing in them depends on the day or the machine but the costs and
+the versions."""
 
 import base64
 import json
@@ -33,6 +34,7 @@ DEMO_NOTICE = (
 class Paragraph:
     text: str
     is_notice: bool = False
+    is_headline: bool = False
     kind = "paragraph"
 
 
@@ -76,7 +78,8 @@ def write_report(results: Results, folder: Path) -> None:
     with matplotlib.rc_context(charts.STYLE):
         sections = report_sections(results, folder)
     for name in ("results.md", "report.html"):
-        text = fill_template(Path(__file__).with_name(f"{name}.jinja"), title=results.name, sections=sections)
+        template = Path(__file__).with_name(f"{name}.jinja")
+        text = fill_template(template, title=results.name, made=_made(results), sections=sections)
         write_whole(folder / name, text)
 
 
@@ -119,16 +122,23 @@ def report_sections(results: Results, folder: Path) -> dict[str, list]:
     return {title: blocks for title, blocks in sections.items() if blocks}
 
 
+def _made(results: Results) -> str:
+    """The day and the versions that matter most; all of them end the report."""
+    told = {"date": "", "commit": "commit ", "rsa-cfn": "rsa-cfn ", "torch": "torch ", "transformers": "transformers "}
+    return ", ".join(label + results.versions[name] for name, label in told.items() if name in results.versions)
+
+
 def _summary(results: Results) -> list[Paragraph]:
     finished = sum(run.error is None for run in results.runs)
-    blocks = [Paragraph(results.description)] if results.description else []
+    headline, *rest = answer(results)
+    blocks = [Paragraph(headline, is_headline=True)]
     if Path(results.dataset).parts[-2:] == Path(DEMO_DIR).parts:
         blocks.append(Paragraph(DEMO_NOTICE, is_notice=True))
     counts = (
         f"Dataset {writable(results.dataset)}, {len(results.label_names)} classes: {', '.join(results.label_names)}. "
         f"{finished} of {len(results.runs)} runs finished, {len(results.runs) - finished} failed."
     )
-    return [*blocks, *map(Paragraph, [counts, *answer(results)])]
+    return [*blocks, *map(Paragraph, filter(None, [*rest, results.description, counts]))]
 
 
 def save(picture: Picture, folder: Path) -> Image:

@@ -20,6 +20,8 @@ OF_A_SCORE = {"": "value", "_low": "low", "_high": "high", "_mean": "mean", "_sd
 OF_A_CLASS = ("f1", "recall", "rows", "predicted")
 # Of p after Holm's correction.
 SIGNIFICANCE_LEVEL = 0.05
+# Of one seed nobody knows how much of a difference is luck.
+MIN_SEEDS = 2
 
 
 def system_frame(results: Results) -> DataFrame:
@@ -95,7 +97,7 @@ def _frame(records: list[dict], columns: list[str]) -> DataFrame:
 
 def pair_frame(results: Results, protocol: str) -> DataFrame:
     """One row for each pair of systems under a protocol: the fields of its `Comparison` and of its `Difference` in the
-    leading score, and `is_significant`."""
+    leading score, and `is_significant`, of those that have a verdict."""
     records = [
         vars(pair) | vars(pair.differences[LEADING]) for pair in results.comparisons if pair.protocol == protocol
     ]
@@ -103,8 +105,10 @@ def pair_frame(results: Results, protocol: str) -> DataFrame:
     columns = ["first", "second", *numbers, "seeds_above", "seeds", "num_rows"]
     pairs = DataFrame(records, columns=columns).astype(dict.fromkeys(numbers, float))
     fusions = [system.name for system in results.systems if is_fusion(system.fusion)]
+    has_verdict = pairs.p_holm.notna() & (pairs.seeds.map(len) >= MIN_SEEDS)
     return pairs.assign(
-        is_significant=pairs.p_holm < SIGNIFICANCE_LEVEL,
+        has_verdict=has_verdict,
+        is_significant=has_verdict & (pairs.p_holm < SIGNIFICANCE_LEVEL),
         first_is_fusion=pairs["first"].isin(fusions),
         second_is_fusion=pairs["second"].isin(fusions),
     )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from metrics.scores import SCORES
+from metrics.scores import LEADING, SCORES
 
 
 # Protocols, the fair one first.
@@ -178,9 +178,9 @@ class Results:
         return told | {name: score.short for name, score in SCORES.items()}
 
     def scores_of(self, protocol: str) -> list[SystemScores]:
-        """Of the systems with a finished run, in the order of the plan."""
-        by_name = {entry.system: entry for entry in self.scores if entry.protocol == protocol}
-        return [by_name[system.name] for system in self.systems if system.name in by_name]
+        """Of the systems with a finished run, the best in macro F1 first."""
+        entries = [entry for entry in self.scores if entry.protocol == protocol]
+        return sorted(entries, key=lambda entry: -entry.estimates[LEADING].value)
 
     def fusion_of(self, name: str) -> str:
         return next(system.fusion for system in self.systems if system.name == name)

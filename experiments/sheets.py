@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pandas
 from pandas import DataFrame, Series
 
-from experiments.records import EARLY, KINDS, pair_frame, run_frame, system_frame
+from experiments.records import EARLY, KINDS, MIN_SEEDS, pair_frame, run_frame, system_frame
 from experiments.results import PAPER, SESSION, Difference, Results, SystemScores, Table
 from metrics.intervals import FEW_GROUPS
 from metrics.scores import LEADING, SCORES
@@ -101,8 +101,13 @@ def _names(systems: DataFrame) -> Series:
 
 
 def _of_protocol(results: Results, protocol: str) -> DataFrame:
+    """The best in macro F1 first, what isn't finished last."""
     systems = system_frame(results)
-    return systems[systems.protocol == protocol]
+    return systems[systems.protocol == protocol].sort_values(LEADING, ascending=False, key=_floats, kind="stable")
+
+
+def _floats(values: Series) -> Series:
+    return values.astype(float)
 
 
 def scores_sheet(results: Results, protocol: str) -> Sheet:
@@ -205,8 +210,8 @@ def comparisons_sheet(results: Results, protocol: str) -> Sheet | None:
     )
     notes = [
         "First minus second, on the rows that both were scored on, sessions drawn whole. Holm's correction is for all "
-        f"{len(pairs)} comparisons of the protocol; below .05 is marked. Seeds above: with how many seeds the first is "
-        "ahead."
+        f"{len(pairs)} comparisons of the protocol; below .05 is marked, from {MIN_SEEDS} seeds on. Seeds above: with "
+        "how many seeds the first is ahead."
     ]
     return Sheet(f"All pairs, protocol {protocol}", shown, notes, {"p (Holm)": pairs.is_significant})
 
@@ -301,4 +306,6 @@ def failures_sheet(results: Results) -> Sheet | None:
 def versions_sheet(results: Results) -> Sheet | None:
     if not results.versions:
         return None
-    return Sheet("Versions", DataFrame({"": list(results.versions), "version": list(results.versions.values())}))
+    return Sheet(
+        "Date and versions", DataFrame({"": list(results.versions), "version": list(results.versions.values())})
+    )

@@ -11,12 +11,10 @@ from pandas import DataFrame
 from experiments.results import COST, MAJORITY, Calibration, CalibrationBin, Estimate, SystemScores
 from experiments.scored_run import ScoredRun, stack_rows
 from metrics.concordance import estimate_concordance
-from metrics.intervals import bootstrap_scores, expanded_interval
+from metrics.intervals import MIN_GROUPS, bootstrap_scores, expanded_interval
 from metrics.scores import confusion_matrix, matrix_scores, seed_means
 
 
-# No 95 % interval can be had from fewer, however often they are drawn (see `expanded_interval`).
-MIN_GROUPS = 4
 # As in Guo et al. (2017).
 NUM_BINS = 15
 
@@ -88,7 +86,7 @@ def _estimate_concordance(name: str, runs: list[ScoredRun], rows: DataFrame) -> 
     """Of one attribute of a single system, over its rows as they are stacked."""
     pair = np.concatenate([run.attributes[name] for run in runs], axis=1)
     value, *ends = estimate_concordance(pair, rows.group, rows.seed) or [None]
-    low, high = ends if ends and rows.group.nunique() >= MIN_GROUPS else (None, None)
+    low, high = ends or (None, None)
     by_run = [estimate_concordance(run.attributes[name], np.zeros(len(run.labels)))[:1] for run in runs]
     by_run = np.array(sum(by_run, []))
     sd = float(by_run.std(ddof=1)) if len(by_run) > 1 else None

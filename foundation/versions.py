@@ -1,6 +1,7 @@
 """What a result depends on beside its arguments: the day, this code, and the packages."""
 
 import platform
+import re
 import subprocess
 from contextlib import suppress
 from datetime import date
@@ -21,6 +22,13 @@ def made_with() -> dict[str, str]:
     with suppress(PackageNotFoundError):
         made["rsa-cfn"] = version("rsa-cfn")
     return made
+
+
+def repository_address() -> str | None:
+    """The page that this code was cloned from, without a user's name or password; None where it wasn't."""
+    address = r"(?:\w+://(?:[^/]*@)?|[\w-]+@)([\w-]+(?:\.[\w-]+)+)(?::\d+/|[:/])([\w./-]+?)(?:\.git)?/?"
+    found = re.fullmatch(address, _git("config", "--get", "remote.origin.url"))
+    return f"https://{found[1]}/{found[2]}" if found else None
 
 
 def _git(*arguments: str) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from metrics.intervals import NUM_RESAMPLES, expanded_interval, resampled_sums
+from metrics.intervals import MIN_GROUPS, NUM_RESAMPLES, expanded_interval, resampled_sums
 
 
 def concordance(sums: np.ndarray) -> np.ndarray:
@@ -14,7 +14,7 @@ def concordance(sums: np.ndarray) -> np.ndarray:
 
 
 def estimate_concordance(pair: np.ndarray, groups: list | None = None, seeds: list | None = None) -> list[float]:
-    """The coefficient of what is so and what is told, `(2, num_rows)`, the mean over the seeds; and of several groups
+    """The coefficient of what is so and what is told, `(2, num_rows)`, the mean over the seeds; and of `MIN_GROUPS`
     both ends of its interval, as of `bootstrap_intervals`. Only rows where both are finite have a part, if two are."""
     is_given = np.isfinite(pair).all(axis=0)
     if is_given.sum() < 2:
@@ -25,7 +25,7 @@ def estimate_concordance(pair: np.ndarray, groups: list | None = None, seeds: li
     sums = np.zeros((members.max() + 1, seeds.max() + 1, 5))  # (G, R, 5)
     np.add.at(sums, (members, seeds), np.stack([np.ones_like(x), x, y, x**2 + y**2, x * y], axis=1))
     value = float(np.nanmean(concordance(sums.sum(axis=0))))
-    if len(sums) < 2:
+    if len(sums) < MIN_GROUPS:
         return [value]
     draws = [np.nanmean(concordance(drawn), axis=1) for drawn in resampled_sums(sums, NUM_RESAMPLES)]
     return [value, *map(float, expanded_interval(np.concatenate(draws), len(sums)))]

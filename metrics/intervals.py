@@ -14,6 +14,8 @@ NUM_RESAMPLES = 10_000
 CONFIDENCE_LEVEL = 0.95
 # Fewer groups give the bootstrap too little to draw from.
 FEW_GROUPS = 20
+# No 95 % interval can be had from fewer, however often they are drawn (see `expanded_interval`).
+MIN_GROUPS = 4
 # Draws that are held in memory at once.
 BATCH_SIZE = 200
 
@@ -26,13 +28,13 @@ def bootstrap_intervals(
     num_resamples: int = NUM_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Both ends of the intervals at `CONFIDENCE_LEVEL` of what `matrix_scores` gives; nothing for a single group or
-    row. References and predictions are class indices, `(num_rows,)`. Groups are drawn whole, with replacement (the
+    """Both ends of the intervals at `CONFIDENCE_LEVEL` of what `matrix_scores` gives; nothing for fewer than
+    `MIN_GROUPS`. References and predictions are class indices, `(num_rows,)`. Groups are drawn whole, with replacement (the
     cluster bootstrap, Field and Welsh 2007); without them, rows are."""
     num_labels = len(label_names)
     members = np.arange(len(references)) if groups is None else np.unique(groups, return_inverse=True)[1]
     num_groups = int(members.max(initial=-1)) + 1
-    if num_groups < 2:
+    if num_groups < MIN_GROUPS:
         return {}
     matrices = np.zeros((num_groups, 1, 1, num_labels, num_labels))
     np.add.at(matrices, (members, 0, 0, references, predictions), 1)

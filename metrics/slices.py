@@ -32,7 +32,7 @@ def _quarters(values: pandas.Series) -> pandas.Series:
     if values.isna().any():
         return values
     parts = pandas.qcut(values.round(2), NUM_QUARTERS, duplicates="drop")
-    return parts.map(lambda part: f"{part.left:g} to {part.right:g}", na_action="ignore")
+    return parts.map(lambda part: f"{max(part.left, 0):g} to {part.right:g}", na_action="ignore")
 
 
 def slice_scores(

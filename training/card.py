@@ -16,9 +16,9 @@ from corpora.catalogue import KnownCorpus
 from corpora.folds import find_groups
 from foundation.files import read_json, write_whole
 from foundation.templates import fill_template
-from foundation.versions import made_with
+from foundation.versions import made_with, repository_address
 from foundation.words import cell, counted, escape_markdown, first_names, without_folders, writable
-from metrics.intervals import FEW_GROUPS, NUM_RESAMPLES, bootstrap_intervals
+from metrics.intervals import FEW_GROUPS, MIN_GROUPS, NUM_RESAMPLES, bootstrap_intervals
 from metrics.scores import SCORES
 from modeling_rsa_cfn import RsaCfnForSequenceClassification
 from processing_rsa_cfn import RsaCfnProcessor
@@ -85,8 +85,9 @@ class TrainedModel:
         return (self.repo_id or str(Path(self.training_args.output_dir).resolve())).split("/")[-1]
 
     def interval(self, name: str) -> str:
-        """Both ends for a score; nothing where there is a single group."""
-        return "{:.3f} to {:.3f}".format(*self.intervals[name]) if name in self.intervals else ""
+        """Both ends for a score; nothing where groups are too few, or all of them give one number."""
+        low, high = self.intervals.get(name, (0, 0))
+        return f"{low:.3f} to {high:.3f}" if low < high else ""
 
 
 def write_card(trained: TrainedModel, revision: str = "main") -> None:
@@ -118,6 +119,8 @@ def model_card(trained: TrainedModel, steps: list[dict], revision: str = "main")
         SCORES=SCORES,
         NUM_RESAMPLES=NUM_RESAMPLES,
         FEW_GROUPS=FEW_GROUPS,
+        MIN_GROUPS=MIN_GROUPS,
+        repository=repository_address(),
         run=trained,
         metadata=card_metadata(trained).to_yaml(),
         model=trained.model,
@@ -145,7 +148,7 @@ def training_facts(trained: TrainedModel, steps: list[dict]) -> dict:
     # The kind of device, without the name of the machine.
     device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type.upper()
     trained_weights = trained.model.num_parameters(only_trainable=True)
-    if trained.model_args.lora is not None:
+    if trained.model_args.lora is not None and state is not None:
         # Merged, they can't be counted any more.
         trained_weights = read_json(Path(args.output_dir, "train_results.json"))["train_parameters"]
     return {
@@ -204,7 +207,7 @@ def card_metadata(trained: TrainedModel) -> ModelCardData:
         tags=["emotion-recognition", "speech", "multimodal", "rsa_cfn", trained.model.config.fusion]
         + [SYNTHETIC] * (trained.corpus == "demo"),
         base_model=bases or None,
-        datasets=[dataset],
+        datasets=[dataset] if is_hub_id(dataset) else None,
         metrics=["f1", "recall", "accuracy"],
         model_name=trained.name,
         eval_results=eval_results(trained, dataset) or None,

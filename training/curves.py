@@ -26,7 +26,8 @@ def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = N
     from foundation.figures import new_figure
 
     logged = set().union(*steps)
-    panels = {"loss": ["loss", "eval_loss"], "score": ["eval_macro_f1", "eval_unweighted_average_recall"]}
+    score = "score (0 to 1)"
+    panels = {"loss (nats)": ["loss", "eval_loss"], score: ["eval_macro_f1", "eval_unweighted_average_recall"]}
     panels = {label: [name for name in names if name in logged] for label, names in panels.items()}
     panels = {label: names for label, names in panels.items() if names}
     figure = new_figure(4.5 * len(panels), 3.4)
@@ -36,13 +37,13 @@ def draw_training_curve(file: Path, steps: list[dict], best_step: int | None = N
             there = [entry for entry in steps if name in entry]
             # Markers hide a curve of many points.
             style = style if len(there) <= 30 else style[1:]
-            title = COLUMNS[name].replace("validation", "validation part:") if label == "score" else COLUMNS[name]
+            title = COLUMNS[name].replace("validation", "validation part:") if label == score else COLUMNS[name]
             panel.plot([entry["step"] for entry in there], [entry[name] for entry in there], style, label=title, ms=4)
         if best_step is not None:
             panel.axvline(best_step, color="grey", linewidth=1, linestyle=":", label=f"kept: step {best_step}")
         panel.set(xlabel="optimizer step", ylabel=label)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        if label == "score":
+        if label == score:
             panel.set_ylim(0, 1)
         panel.grid(color="#DDDDDD")
         panel.spines[["top", "right"]].set_visible(False)

@@ -2,6 +2,7 @@
 The Hub is asked where it can be reached; otherwise only the licences of the default backbones are known."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Backbone:
 
 def is_hub_id(name: str) -> bool:
     """Whether a name can only be that of a repository: nothing on this machine is called so."""
-    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not os.path.exists(name)
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)) and not os.path.exists(name)
 
 
 def find_backbones(model_args: ModelArguments, config: PretrainedConfig) -> list[Backbone]:

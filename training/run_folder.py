@@ -74,7 +74,7 @@ def draw_confusion_matrix(file: Path, references: np.ndarray, predictions: np.nd
     axes = figure.subplots()
     image = draw_counts(axes, matrix, shares, names, names, fontsize=10)
     axes.set_aspect("auto")
-    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+    figure.colorbar(image, ax=axes, label="share of the true class (0 to 1)", fraction=0.046)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(references)} utterances")
     figure.savefig(file, dpi=120)
 

@@ -40,10 +40,13 @@ def test_differences_have_a_sign_and_small_p_are_small():
 
 def test_a_failed_system_keeps_its_row(results):
     sheet = scores_sheet(results, PAPER)
-    assert [row[0][0] for row in sheet.rows] == [system.name for system in results.systems]
+    ranked = [entry.system for entry in results.scores_of(PAPER)]
+    assert [row[0][0] for row in sheet.rows] == [*ranked, MARKED] and ranked[-1] == "majority"
+    values = [entry.estimates["macro_f1"].value for entry in results.scores_of(PAPER)]
+    assert values == sorted(values, reverse=True)
     state, *rest = sheet.rows[-1][1:]
     assert state == ("failed", [], True) and {text for text, *_ in rest} == {""}
-    assert sheet.rows[0][:2] == [("majority", ["baseline"], False), (".130 [.109, .154]", [".127 ± .011"], False)]
+    assert sheet.rows[-2][:2] == [("majority", ["baseline"], False), (".130 [.109, .154]", [".127 ± .011"], False)]
     assert "picks the epoch on the very rows that are reported" in sheet.notes[1]
     assert "draws the 40 sessions whole" in sheet.notes[0] and "wider" not in sheet.notes[0]
 

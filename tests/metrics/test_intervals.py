@@ -161,7 +161,8 @@ def test_p_far_from_0_is_not_bounded_by_the_number_of_draws(num_groups):
     [
         ({"session": [1, 1, 2], "speaker": ["a", "b", "c"]}, ("session", [1, 1, 2])),
         ({"session": [1, None, 2], "speaker": ["a", "b", "c"]}, ("speaker", ["a", "b", "c"])),
-        ({"session": [1, 1, 1]}, None),
+        ({"session": [1, 1, 1], "speaker": ["a", "b", "b"]}, ("speaker", ["a", "b", "b"])),
+        ({"session": [1, 1, 1]}, ("session", [1, 1, 1])),
         ({"text": ["a", "b", "c"]}, None),
     ],
 )

@@ -3,16 +3,20 @@
 import csv
 import json
 import re
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from datasets import Dataset, load_from_disk
 from huggingface_hub import ModelCard, ModelCardData
 from matplotlib import image
 from safetensors.numpy import load_file
 
 from configuration_rsa_cfn import EMOTIONS
+from foundation import versions
 from metrics.intervals import bootstrap_intervals
 from run_classification import main
 from tests.markdown import table
@@ -22,6 +26,7 @@ from training.parsing import parse_arguments
 from training.scoring import ScoredPart
 
 
+REPOSITORY = Path(__file__).parents[2]
 TITLES = {
     "Macro F1": "macro_f1",
     "Unweighted average recall": "unweighted_average_recall",
@@ -56,7 +61,8 @@ def test_metadata_comes_back_as_written(run, results):
     metadata = card.data.to_dict()
     assert ModelCardData(**metadata).to_dict() == metadata
     assert metadata["pipeline_tag"] == "audio-classification" and metadata["library_name"] == "transformers"
-    assert metadata["language"] == ["ko"] and metadata["datasets"] == ["kemdy20"]
+    assert metadata["language"] == ["ko"]
+    assert "datasets" not in metadata  # a folder is no dataset of the Hub
     assert metadata["metrics"] == ["f1", "recall", "accuracy"]
     # Neither the corpus nor the backbones are ours to license.
     assert "license" not in metadata
@@ -90,30 +96,21 @@ def test_data_and_split(run):
         assert warning[1:] in text
 
 
-def test_results_are_the_run_s(run, results, prepared_dir):
+def test_results_are_the_run_s(run, results):
     folder, card = run
     text = section(card, "Results")
     with (folder / "predictions.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert text.startswith(f"On {len(rows)} held-out rows, with audio and text.")
-    # The test fold is one session: rows are drawn, as if each were a speaker's.
-    references, predictions = (np.array([EMOTIONS.index(row[key]) for row in rows]) for key in ("label", "prediction"))
-    dataset = load_from_disk(prepared_dir)["train"]
-    speaker_of = dict(zip(dataset["segment_id"], dataset["speaker"]))
-    speakers = [speaker_of[row["segment_id"]] for row in rows]
-    intervals = bootstrap_intervals(references, predictions, list(EMOTIONS), speakers)
-
-    def shown(name):
-        return "{:.3f} to {:.3f}".format(*intervals[name])
-
     scores = {row[0]: row[1:] for row in table(text, "", "this model")}
     for title, name in TITLES.items():
-        expected = [f"{results[f'eval_{name}']:.3f}", shown(name), f"{results[f'eval_majority_{name}']:.3f}"]
+        expected = [f"{results[f'eval_{name}']:.3f}", f"{results[f'eval_majority_{name}']:.3f}"]
         assert scores[title] == expected
     for name, *cells in table(text, "class", "F1"):
         values = [results[f"eval_{kind}_{name}"] for kind in ("f1", "recall", "count", "predicted_count")]
-        assert cells == [f"{values[0]:.3f}", shown(f"f1_{name}"), f"{values[1]:.3f}", str(values[2]), str(values[3])]
-    assert f"{len(set(speakers))} held-out speakers, drawn whole" in text
+        assert cells == [f"{values[0]:.3f}", f"{values[1]:.3f}", str(values[2]), str(values[3])]
+    # The test fold is one session of two speakers.
+    assert "There are no intervals: 2 speakers are too few to draw from, which takes 4." in text
     alone = {row[0]: row[1] for row in table(text, "given")}
     assert alone["text alone"] == f"{results['eval_text_macro_f1']:.3f}"
     assert f"{results['validation_rows']} rows that settings may be chosen by, macro F1 is" in text
@@ -173,8 +170,45 @@ def test_limits(run, prepared_dir):
 
 def test_how_to_load_it(run):
     _, card = run
-    (example,) = re.findall(r"```python\n(.*?)```", section(card, "Load it"), flags=re.DOTALL)
-    assert example.count("\n") == 6 and 'from_pretrained("rsa", trust_remote_code=True)' in example
+    text = section(card, "Load it")
+    pipe, example = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert 'model="rsa", trust_remote_code=True)\nprint(recognizer("speech.wav"))' in pipe
+    assert example.count("\n") == 7 and 'from_pretrained("rsa", trust_remote_code=True)' in example
+    # All that the model's modules import, and the oldest transformers that they take.
+    sources = "".join(path.read_text(encoding="utf-8") for path in REPOSITORY.glob("*_rsa_cfn.py"))
+    imported = set(re.findall(r"(?m)^(?:from|import) (\w+)", sources)) - sys.stdlib_module_names
+    oldest = re.search(r"needs transformers ([\d.]+)", sources).group(1)
+    assert f'pip install torch "transformers>={oldest}" soundfile soxr\n' in text
+    brought = {"numpy", "huggingface_hub"} | {path.stem for path in REPOSITORY.glob("*_rsa_cfn.py")}
+    assert imported - brought == {"torch", "transformers", "soundfile", "soxr"}
+
+
+def test_the_examples_run(run, tmp_path, monkeypatch, capsys):
+    folder, card = run
+    soundfile.write(tmp_path / "speech.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 16000), 16000)
+    (tmp_path / "rsa").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    for example in re.findall(r"```python\n(.*?)```", section(card, "Load it"), flags=re.DOTALL):
+        exec(example, {})
+    *answers, label = capsys.readouterr().out.splitlines()
+    assert len(answers) == 2 and all("'score'" in answer for answer in answers) and label in EMOTIONS
+
+
+def test_the_repository_is_linked_where_it_was_cloned_from(trained, monkeypatch):
+    def again(remote):
+        monkeypatch.setattr(versions, "_git", lambda *arguments: remote if "config" in arguments else "0a1b2c")
+        return section(model_card(trained, []), "The same again")
+
+    for remote in (
+        "https://me:secret@git.example.org/me/code.git",
+        "git@git.example.org:me/code",
+        "ssh://git@git.example.org:22/me/code",
+    ):
+        assert again(remote).startswith(
+            "In the [RSA-CFN repository](https://git.example.org/me/code), at commit `0a1b2c`:"
+        )
+    for remote in ("", "/home/me/code", "../code.git", "file:///home/me.too/code"):
+        assert again(remote).startswith("In the RSA-CFN repository, at commit `0a1b2c`:")
 
 
 @pytest.fixture
@@ -250,17 +284,42 @@ def test_a_model_that_was_only_scored_says_nothing_of_training_rows(trained):
     assert "**Scored on synthetic sounds" in card.text and "Trained on" not in card.text
 
 
-def test_few_groups_and_single_rows_are_said(trained):
-    table = Dataset.from_dict({"session": [1, 2], "label": [1, 1]})
-    names = ("macro_f1", "unweighted_average_recall", "weighted_f1", "accuracy")
-    metrics = {f"eval_{kind}{name}": 0.5 for kind in ("", "majority_") for name in names} | {"eval_rows": 2}
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        (
+            {"session": [1, 2, 3, 4]},
+            "resamples of the 4 held-out sessions, drawn whole, since utterances of one session",
+        ),
+        ({"session": [1, 1, 2, 2]}, "There are no intervals: 2 sessions are too few to draw from, which takes 4."),
+        (
+            {"speaker": ["a", "a", "a", "a"]},
+            "There are no intervals: 1 speaker is too few to draw from, which takes 4.",
+        ),
+        ({}, "If several are of one speaker, the true ones are wider."),
+    ],
+)
+def test_few_groups_and_single_rows_are_said(trained, columns, told):
+    rows = Dataset.from_dict({**columns, "label": [0, 1, 1, 1]})
+    labels, logits = np.array([0, 1, 1, 1]), np.array([[0.0, 1.0]] * 3 + [[1.0, 0.0]])
+    metrics = {f"eval_{kind}{name}": 0.5 for kind in ("", "majority_") for name in TITLES.values()} | {"eval_rows": 4}
     for label in trained.splits.label_names:
         metrics |= {f"eval_{kind}_{label}": 0 for kind in ("f1", "recall", "count", "predicted_count")}
-    scored = ScoredPart(table, np.array([[0.0, 1.0]] * 2), np.array([1, 1]), metrics, "eval")
-    text = section(model_card(replace(trained, scores=[scored]), []), "Results")
-    assert "2 held-out sessions, drawn whole" in text and "With so few sessions the true intervals are wider." in text
-    single = replace(scored, table=table.remove_columns("session"))
-    assert "If several are of one speaker" in section(model_card(replace(trained, scores=[single]), []), "Results")
+    text = section(
+        model_card(replace(trained, scores=[ScoredPart(rows, logits, labels, metrics, "eval")]), []), "Results"
+    )
+    intervals = bootstrap_intervals(labels, logits.argmax(axis=1), trained.splits.label_names, *columns.values())
+    assert told in text and bool(intervals) == ("There are no intervals" not in text) == ("95 % interval" in text)
+    assert ("With so few sessions the true intervals are wider." in text) == ("drawn whole" in told)
+
+    def shown(name):
+        low, high = intervals[name]
+        return f"{low:.3f} to {high:.3f}" if low < high else ""
+
+    for title, *cells in table(text, "", "this model"):
+        assert cells == ["0.500", *([shown(TITLES[title])] if intervals else []), "0.500"]
+    for name, _, *cells in table(text, "class", "F1"):
+        assert cells == [*([shown("f1_" + name.replace("\\", ""))] if intervals else []), "0.000", "0", "0"]
 
 
 def test_names_of_the_data_do_nothing_in_a_card(trained):
