@@ -29,8 +29,8 @@ def bootstrap_intervals(
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """Both ends of the intervals at `CONFIDENCE_LEVEL` of what `matrix_scores` gives; nothing for fewer than
-    `MIN_GROUPS`. References and predictions are class indices, `(num_rows,)`. Groups are drawn whole, with replacement (the
-    cluster bootstrap, Field and Welsh 2007); without them, rows are."""
+    `MIN_GROUPS`. References and predictions are class indices, `(num_rows,)`. Groups are drawn whole, with replacement
+    (the cluster bootstrap, Field and Welsh 2007); without them, rows are."""
     num_labels = len(label_names)
     members = np.arange(len(references)) if groups is None else np.unique(groups, return_inverse=True)[1]
     num_groups = int(members.max(initial=-1)) + 1
