@@ -139,7 +139,9 @@ def test_masked_group_norm_keeps_half_precision_from_overflow(dtype):
 
 def test_group_model_under_autocast_and_in_half(make_steady_model, make_batch, half_stem):
     """In training, where what is padded is run with the rest: the logits of each row alone in float32."""
-    model = make_steady_model({**GROUP, **half_stem}, fusion="early_fusion").train()
+    # One positional channel to a group: of more, but few, torch's bfloat16 convolutions by AMX are wrong.
+    audio_config = {**GROUP, **half_stem, "num_conv_pos_embedding_groups": 16}
+    model = make_steady_model(audio_config, fusion="early_fusion").train()
     model.runs_lengths_apart = False
     batch = make_batch((4000, 900), (5, 9))
     with torch.no_grad():

@@ -18,6 +18,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 NUM_DRAWS = 2**16
 # With fewer rows, a product takes less time than its weights take to be rounded.
 FEW_ROWS = 16
+# With fewer to a group, oneDNN's convolution in bfloat16 by AMX is wrong by as much as its result (torch 2.13).
+FEW_CHANNELS = 16
 # Of glibc's malloc.h: the parameters of mallopt.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 MEBIBYTE = 2**20
@@ -98,17 +100,18 @@ def half_dtype() -> torch.dtype | None:
 
 def in_float32(function):
     """
-    A product that autocast would run in half precision, run in float32 where the processor has no units for less, or
-    where rounding the weights would take longer than the product. Such units give the products of half-precision
-    numbers exactly and add them up in float32, and so does this; the result has the type that autocast gives it.
-    Weights, which are in float32, aren't rounded first.
+    A product that autocast would run in half precision, run in float32 where the processor has no units for less,
+    where rounding the weights would take longer than the product, or where it would be wrong. Such units give the
+    products of half-precision numbers exactly and add them up in float32, and so does this; the result has the type
+    that autocast gives it. Weights, which are in float32, aren't rounded first.
     """
 
     @wraps(function)
     def product(x, *args, **kwargs):
         dtype = half_dtype()
-        is_small = function is F.linear and torch.is_grad_enabled() and x.numel() <= FEW_ROWS * x.shape[-1]
-        if dtype is None or has_units_for(dtype) and not is_small:
+        is_better = function is F.linear and torch.is_grad_enabled() and x.numel() <= FEW_ROWS * x.shape[-1]
+        is_better = is_better or function is F.conv1d and args[0].shape[1] < FEW_CHANNELS
+        if dtype is None or has_units_for(dtype) and not is_better:
             return function(x, *args, **kwargs)
         with torch.autocast("cpu", enabled=False):
             args = [y.float() if torch.is_tensor(y) and y.dtype == dtype else y for y in (x, *args)]

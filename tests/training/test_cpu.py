@@ -109,6 +109,17 @@ def test_convolutions_in_half_precision_are_torchs_and_have_gradients(monkeypatc
         torch.testing.assert_close(ours, expected, atol=0.1, rtol=0.03)
 
 
+@pytest.mark.parametrize("channels", [8, 12])
+def test_convolutions_of_few_channels_are_right(channels):
+    """In bfloat16 by AMX, torch's own are wrong by as much as their result."""
+    layer = torch.nn.Conv1d(2 * channels, 2 * channels, kernel_size=16, padding=8, groups=2)
+    x = torch.randn(2, 2 * channels, 30)
+    with torch.no_grad(), CpuFunctions(), torch.autocast("cpu", torch.bfloat16):
+        outputs = layer(x)
+    assert outputs.dtype == torch.bfloat16
+    torch.testing.assert_close(outputs.float(), layer(x), atol=0.03, rtol=0)
+
+
 def test_weights_are_rounded_once_for_scoring_and_anew_when_they_have_changed(monkeypatch):
     monkeypatch.setattr(cpu, "has_units_for", lambda dtype: True)
     layer, x, functions = torch.nn.Linear(4, 3), torch.randn(32, 4), CpuFunctions()
