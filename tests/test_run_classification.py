@@ -141,7 +141,7 @@ def check_attributes(folder, prepared_dir, names=("valence", "arousal")):
         concordance = 2 * np.cov(values, told, ddof=0)[0, 1]
         concordance /= values.var(ddof=0) + told.var(ddof=0) + (values.mean() - told.mean()) ** 2
         assert results[f"eval_ccc_{name}"] == pytest.approx(concordance, abs=1e-4)
-        assert results[f"eval_ccc_{name}_low"] <= concordance <= results[f"eval_ccc_{name}_high"]
+        assert f"eval_ccc_{name}_low" not in results  # of fewer than four sessions
         assert f"| CCC of {name} | {results[f'eval_ccc_{name}']:.3f} | " in (folder / "README.md").read_text()
 
 

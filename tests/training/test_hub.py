@@ -146,11 +146,12 @@ print(json.dumps([api.model_info("lab/early").private, [commit.title for commit 
     assert commits[1] == revision
     for number, revision_files in enumerate(files[:-1]):
         assert set(revision_files) == {".gitattributes"} | CODE | MODEL | RESULTS, titles[number]
-    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert example.count(f'revision="{revision}"') == 2 and example.count("\n") == 6
-    answer = on_hub("-c", example, cwd=tmp_path, HF_TOKEN=READ_TOKEN)
+    examples = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert [example.count(f'revision="{revision}"') for example in examples] == [1, 2]
+    answer = on_hub("-c", "".join(examples), cwd=tmp_path, HF_TOKEN=READ_TOKEN)
     names = json.loads((folder / "config.json").read_text())["label2id"]
-    assert answer.stdout.strip() in names
+    *piped, without_pipeline = answer.stdout.strip().splitlines()
+    assert without_pipeline in names and len(piped) == 2 and all(name in line for line in piped for name in names)
 
 
 def test_a_model_on_the_hub_is_scored_on_any_prepared_dataset(pushed, on_hub, prepared_dir, tmp_path):
