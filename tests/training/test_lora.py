@@ -86,7 +86,8 @@ def test_peft_itself_trains_and_loads_again(fusion, task_type, targets, make_mod
     saved = load_file(tmp_path / "adapter_model.safetensors")
     assert {name for name in saved if ".lora_" not in name} == names and len(saved) > len(names)
     loaded = PeftModel.from_pretrained(make_model(fusion=fusion), tmp_path)
-    assert torch.equal(loaded(**batch).logits, expected)
+    # Where a tensor lies in memory can change its sums' last digit.
+    torch.testing.assert_close(loaded(**batch).logits, expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(loaded.merge_and_unload()(**batch).logits, expected, atol=1e-5, rtol=0)
 
 
