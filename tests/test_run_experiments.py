@@ -164,7 +164,9 @@ def test_stopped_killed_and_started_again_it_ends_with_the_same_report(launcher,
     second.communicate()
     code, output, errors = finish(start(tmp_path, plan, *launcher))
     assert code == 0, errors
-    assert "0 of 6 runs are finished" not in output and "[6/6]" in output
+    # Jobs outlive the plan that was killed, and may have ended by themselves meanwhile.
+    all_done = bool(launcher) and output.startswith("6 of 6 runs are finished")
+    assert not output.startswith("0 of 6") and (all_done or "[6/6]" in output)
     assert comparable(tmp_path) == comparable(finished[0])
 
 
