@@ -76,10 +76,10 @@ def run_cells(
                 running.remove(ended)
                 process, cell, place = ended
                 free.append(place)
-                failure = process.join() or process.exitcode
-                state = "done" if not failure else "stopped" if received else "failed"
+                reason = process.join()  # of a job; a process has an exit code
+                state = "done" if not (reason or process.exitcode) else "stopped" if received else "failed"
                 if state == "failed":
-                    errors[cell.name] = tell_reason(failure, output_dir / cell.name / LOG)
+                    errors[cell.name] = reason or tell_reason(process.exitcode, output_dir / cell.name / LOG)
                 on_change(cell, state)
     if received:
         raise Interrupted(received[0])
@@ -131,10 +131,8 @@ def _noting_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def tell_reason(exit_code: int | str, log: Path) -> str:
-    """Why a process ended: the last line it printed, or the signal; what a job says as it is."""
-    if isinstance(exit_code, str):
-        return exit_code
+def tell_reason(exit_code: int, log: Path) -> str:
+    """Why a process ended: the last line it printed, or the signal."""
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         about = ", as the system does when memory runs out: give a smaller --num_processes" if name == "SIGKILL" else ""

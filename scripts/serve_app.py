@@ -7,15 +7,13 @@ import threading
 from concurrent.futures import Future
 from typing import Annotated
 
-import torch
 from fastapi import FastAPI, Form, HTTPException, Query, Request, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
 from audio_rsa_cfn import decode_audio
 from processing_rsa_cfn import RsaCfnPipeline
-from training.cpu import cpu_functions
-from training.precision import NAMES
+from training.precision import scoring_in
 
 
 logger = logging.getLogger(__name__)
@@ -57,9 +55,7 @@ class Batches:
         return row
 
     def _run(self) -> None:
-        device, dtype = self.pipe.device, getattr(torch, NAMES[self.precision])
-        # Both are of one thread.
-        with torch.autocast(device.type, dtype, enabled=self.precision != "no"), cpu_functions(device):
+        with scoring_in(self.precision, self.pipe.device):
             while True:
                 taken = [self.waiting.get()]
                 while len(taken) < self.batch_size and not self.waiting.empty():

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import pandas
-import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
@@ -21,8 +20,8 @@ from explain.timeline import clock, draw_timeline
 from foundation.errors import EXIT_CODES, InputError, OneLineParser, exit_code, run_script
 from foundation.files import check_output_dir, owned, write_csv, write_json
 from processing_rsa_cfn import RsaCfnPipeline, opened, without_secrets
-from training.cpu import cpu_functions
 from training.model import load_saved
+from training.precision import scoring_in
 from training.prediction import Row, record
 from training.transcription import Transcriber
 
@@ -53,9 +52,8 @@ def write(arguments: argparse.Namespace, given: str) -> None:
     asr = arguments.asr_model
     transcriber = None if asr is None else Transcriber(asr, device, arguments.asr_language)
     pipe = RsaCfnPipeline(model.to(device), processor, device=device, batch_size=BATCH_SIZE, return_attributes=True)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16)
     try:
-        with autocast, cpu_functions(device):
+        with scoring_in("bf16" if arguments.bf16 else "no", device):
             answer = read_timeline(pipe, arguments.audio, transcriber)
     except ValueError as error:
         raise InputError(f"{recording}: {error}") from error

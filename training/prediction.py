@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
-import torch
 import xxhash
 from tqdm import tqdm
 from transformers import PretrainedConfig, TrainingArguments
@@ -28,9 +27,9 @@ from foundation.words import first_names, writable
 from processing_rsa_cfn import RsaCfnPipeline, opened
 from training.arguments import LIMITS, DataArguments, ModelArguments
 from training.context import preceding_turns
-from training.cpu import cpu_functions
 from training.hub import MODEL_FILES
 from training.model import load_saved, set_limits
+from training.precision import scoring_in
 from training.stopping import handling_signals
 from training.transcription import Transcriber
 
@@ -287,10 +286,9 @@ def _answers(pipe: RsaCfnPipeline, rows: list[Row], transcriber: Transcriber | N
                 row.problem = str(reason)
                 yield {}
 
-    precision = torch.bfloat16 if training_args.bf16 else torch.float16 if training_args.fp16 else None
+    precision = "bf16" if training_args.bf16 else "fp16" if training_args.fp16 else "no"
     is_shown = not training_args.disable_tqdm and training_args.process_index == 0
-    autocast = nullcontext() if precision is None else torch.autocast(training_args.device.type, precision)
-    with autocast, cpu_functions(training_args.device):
+    with scoring_in(precision, training_args.device):
         yield from tqdm(pipe(inputs()), "predicting", total=len(rows), unit="row", disable=not is_shown)
 
 
